@@ -1,0 +1,34 @@
+# Few verbs. `make help` lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PY := .venv/bin/python
+UV_VERSION := 0.13.9
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+.venv/.installed: pyproject.toml requirements/dev.lock
+	@python3 -c 'import sys; sys.exit("error: voicefleet needs Python 3.11 or later, found " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'
+	@test -x .venv/bin/uv || { python3 -m venv .venv && .venv/bin/python -m pip install --quiet uv==$(UV_VERSION); }
+	@.venv/bin/uv pip sync --quiet --python $(PY) --require-hashes requirements/dev.lock
+	@.venv/bin/uv pip install --quiet --python $(PY) --no-deps --no-build-isolation -e .
+	@touch $@
+
+venv: .venv/.installed ## the Python environment of this checkout, from the locked versions
+
+deps: ## Debian packages that the tests and the local cluster need (root)
+	@.ci/install-debian-packages
+
+lock: ## write requirements/*.lock again from pyproject.toml
+	@test -x .venv/bin/uv || { python3 -m venv .venv && .venv/bin/python -m pip install --quiet uv==$(UV_VERSION); }
+	@.venv/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --all-extras --group dev pyproject.toml -o requirements/dev.lock
+	@for role in operator dataplane; do .venv/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --extra $$role pyproject.toml -o requirements/$$role.lock -c requirements/dev.lock || exit 1; done
+
+check: .venv/.installed ## ruff, mypy strict, import-linter, unit and property tests: about a minute
+	@.venv/bin/ruff check --quiet .
+	@.venv/bin/ruff format --check --quiet .
+	@.venv/bin/mypy
+	@.venv/bin/lint-imports --no-logo > .venv/lint-imports.log 2>&1 || { cat .venv/lint-imports.log; exit 1; }
+	@.venv/bin/pytest -q -n 2 tests/unit tests/property
+
+.PHONY: help venv deps lock check
