@@ -1,0 +1,35 @@
+"""Transport addresses as every process writes them: one text for one address.
+
+An IPv4 client that reaches a dual-stack socket appears as ``::ffff:192.0.2.1``. Were both texts kept, a flow, an
+allow-list or a limit could be passed by spelling (CVE-2026-27624 in TURN servers), so addresses are normalised where
+they enter and compared as text afterwards.
+"""
+
+import ipaddress
+from typing import NamedTuple
+
+
+class Address(NamedTuple):
+    """A UDP or TCP address: ``host`` in canonical text (see `normalise`), ``port`` 0–65535."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def normalise(host: str) -> str:
+    """Return the canonical text of an IP address: IPv4-mapped IPv6 becomes IPv4. Raises ValueError."""
+    if ":" not in host and host.count(".") == 3:
+        return str(ipaddress.IPv4Address(host))
+    parsed = ipaddress.IPv6Address(host)
+    return str(parsed.ipv4_mapped or parsed)
+
+
+def from_kernel(source: tuple[str, int] | tuple[str, int, int, int]) -> Address:
+    """Return the address that ``recvfrom`` gave. The kernel's text is canonical but for IPv4-mapped IPv6."""
+    host = source[0]
+    if host.startswith("::ffff:") and "." in host:
+        host = host[7:]
+    return Address(host, source[1])

@@ -1,0 +1,115 @@
+"""Bodies of the control API (gateway → transceiver, mutual TLS) and the error body that callers of the gateway see.
+
+| request                        | success                | refusal |
+|---|---|---|
+| ``POST /v1/sessions``          | 201 `SessionCreated`   | 422 `Refusal` (the offer), 503 `Refusal` + Retry-After (full, draining) |
+| ``DELETE /v1/sessions/{id}``   | 200 `{}`               | 404 `Refusal` |
+| ``GET /v1/sessions``           | 200 `SessionList`      | |
+| ``GET /v1/status``             | 200 `SlotStatus`       | |
+| ``POST /v1/drain``             | 202 `SlotStatus`       | |
+
+Each body states ``version``; a process takes the version before and after its own.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from voicefleet_contract.topology import Endpoint
+
+VERSION = 1
+MAX_OFFER_BYTES = 64 * 1024
+SDP_TYPE = "application/sdp"
+
+
+class _Body(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    version: int = Field(default=VERSION, ge=VERSION - 1, le=VERSION + 1)
+
+
+class CreateSession(_Body):
+    """An offer for the owner. ``request_id`` makes a repeated request the same session (a gateway's retry)."""
+
+    request_id: str = Field(min_length=8, max_length=64)
+    offer: str = Field(max_length=MAX_OFFER_BYTES)
+    candidates: tuple[Endpoint, ...] = Field(min_length=1, max_length=8)
+    region: str = ""
+    relay: str = ""
+
+
+class SessionCreated(_Body):
+    """The answer, and who owns the session."""
+
+    call_id: str
+    answer: str
+    slot: int
+    generation: int
+
+
+class RefusalReason(StrEnum):
+    """503 for the first four (ask another member), 422 for the offer, 404 for an unknown call."""
+
+    FULL = "full"
+    DRAINING = "draining"
+    STARTING = "starting"
+    OVERLOADED = "overloaded"
+    OFFER = "offer"
+    UNKNOWN_CALL = "unknown_call"
+
+
+class Refusal(_Body):
+    """Why not. ``message`` is for people; ``param`` names the field of the offer."""
+
+    reason: RefusalReason
+    message: str
+    param: str | None = None
+    retry_after_s: int | None = None
+
+
+class SlotStatus(_Body):
+    """A transceiver as it sees itself; counters since its start."""
+
+    slot: int
+    generation: int
+    pool: str
+    state: str
+    sessions: int
+    capacity: int
+    sessions_total: int = 0
+    packets_in: int = 0
+    packets_out: int = 0
+    drops: dict[str, int] = {}
+    topology_revision: int = 0
+
+
+class SessionStatus(_Body):
+    """One session. ``loss`` is a fraction 0–1; times in milliseconds are None until measured."""
+
+    call_id: str
+    ufrag: str
+    state: str
+    client: str | None = None  # ip:port
+    relay: str | None = None  # inner ip:port
+    age_s: float = 0.0
+    rtt_ms: float | None = None
+    jitter_ms: float | None = None
+    loss: float | None = None
+    packets_in: int = 0
+    packets_out: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    ended_reason: str | None = None
+
+
+class SessionList(_Body):
+    """The sessions that a transceiver holds."""
+
+    sessions: tuple[SessionStatus, ...]
+
+
+def error_body(
+    code: str, message: str, *, param: str | None = None, kind: str = "invalid_request_error"
+) -> dict[str, Any]:
+    """Return the error body of the OpenAI Realtime API, which clients already parse."""
+    return {"error": {"code": code, "message": message, "param": param, "type": kind}}

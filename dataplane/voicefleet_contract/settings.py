@@ -1,0 +1,136 @@
+"""Settings of each role, read once at start from environment variables ``VOICEFLEET_<FIELD>``.
+
+Whoever makes the pods (the operator) and whoever runs in them read the same models, so a setting cannot be misspelt on
+one side. A wrong value stops the process at start with the variable's name and what it should be.
+
+Owns: names, types, defaults. Does not own: what a Kubernetes resource calls them.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from voicefleet_contract import names
+from voicefleet_contract.addresses import normalise
+
+PREFIX = "VOICEFLEET_"
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
+
+
+class SettingsError(ValueError):
+    """One or more settings are missing or wrong; the text names each variable and what it should be."""
+
+
+def parse_duration_s(value: object) -> float:
+    """Return seconds of ``90``, ``"90"``, ``"90s"``, ``"60m"``, ``"1h30m"``. Raises ValueError."""
+    if isinstance(value, (int, float)):
+        return float(value)
+    text = str(value)
+    if re.fullmatch(r"\d+(\.\d+)?", text):
+        return float(text)
+    if not re.fullmatch(r"(\d+(\.\d+)?(ms|[smh]))+", text):
+        raise ValueError(f"{text!r} is not a duration: write for example 30s, 60m or 1h30m")
+    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smh])", text)
+    return float(sum(float(number) * (0.001 if unit == "ms" else _SECONDS[unit]) for number, unit in parts))
+
+
+Seconds = Annotated[float, BeforeValidator(parse_duration_s), Field(ge=0)]
+Host = Annotated[str, BeforeValidator(lambda value: normalise(str(value)))]
+Port = Annotated[int, Field(ge=0, le=65535)]  # 0: any free one (tests, `voicefleet dev`)
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Self:
+        """Read every field from ``VOICEFLEET_<FIELD>``. Raises SettingsError naming the variables."""
+        values = {name: environment[key] for name in cls.model_fields if (key := PREFIX + name.upper()) in environment}
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            lines = (f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
+            raise SettingsError("; ".join(lines)) from None
+
+    def to_environment(self) -> dict[str, str]:
+        """Return the variables that `from_environment` reads, defaults left out."""
+        dumped = self.model_dump(exclude_defaults=True, mode="json")
+        return {
+            PREFIX + name.upper(): ("true" if value is True else "false" if value is False else str(value))
+            for name, value in sorted(dumped.items())
+        }
+
+
+class _Inner(_Settings):
+    """What every dataplane process has: its place, its keys, its topology."""
+
+    cluster_id: int = Field(ge=0, le=0xFFFF)
+    process_name: str = "local"  # the pod's name: in metrics, acknowledgements and records
+    node_name: str = ""
+    namespace: str = ""
+    topology: str = "kubernetes"  # or the path of a topology file
+    redis_url: str = ""  # empty: no registry
+    redis_password_file: str = ""
+    tls_dir: str = f"{names.ETC}/tls"  # tls.crt, tls.key, ca.crt: the inner mutual TLS
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class RelaySettings(_Inner):
+    """A relay: one public UDP port, one inner UDP port (the same number on TCP serves health and metrics)."""
+
+    public_address: Host = "0.0.0.0"
+    public_port: Port = 3478
+    inner_address: Host  # the node's own address: transceivers send here
+    inner_port: Port = 3479
+    hint_keys_file: str = f"{names.ETC}/hint-keys/{names.KEYS_FILE}"
+    max_flows: int = Field(default=1_000_000, ge=1)
+    flow_idle_timeout_s: Seconds = 30.0
+    leave_grace_s: Seconds = 2.0  # readiness is gone so long before the sockets close
+
+
+class TransceiverSettings(_Inner):
+    """A transceiver: one slot, one port number (UDP media, TCP control API)."""
+
+    pool: str = "default"
+    slot: int = Field(ge=0, le=0xFFFFFF)
+    generation: int = Field(ge=0, le=0xFFFF)
+    inner_address: Host
+    port: Port
+    hint_keys_file: str = f"{names.ETC}/hint-keys/{names.KEYS_FILE}"
+    call_keys_file: str = f"{names.ETC}/call-keys/{names.KEYS_FILE}"
+    capacity: int = Field(default=400, ge=1)
+    max_duration_s: Seconds = 3600.0
+    idle_timeout_s: Seconds = 60.0  # no media and no data from the client
+    setup_timeout_s: Seconds = 30.0  # from the offer to the first authenticated check and DTLS
+    drain_deadline_s: Seconds = 3600.0
+    backend: Literal["Echo"] = "Echo"
+    dtls_role: Literal["active", "passive"] = "active"
+    srtp_profiles: Literal["default", "gcm"] = "default"  # gcm: only AES-GCM, cheaper for us, not every client has it
+    accept_direct: bool = False  # bare packets without a relay: tests only
+
+
+class GatewaySettings(_Inner):
+    """A gateway: HTTPS for callers, an inner port for health and metrics."""
+
+    public_address: Host = "0.0.0.0"
+    public_port: Port = 8443
+    inner_address: Host = "0.0.0.0"
+    inner_port: Port = 9090
+    https_dir: str = f"{names.ETC}/https"  # tls.crt, tls.key; empty: plain HTTP (behind an ingress that ends TLS)
+    call_keys_file: str = f"{names.ETC}/call-keys/{names.KEYS_FILE}"
+    api_keys_dir: str = f"{names.ETC}/api-keys"  # one bearer key a file, its name is the tenant
+    allow_anonymous_calls: bool = False
+    pool: str = "default"  # which pool takes calls that name none
+    region: str = ""
+    latitude: float = Field(default=0.0, ge=-90, le=90)
+    longitude: float = Field(default=0.0, ge=-180, le=180)
+    geo_database: str = ""  # path of a MaxMind database
+    trusted_forwarders: str = ""  # comma-separated networks whose X-Forwarded-For is believed
+    max_offer_bytes: int = Field(default=64 * 1024, ge=1024, le=1024 * 1024)
+    max_concurrent_requests: int = Field(default=256, ge=1)
+    calls_per_second_per_key: float = Field(default=50.0, gt=0)
+    calls_per_second_per_client: float = Field(default=10.0, gt=0)
+    owner_timeout_s: Seconds = 2.0  # for one transceiver's answer, before the next is asked
+    leave_grace_s: Seconds = 5.0
