@@ -85,9 +85,12 @@ class Srtp:
             _build_policy(keys.profile, keys.receive, pylibsrtp.Policy.SSRC_ANY_INBOUND)
         )
 
-    def protect(self, packet: bytes) -> bytes:
-        """Encrypt one of our own RTP packets."""
-        return self._send.protect(packet)
+    def protect(self, packet: bytes) -> bytes | None:
+        """Encrypt one of our own RTP packets; None for a sequence number used before, or more than libsrtp takes."""
+        try:
+            return self._send.protect(packet)
+        except (pylibsrtp.Error, ValueError):
+            return None
 
     def protect_rtcp(self, packet: bytes) -> bytes:
         """Encrypt one of our own RTCP compounds."""
