@@ -130,6 +130,8 @@ class GatewaySettings(_Inner):
     trusted_forwarders: str = ""  # comma-separated networks whose X-Forwarded-For is believed
     max_offer_bytes: int = Field(default=64 * 1024, ge=1024, le=1024 * 1024)
     max_concurrent_requests: int = Field(default=256, ge=1)
+    max_concurrent_requests_per_key: int = Field(default=128, ge=1)
+    max_concurrent_requests_per_client: int = Field(default=32, ge=1)
     calls_per_second_per_key: float = Field(default=50.0, gt=0)
     calls_per_second_per_client: float = Field(default=10.0, gt=0)
     owner_timeout_s: Seconds = 2.0  # for one transceiver's answer, before the next is asked

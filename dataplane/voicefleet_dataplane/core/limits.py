@@ -1,0 +1,66 @@
+"""Rate and concurrency limits by key, with bounded memory.
+
+`RateLimit` is GCRA (the leaky bucket as one timestamp per key): no timer, no refill loop. Time is an argument.
+
+Owns: who may go now, and when to come back. Does not own: what a key is (a tenant, a client's network), HTTP.
+
+Invariants: at most ``max_keys`` keys are remembered; the one asked longest ago is forgotten first, which can only be
+lenient to a key that was quiet.
+"""
+
+from collections import OrderedDict
+
+
+class RateLimit:
+    """``per_second`` on average with bursts of ``burst``, for each key apart."""
+
+    def __init__(self, per_second: float, burst: float, max_keys: int = 65_536) -> None:
+        if per_second <= 0 or burst < 1:
+            raise ValueError("a rate limit needs a positive rate and a burst of at least 1")
+        self._interval_s = 1.0 / per_second
+        self._slack_s = self._interval_s * (burst - 1)
+        self._max_keys = max_keys
+        self._due: OrderedDict[str, float] = OrderedDict()  # when the key's debt is paid
+
+    def take(self, key: str, now: float) -> float:
+        """Return 0.0 and count the request, or the seconds to wait; a refused request costs the key nothing."""
+        due = max(self._due.get(key, now), now)
+        wait_s = due - self._slack_s - now
+        if wait_s > 1e-9:  # below a nanosecond is rounding
+            self._due.move_to_end(key)
+            return wait_s
+        self._due[key] = due + self._interval_s
+        self._due.move_to_end(key)
+        if len(self._due) > self._max_keys:
+            self._due.popitem(last=False)
+        return 0.0
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+
+class ConcurrencyLimit:
+    """At most ``limit`` requests at once for each key. Memory is bounded by the requests in progress."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._running: dict[str, int] = {}
+
+    def enter(self, key: str) -> bool:
+        """Count a request in, or return False: the key has ``limit`` in progress."""
+        running = self._running.get(key, 0)
+        if running >= self._limit:
+            return False
+        self._running[key] = running + 1
+        return True
+
+    def leave(self, key: str) -> None:
+        """Count a request out; each successful `enter` needs exactly one."""
+        left = self._running[key] - 1
+        if left:
+            self._running[key] = left
+        else:
+            del self._running[key]
+
+    def __len__(self) -> int:
+        return sum(self._running.values())

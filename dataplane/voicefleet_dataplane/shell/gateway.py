@@ -1,0 +1,138 @@
+"""The gateway process: two listeners, the files it watches, the topology, and a graceful end.
+
+Stateless: any gateway answers any request. It needs a topology and its keys; Redis and the Kubernetes API may be away.
+
+Leaving: readiness goes first and the listener stays for ``leave_grace_s``, so that load balancers stop sending before
+connections are refused; then requests in progress are finished.
+"""
+
+import asyncio
+import contextlib
+import logging
+import ssl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from voicefleet_contract.settings import GatewaySettings
+from voicefleet_contract.topology import TopologyIndex
+from voicefleet_dataplane.shell.control_client import ControlClient, client_context
+from voicefleet_dataplane.shell.gateway_files import (
+    Watched,
+    watch_api_keys,
+    watch_https,
+    watch_inner_tls,
+    watch_key_ring,
+    watch_places,
+)
+from voicefleet_dataplane.shell.gateway_metrics import GatewayMetrics
+from voicefleet_dataplane.shell.http_calls import CALLS_PATH, CallApi
+from voicefleet_dataplane.shell.http_errors import api_errors, preflight
+from voicefleet_dataplane.shell.http_health import add_public_health, inner_app, topology_problems
+
+log = logging.getLogger("voicefleet.gateway")
+
+_FILE_CHECK_INTERVAL_S = 2.0
+_FINISH_TIMEOUT_S = 30.0  # for requests in progress: longer than a walk over silent members
+
+
+class Gateway:
+    """One gateway. ``start`` binds, ``stop`` leaves gracefully; ports are known in between."""
+
+    def __init__(self, settings: GatewaySettings, topology: Callable[[], TopologyIndex | None]) -> None:
+        """Read every file. Raises OSError, ValueError or ssl.SSLError naming what is wrong."""
+        self._settings, self._topology = settings, topology
+        self._metrics = GatewayMetrics()
+        self._api_keys = watch_api_keys(Path(settings.api_keys_dir))
+        self._call_keys = watch_key_ring(Path(settings.call_keys_file))
+        self._inner_tls = watch_inner_tls(Path(settings.tls_dir), client_context)
+        self._https = watch_https(Path(settings.https_dir)) if settings.https_dir else None
+        self._places = watch_places(Path(settings.geo_database) if settings.geo_database else None)
+        self._leaving = False
+        self._runners: list[web.AppRunner] = []
+        self._closing_clients: set[asyncio.Task[None]] = set()
+        self.public_port = self.inner_port = 0
+
+    async def start(self) -> None:
+        """Bind both listeners and begin to serve."""
+        settings = self._settings
+        self._control = ControlClient(self._inner_tls.value, settings.owner_timeout_s)
+        self._calls = CallApi(
+            settings,
+            topology=self._topology,
+            client=lambda: self._control,
+            api_keys=self._api_keys,
+            call_keys=self._call_keys,
+            places=self._places,
+            metrics=self._metrics,
+        )
+        inner = inner_app(self.problems, self._metrics.registry, self._before_metrics)
+        context = self._https.value if self._https else None
+        self.inner_port = await self._listen(inner, settings.inner_address, settings.inner_port, None)
+        self.public_port = await self._listen(
+            self._public_app(), settings.public_address, settings.public_port, context
+        )
+        self._watcher = asyncio.create_task(self._watch_files())
+
+    def problems(self) -> list[str]:
+        """Return why a call could not be placed now."""
+        found = topology_problems(self._topology(), self._settings.pool)
+        if not len(self._api_keys.value) and not self._settings.allow_anonymous_calls:
+            found.append(f"no API key in {self._settings.api_keys_dir}: every call is refused")
+        if self._leaving:
+            found.append("leaving")
+        return found
+
+    async def stop(self, grace_s: float | None = None) -> None:
+        """Leave: unready at once, deaf after the grace, gone when requests in progress are answered."""
+        self._leaving = True
+        await asyncio.sleep(self._settings.leave_grace_s if grace_s is None else grace_s)
+        self._watcher.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._watcher
+        for runner in reversed(self._runners):
+            await runner.cleanup()
+        await self._calls.walk.close(_FINISH_TIMEOUT_S)
+        await self._control.close()
+
+    def _public_app(self) -> web.Application:
+        # http_calls reads bodies itself and knows the size limit; aiohttp's own is the last resort.
+        app = web.Application(middlewares=[api_errors], client_max_size=1)
+        for path, handler in (
+            (CALLS_PATH, self._calls.create),
+            (CALLS_PATH + "/{call_id}/hangup", self._calls.hang_up),
+        ):
+            app.router.add_post(path, handler)
+            app.router.add_options(path, preflight)
+        add_public_health(app, self.problems)
+        return app
+
+    async def _listen(self, app: web.Application, host: str, port: int, context: ssl.SSLContext | None) -> int:
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=_FINISH_TIMEOUT_S)
+        await runner.setup()
+        self._runners.append(runner)
+        await web.TCPSite(runner, host, port, ssl_context=context).start()
+        return int(runner.addresses[0][1])
+
+    async def _watch_files(self) -> None:
+        watched: list[Watched[Any]] = [self._api_keys, self._call_keys, self._places]
+        if self._https:
+            watched.append(self._https)
+        while True:
+            await asyncio.sleep(_FILE_CHECK_INTERVAL_S)
+            for one in watched:
+                one.check()
+            if self._inner_tls.check():  # a context cannot be changed under open connections: a new client
+                old, self._control = self._control, ControlClient(self._inner_tls.value, self._settings.owner_timeout_s)
+                task = asyncio.create_task(self._close_later(old))
+                self._closing_clients.add(task)
+                task.add_done_callback(self._closing_clients.discard)
+
+    async def _close_later(self, client: ControlClient) -> None:
+        await asyncio.sleep(_FINISH_TIMEOUT_S)
+        await client.close()
+
+    def _before_metrics(self) -> None:
+        self._metrics.ready.set(0 if self.problems() else 1)

@@ -1,0 +1,109 @@
+"""Finding an owner for a call: ask the members of a pool in ring order until one takes it.
+
+The ring's key is chance, so calls spread evenly and no caller can aim at a member. A member that refuses (full,
+draining) or does not answer is passed over.
+
+A member that did not answer in time may have made the session all the same. Nobody would ever use it, but it would
+hold a place until its set-up timeout; so the request is repeated in the background with the same ``request_id``, which
+yields that very session (or a new one), and the session is hung up.
+
+Owns: the walk and that clean-up. Does not own: HTTP to members (control_client), HTTP to callers (http_calls).
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from typing import Any
+
+from voicefleet_contract.http_api import CreateSession, Refusal, SessionCreated
+from voicefleet_contract.topology import Member, TopologyIndex
+from voicefleet_dataplane.shell.control_client import ControlClient, Created, NotReached, Refused, Unknown
+
+log = logging.getLogger("voicefleet.gateway")
+
+MAX_ASKED = 8  # a caller waits while we walk: past this the fleet is full, and Retry-After says so
+_CLEAN_UP_TIMEOUT_S = 15.0
+
+
+@dataclass(slots=True)
+class Walk:
+    """How a walk went. One of ``session``, ``offer_refusal`` or neither (nobody took the call)."""
+
+    session: SessionCreated | None = None
+    owner: Member | None = None
+    offer_refusal: Refusal | None = None
+    offer_refused: bool = False
+    outcomes: list[tuple[Member, str]] = field(default_factory=list)
+    retry_after_s: float = 1.0
+
+
+class OwnerWalk:
+    """Walks with one control client; ``count`` is told the outcome of each question for the metrics."""
+
+    def __init__(self, client: Callable[[], ControlClient], count: Callable[[str], None]) -> None:
+        self._client = client
+        self._count = count
+        self._cleaning: set[asyncio.Task[None]] = set()
+
+    async def find(self, index: TopologyIndex, pool: str, key: bytes, body: CreateSession) -> Walk:
+        """Ask members of ``pool`` until one takes the session or `MAX_ASKED` did not."""
+        walk, active = Walk(), index.active(pool)
+        for slot in index.ring(pool).owners(key):
+            if len(walk.outcomes) == MAX_ASKED:
+                break
+            member = active[slot]
+            outcome = await self._client().create_session(member, body)
+            match outcome:
+                case Created(session):
+                    self._note(walk, member, "created")
+                    walk.session, walk.owner = session, member
+                    return walk
+                case Refused(422, refusal):  # the offer is at fault: no other member would take it
+                    self._note(walk, member, "offer")
+                    walk.offer_refusal, walk.offer_refused = refusal, True
+                    return walk
+                case Refused(status, refusal):
+                    self._note(walk, member, refusal.reason.value if refusal else f"http_{status}")
+                    if refusal is not None and refusal.retry_after_s:
+                        walk.retry_after_s = max(walk.retry_after_s, refusal.retry_after_s)
+                case NotReached(why):
+                    self._note(walk, member, "not_reached")
+                    log.warning("member %s (slot %d) not reached: %s", member.name, member.slot, why)
+                case Unknown(why):
+                    self._note(walk, member, "no_answer")
+                    log.warning("member %s (slot %d) did not answer: %s", member.name, member.slot, why)
+                    self._clean_up(member, body)
+        return walk
+
+    def _note(self, walk: Walk, member: Member, outcome: str) -> None:
+        walk.outcomes.append((member, outcome))
+        self._count(outcome)
+
+    def abandon(self, member: Member, call_id: str) -> None:
+        """Hang up, in the background, a session whose caller went away before it got the answer."""
+        self._start(self._hang_up(member, call_id))
+
+    def _clean_up(self, member: Member, body: CreateSession) -> None:
+        self._start(self._find_and_hang_up(member, body))
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._cleaning.add(task)
+        task.add_done_callback(self._cleaning.discard)
+
+    async def _find_and_hang_up(self, member: Member, body: CreateSession) -> None:
+        outcome = await self._client().create_session(member, body, timeout_s=_CLEAN_UP_TIMEOUT_S)
+        if isinstance(outcome, Created):
+            await self._hang_up(member, outcome.session.call_id)
+
+    async def _hang_up(self, member: Member, call_id: str) -> None:
+        if await self._client().hang_up(member, call_id) is None:
+            log.warning("call %s is left to the set-up timeout of %s", call_id, member.name)
+
+    async def close(self, timeout_s: float) -> None:
+        """Wait for clean-ups in progress, but not for ever."""
+        if self._cleaning:
+            await asyncio.wait(self._cleaning, timeout=timeout_s)
+        for task in self._cleaning:
+            task.cancel()

@@ -1,0 +1,453 @@
+"""The gateway over real HTTP and real mutual TLS, with transceivers whose answers are scripted."""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.fake_transceiver import (
+    ANSWER,
+    FakeTransceiver,
+    accept,
+    create_but_stay_silent_once,
+    refuse,
+)
+from voicefleet_contract.call_id import CallId, encode_call_id
+from voicefleet_contract.keys import KeyRing
+from voicefleet_contract.settings import GatewaySettings
+from voicefleet_contract.topology import Pool, Relay, Topology, TopologyIndex
+from voicefleet_dataplane.commands.dev_secrets import InnerAuthority, write_dev_secrets
+from voicefleet_dataplane.shell.gateway import Gateway
+
+KEY = "sk-test-0123456789abcdef"
+OFFER = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"
+SDP = {"Content-Type": "application/sdp"}
+AUTHORISED = SDP | {"Authorization": f"Bearer {KEY}"}
+CALLS = "/v1/realtime/calls"
+
+
+@pytest.fixture(scope="module")
+def secrets_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("secrets")
+    write_dev_secrets(directory, KEY)
+    return directory
+
+
+def relay(name: str, region: str, latitude: float, longitude: float, **fields) -> Relay:
+    endpoint = {"address": f"203.0.113.{len(name)}", "port": 3478}
+    return Relay(
+        name=name,
+        region=region,
+        latitude=latitude,
+        longitude=longitude,
+        **({"advertise": [endpoint], "inner": [endpoint]} | fields),
+    )
+
+
+RELAYS = (relay("fra", "eu", 50.1, 8.7), relay("iad1", "us", 38.9, -77.5))
+
+
+class Fleet:
+    """A gateway, its topology and a client."""
+
+    def __init__(self, gateway: Gateway, http: httpx.AsyncClient, inner: httpx.AsyncClient) -> None:
+        self.gateway, self.http, self.inner = gateway, http, inner
+        self.index: TopologyIndex | None = None
+
+    def publish(self, *members, relays: tuple[Relay, ...] = RELAYS, cluster: int = 7) -> None:
+        pools = (Pool(name="default", members=members), Pool(name="empty"))
+        self.index = TopologyIndex(Topology(cluster=cluster, relays=relays, pools=pools))
+
+    async def offer(self, path: str = CALLS, body: str | bytes = OFFER, **headers: str) -> httpx.Response:
+        return await self.http.post(path, content=body, headers=AUTHORISED | headers)
+
+
+@contextlib.asynccontextmanager
+async def fleet(secrets_dir: Path, **fields) -> AsyncIterator[Fleet]:
+    known = {
+        "cluster_id": 7,
+        "public_address": "127.0.0.1",
+        "public_port": 0,
+        "inner_address": "127.0.0.1",
+        "inner_port": 0,
+        "https_dir": str(secrets_dir / "https"),
+        "tls_dir": str(secrets_dir / "gateway"),
+        "call_keys_file": str(secrets_dir / "call-keys" / "keys.json"),
+        "api_keys_dir": str(secrets_dir / "api-keys"),
+        "region": "eu",
+        "owner_timeout_s": 0.3,
+        "calls_per_second_per_client": 1000,
+        "calls_per_second_per_key": 1000,
+    }
+    holder: list[Fleet] = []
+    gateway = Gateway(GatewaySettings(**(known | fields)), lambda: holder[0].index)
+    await gateway.start()
+    trust = ssl.create_default_context(cafile=str(secrets_dir / "https" / "ca.crt"))
+    async with (
+        httpx.AsyncClient(base_url=f"https://127.0.0.1:{gateway.public_port}", verify=trust) as http,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{gateway.inner_port}") as inner,
+    ):
+        holder.append(Fleet(gateway, http, inner))
+        try:
+            yield holder[0]
+        finally:
+            await gateway.stop(grace_s=0)
+
+
+async def test_an_offer_gets_201_the_answer_and_a_relative_location(secrets_dir: Path) -> None:
+    async with fleet(secrets_dir) as f, FakeTransceiver(1, secrets_dir) as one:
+        f.publish(one.member())
+        response = await f.offer()
+        assert response.status_code == 201
+        assert response.headers["Content-Type"] == "application/sdp"
+        assert response.text == ANSWER
+        (call_id,) = one.sessions
+        assert response.headers["Location"] == f"{CALLS}/{call_id}"
+
+
+async def test_the_owner_gets_the_offer_and_the_ingress_nearest_to_the_gateways_region(secrets_dir: Path) -> None:
+    async with fleet(secrets_dir) as f, FakeTransceiver(1, secrets_dir) as one:
+        f.publish(one.member())
+        await f.offer()
+        (body,) = one.bodies
+        assert body.offer == OFFER
+        assert (body.region, body.relay) == ("eu", "fra")
+        assert body.candidates == RELAYS[0].advertise
+
+
+@pytest.mark.parametrize("path, headers", [(f"{CALLS}?region=us", {}), (CALLS, {"X-Voicefleet-Region": "us"})])
+async def test_a_caller_may_name_its_region(secrets_dir: Path, path: str, headers: dict) -> None:
+    async with fleet(secrets_dir) as f, FakeTransceiver(1, secrets_dir) as one:
+        f.publish(one.member())
+        await f.offer(path, **headers)
+        assert one.bodies[0].relay == "iad1"
+
+
+async def test_calls_spread_over_the_members(secrets_dir: Path) -> None:
+    async with fleet(secrets_dir) as f, FakeTransceiver(1, secrets_dir) as one, FakeTransceiver(2, secrets_dir) as two:
+        f.publish(one.member(), two.member())
+        for _ in range(40):
+            assert (await f.offer()).status_code == 201
+        assert one.offers + two.offers == 40
+        assert min(one.offers, two.offers) >= 4  # a fair coin falls short of it once in 10⁷ runs; the ring is near fair
+
+
+@pytest.mark.parametrize("reason", ["full", "draining", "starting"])
+async def test_a_member_that_refuses_is_passed_over(secrets_dir: Path, reason: str) -> None:
+    async with (
+        fleet(secrets_dir) as f,
+        FakeTransceiver(1, secrets_dir, refuse(503, reason)) as one,
+        FakeTransceiver(2, secrets_dir) as two,
+    ):
+        f.publish(one.member(), two.member())
+        for _ in range(10):
+            assert (await f.offer()).status_code == 201
+        assert len(two.sessions) == 10
+
+
+async def test_a_member_that_is_not_there_is_passed_over(secrets_dir: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    async with fleet(secrets_dir) as f, FakeTransceiver(2, secrets_dir) as two:
+        f.publish(two.member(), two.member().model_copy(update={"slot": 1, "port": port}))
+        for _ in range(10):
+            assert (await f.offer()).status_code == 201
+
+
+async def test_a_member_that_answers_too_late_is_passed_over_and_keeps_no_orphan(secrets_dir: Path) -> None:
+    async with fleet(secrets_dir) as f, FakeTransceiver(1, secrets_dir, create_but_stay_silent_once) as one:
+        f.publish(one.member())
+        response = await f.offer()
+        assert response.status_code == 503
+        assert "no_answer" in response.json()["error"]["message"]
+        await asyncio.wait_for(one.hung_up.wait(), 10)
+        assert one.sessions == set()
+        assert len({body.request_id for body in one.bodies}) == 1  # the repetition is the same request
+
+
+async def test_when_every_member_refuses_the_caller_is_told_when_to_come_back(secrets_dir: Path) -> None:
+    async with fleet(secrets_dir) as f, FakeTransceiver(1, secrets_dir, refuse(503, "full", retry_after_s=7)) as one:
+        f.publish(one.member())
+        response = await f.offer()
+        assert (response.status_code, response.headers["Retry-After"]) == (503, "7")
+        assert response.json()["error"]["code"] == "no_capacity"
+        assert response.json()["error"]["type"] == "server_error"
+
+
+async def test_an_offer_that_is_at_fault_is_not_tried_elsewhere(secrets_dir: Path) -> None:
+    behaviour = refuse(422, "offer", "the offer has no audio", param="m=audio")
+    async with (
+        fleet(secrets_dir) as f,
+        FakeTransceiver(1, secrets_dir, behaviour) as one,
+        FakeTransceiver(2, secrets_dir, behaviour) as two,
+    ):
+        f.publish(one.member(), two.member())
+        response = await f.offer()
+        assert response.status_code == 422
+        assert response.json() == {
+            "error": {
+                "code": "unsupported_offer",
+                "message": "the offer has no audio",
+                "param": "m=audio",
+                "type": "invalid_request_error",
+            }
+        }
+        assert one.offers + two.offers == 1
+
+
+async def test_somebody_else_at_a_members_address_is_not_believed(secrets_dir: Path, tmp_path: Path) -> None:
+    InnerAuthority("somebody else").issue(tmp_path / "transceiver", "transceiver.voicefleet.internal")
+    (tmp_path / "call-keys").symlink_to(secrets_dir / "call-keys")
+    async with fleet(secrets_dir) as f, FakeTransceiver(1, tmp_path) as stranger:
+        f.publish(stranger.member())
+        assert (await f.offer()).status_code == 503
+        assert stranger.offers == 0
+
+
+async def test_another_role_at_a_members_address_is_not_believed(secrets_dir: Path) -> None:
+    async with fleet(secrets_dir) as f, FakeTransceiver(1, secrets_dir, role="relay") as relay_process:
+        f.publish(relay_process.member())
+        assert (await f.offer()).status_code == 503
+        assert relay_process.offers == 0
+
+
+async def test_a_hang_up_reaches_the_owner_that_the_call_id_names(secrets_dir: Path) -> None:
+    async with fleet(secrets_dir) as f, FakeTransceiver(1, secrets_dir) as one, FakeTransceiver(2, secrets_dir) as two:
+        f.publish(one.member(), two.member())
+        location = (await f.offer()).headers["Location"]
+        assert (await f.http.post(f"{location}/hangup", headers=AUTHORISED)).status_code == 200
+        assert one.sessions | two.sessions == set()
+        again = await f.http.post(f"{location}/hangup", headers=AUTHORISED)
+        assert (again.status_code, again.json()["error"]["code"]) == (404, "call_id_not_found")
+
+
+async def test_a_call_of_a_draining_member_can_be_hung_up(secrets_dir: Path) -> None:
+    async with fleet(secrets_dir) as f, FakeTransceiver(1, secrets_dir) as one:
+        f.publish(one.member())
+        location = (await f.offer()).headers["Location"]
+        f.publish(one.member(state="draining"))
+        assert (await f.http.post(f"{location}/hangup", headers=AUTHORISED)).status_code == 200
+
+
+def _call_id(secrets_dir: Path, **fields: int) -> str:
+    keys = KeyRing.parse((secrets_dir / "call-keys" / "keys.json").read_text())
+    return encode_call_id(CallId(**({"cluster": 7, "slot": 1, "generation": 1, "nonce": 1} | fields)), keys)
+
+
+@pytest.mark.parametrize("fields", [{"cluster": 8}, {"slot": 9}, {"generation": 2}, {"nonce": 5}])
+async def test_a_hang_up_for_a_call_that_is_not_there_is_404(secrets_dir: Path, fields: dict) -> None:
+    async with fleet(secrets_dir) as f, FakeTransceiver(1, secrets_dir) as one:
+        f.publish(one.member())
+        response = await f.http.post(f"{CALLS}/{_call_id(secrets_dir, **fields)}/hangup", headers=AUTHORISED)
+        assert (response.status_code, response.json()["error"]["code"]) == (404, "call_id_not_found")
+
+
+async def test_a_forged_call_id_reaches_no_transceiver(secrets_dir: Path) -> None:
+    async with fleet(secrets_dir) as f, FakeTransceiver(1, secrets_dir) as one:
+        f.publish(one.member())
+        call_id = (await f.offer()).headers["Location"].rsplit("/", 1)[1]
+        forged = call_id[:-1] + ("A" if call_id[-1] != "A" else "B")
+        response = await f.http.post(f"{CALLS}/{forged}/hangup", headers=AUTHORISED)
+        assert response.status_code == 404
+        assert one.sessions == {call_id}
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {"Authorization": "Bearer sk-wrong-0123456789abc"}, {"Authorization": "Basic Zm9v"}]
+)
+async def test_no_call_without_a_key(secrets_dir: Path, headers: dict) -> None:
+    async with fleet(secrets_dir) as f, FakeTransceiver(1, secrets_dir) as one:
+        f.publish(one.member())
+        for path in (CALLS, f"{CALLS}/call_x/hangup"):
+            response = await f.http.post(path, content=OFFER, headers=SDP | headers)
+            assert response.status_code == 401
+            assert response.json()["error"]["type"] == "authentication_error"
+        assert one.offers == 0
+
+
+async def test_anonymous_calls_are_possible_when_the_setting_says_so(secrets_dir: Path) -> None:
+    async with fleet(secrets_dir, allow_anonymous_calls=True) as f, FakeTransceiver(1, secrets_dir) as one:
+        f.publish(one.member())
+        assert (await f.http.post(CALLS, content=OFFER, headers=SDP)).status_code == 201
+        wrong = SDP | {"Authorization": "Bearer sk-wrong-0123456789abc"}
+        assert (await f.http.post(CALLS, content=OFFER, headers=wrong)).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "body, headers, status, code",
+    [
+        (OFFER, {"Content-Type": "application/json"}, 415, "unsupported_media_type"),
+        ("", {}, 400, "invalid_offer"),
+        ("hello", {}, 400, "invalid_offer"),
+        (b"v=0\r\n\xff\xfe", {}, 400, "invalid_offer"),
+        ("v=0\r\n" + "a" * 64 * 1024, {}, 413, "offer_too_large"),
+        ("v=0\r\n" + "a" * 1024 * 1024, {}, 413, "offer_too_large"),
+    ],
+)
+async def test_a_bad_body_is_refused_with_an_error_body(secrets_dir: Path, body, headers, status, code) -> None:
+    async with fleet(secrets_dir) as f, FakeTransceiver(1, secrets_dir) as one:
+        f.publish(one.member())
+        response = await f.offer(body=body, **headers)
+        assert (response.status_code, response.json()["error"]["code"]) == (status, code)
+        assert set(response.json()["error"]) == {"code", "message", "param", "type"}
+        assert one.offers == 0
+
+
+async def test_a_body_without_a_length_is_limited_too(secrets_dir: Path) -> None:
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"v=0\r\n"
+        for _ in range(100):
+            yield b"a" * 1024
+
+    async with fleet(secrets_dir) as f, FakeTransceiver(1, secrets_dir) as one:
+        f.publish(one.member())
+        response = await f.http.post(CALLS, content=endless(), headers=AUTHORISED)
+        assert response.status_code == 413
+
+
+@pytest.mark.parametrize(
+    "method, path, status", [("GET", CALLS, 405), ("PUT", CALLS, 405), ("POST", "/v2/calls", 404), ("GET", "/", 404)]
+)
+async def test_wrong_paths_and_methods_get_an_error_body(
+    secrets_dir: Path, method: str, path: str, status: int
+) -> None:
+    async with fleet(secrets_dir) as f:
+        response = await f.http.request(method, path, headers=AUTHORISED)
+        assert response.status_code == status
+        assert "message" in response.json()["error"]
+
+
+@pytest.mark.parametrize("query, code", [("region=mars", "unknown_region"), ("pool=nope", "unknown_pool")])
+async def test_an_unknown_region_or_pool_is_the_callers_mistake(secrets_dir: Path, query: str, code: str) -> None:
+    async with fleet(secrets_dir) as f, FakeTransceiver(1, secrets_dir) as one:
+        f.publish(one.member())
+        response = await f.offer(f"{CALLS}?{query}")
+        assert (response.status_code, response.json()["error"]["code"]) == (400, code)
+        assert response.json()["error"]["param"] == query.split("=", maxsplit=1)[0]
+
+
+async def test_too_many_calls_of_one_client_get_429_with_retry_after(secrets_dir: Path) -> None:
+    async with fleet(secrets_dir, calls_per_second_per_client=0.5) as f, FakeTransceiver(1, secrets_dir) as one:
+        f.publish(one.member())
+        assert (await f.offer()).status_code == 201
+        response = await f.offer()
+        assert (response.status_code, response.json()["error"]["type"]) == (429, "rate_limit_error")
+        assert int(response.headers["Retry-After"]) >= 1
+
+
+async def test_too_many_calls_of_one_key_get_429(secrets_dir: Path) -> None:
+    async with fleet(secrets_dir, calls_per_second_per_key=0.5) as f, FakeTransceiver(1, secrets_dir) as one:
+        f.publish(one.member())
+        assert [(await f.offer()).status_code for _ in range(2)] == [201, 429]
+
+
+async def test_too_many_requests_at_once_get_429(secrets_dir: Path) -> None:
+    gate, waiting = asyncio.Event(), asyncio.Event()
+
+    async def slow(fake, body):
+        waiting.set()
+        await gate.wait()
+        return await refuse(503, "full")(fake, body)
+
+    async with (
+        fleet(secrets_dir, max_concurrent_requests_per_client=1, owner_timeout_s=20) as f,
+        FakeTransceiver(1, secrets_dir, slow) as one,
+    ):
+        f.publish(one.member())
+        first = asyncio.create_task(f.offer())
+        await waiting.wait()
+        assert (await f.offer()).status_code == 429
+        gate.set()
+        assert (await first).status_code == 503
+        assert (await f.offer()).status_code == 503  # the place was given back
+
+
+async def test_browsers_may_ask_from_any_page(secrets_dir: Path) -> None:
+    async with fleet(secrets_dir) as f, FakeTransceiver(1, secrets_dir) as one:
+        f.publish(one.member())
+        preflight = await f.http.options(
+            CALLS,
+            headers={
+                "Origin": "https://example.org",
+                "Access-Control-Request-Method": "POST",
+                "Access-Control-Request-Headers": "authorization,content-type,x-openai-agents-sdk",
+            },
+        )
+        assert preflight.status_code == 204
+        allowed = preflight.headers["Access-Control-Allow-Headers"].lower().split(", ")
+        assert {"authorization", "content-type", "x-openai-agents-sdk"} <= set(allowed)
+        response = await f.offer(Origin="https://example.org")
+        assert response.headers["Access-Control-Allow-Origin"] == "*"
+        assert "Location" in response.headers["Access-Control-Expose-Headers"]
+        refused = await f.http.post(CALLS, content=OFFER, headers=SDP)
+        assert refused.headers["Access-Control-Allow-Origin"] == "*"  # or the page could not read the error
+
+
+async def test_readiness_says_what_is_wrong_inside_and_only_whether_outside(secrets_dir: Path) -> None:
+    async with fleet(secrets_dir) as f, FakeTransceiver(1, secrets_dir) as one:
+
+        async def state() -> tuple[int, str]:
+            outside, inside = await f.http.get("/readyz"), await f.inner.get("/readyz")
+            assert outside.status_code == inside.status_code
+            assert outside.text == ("ready\n" if outside.is_success else "not ready\n")
+            return inside.status_code, inside.text
+
+        assert await state() == (503, "no topology: nothing was read yet\n")
+        f.publish(one.member(state="draining"), relays=())
+        assert await state() == (503, "no ready relay: 0 in the topology\nno active member in pool 'default'\n")
+        f.publish(one.member())
+        assert await state() == (200, "ready\n")
+        assert (await f.http.get("/healthz")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "publish, code",
+    [
+        (lambda _f, _m: None, "no_topology"),
+        (lambda f, m: f.publish(m, relays=()), "no_ready_relay"),
+        (lambda f, m: f.publish(m, relays=(relay("fra", "eu", 0, 0, state="draining"),)), "no_ready_relay"),
+        (lambda f, m: f.publish(m.model_copy(update={"state": "draining"})), "no_active_member"),
+    ],
+)
+async def test_a_call_that_cannot_be_placed_is_503_and_says_why(secrets_dir: Path, publish, code: str) -> None:
+    async with fleet(secrets_dir) as f, FakeTransceiver(1, secrets_dir) as one:
+        publish(f, one.member())
+        response = await f.offer()
+        assert (response.status_code, response.json()["error"]["code"]) == (503, code)
+        assert "Retry-After" in response.headers
+
+
+async def test_metrics_are_on_the_inner_port_only(secrets_dir: Path) -> None:
+    async with fleet(secrets_dir) as f, FakeTransceiver(1, secrets_dir) as one:
+        f.publish(one.member())
+        await f.offer()
+        assert (await f.http.get("/metrics")).status_code == 404
+        metrics = (await f.inner.get("/metrics")).text
+        assert 'voicefleet_gateway_calls_total{outcome="created"} 1.0' in metrics
+        assert 'voicefleet_gateway_owner_requests_total{outcome="created"} 1.0' in metrics
+        assert "voicefleet_gateway_ready 1.0" in metrics
+
+
+async def test_requests_in_progress_are_answered_when_the_gateway_leaves(secrets_dir: Path) -> None:
+    gate, waiting = asyncio.Event(), asyncio.Event()
+
+    async def slow(fake, body):
+        waiting.set()
+        await gate.wait()
+        return await accept(fake, body)
+
+    async with fleet(secrets_dir, owner_timeout_s=20) as f, FakeTransceiver(1, secrets_dir, slow) as one:
+        f.publish(one.member())
+        offer = asyncio.create_task(f.offer())
+        await waiting.wait()
+        leaving = asyncio.create_task(f.gateway.stop(grace_s=0.05))
+        await asyncio.sleep(0)
+        assert f.gateway.problems() == ["leaving"]
+        gate.set()
+        assert (await offer).status_code == 201
+        await leaving
