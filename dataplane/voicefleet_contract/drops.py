@@ -42,6 +42,8 @@ class DropReason(StrEnum):
     # Inside a session
     ICE_REPLAY = "ice_replay"  # a transaction seen from another address
     ICE_TOO_MANY_TUPLES = "ice_too_many_tuples"
+    ICE_WRONG_CLIENT = "ice_wrong_client"  # the client's half of USERNAME is not the offer's ufrag
+    ICE_TUPLE_TAKEN = "ice_tuple_taken"  # an authentic check from an address on which another session is alive
     ADDRESS_NOT_CHECKED = "address_not_checked"  # DTLS or media from an address without an authenticated check
     DTLS_MALFORMED = "dtls_malformed"
     DTLS_AMPLIFICATION = "dtls_amplification"  # not sent: three times the bytes received are spent
@@ -49,6 +51,7 @@ class DropReason(StrEnum):
     SRTP_AUTH = "srtp_auth"
     SRTP_REPLAY = "srtp_replay"
     SRTP_MALFORMED = "srtp_malformed"
+    RTP_UNEXPECTED = "rtp_unexpected"  # authentic, but of a payload type or one SSRC too many that nobody agreed on
     SESSION_ENDED = "session_ended"
     # Our own side
     SEND_FAILED = "send_failed"  # the socket buffer was full, or no route

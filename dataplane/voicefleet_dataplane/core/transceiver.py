@@ -1,0 +1,379 @@
+"""All calls of one slot over one UDP socket: whose packet is it?
+
+::
+
+    from a relay of the topology:  SPP(client, relay) ─┐
+    bare, where allowed (tests)  ──────────────────────┤
+                                                       ├─ STUN      → by the ufrag in it, authentic or silence
+                                                       ├─ DTLS      → by client address, checked before
+                                                       └─ RTP, RTCP → by client address, checked before
+
+Owns: the look-ups from ufrag, client address and SPP header to calls, the timers of calls, and the drop counters.
+Does not own a socket, a clock, or anything inside a call (core/session.py).
+
+Invariants
+- A packet moves exactly one drop counter, or none if it was taken. It costs no task and no log line.
+- Answers go to the address that the datagram really came from, in the header that it came with: never to an address
+  that a packet names.
+- A client address belongs to one call while that call holds consent for it. An authentic check of another call from
+  there is dropped: a valid caller cannot take over a victim's tuple by spoofing it.
+- A nonce is not given again while its call lives, nor for the NONCES_REMEMBERED calls after it.
+"""
+
+import heapq
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from voicefleet_contract.addresses import Address
+from voicefleet_contract.call_id import CallId, encode_call_id
+from voicefleet_contract.drops import DropReason
+from voicefleet_contract.hint import Hint, encode_hint, ice_pwd
+from voicefleet_contract.keys import KeyRing
+from voicefleet_contract.spp import HEADER_BYTES, SppError, decode_spp
+from voicefleet_contract.topology import MemberState, TopologyIndex
+from voicefleet_dataplane.core.admission import NoRoom, decide_admission
+from voicefleet_dataplane.core.dtls import Dtls
+from voicefleet_dataplane.core.dtls_identity import DtlsIdentity
+from voicefleet_dataplane.core.ice import CONSENT_S, IceAgent, Path
+from voicefleet_dataplane.core.session import Agreed, EndReason, Limits, Session, SessionState
+from voicefleet_dataplane.core.streams import SendStream
+from voicefleet_dataplane.wire.demux import SPP_FIRST_BYTE, Kind, classify
+from voicefleet_dataplane.wire.rtp import build_mid_extension
+from voicefleet_dataplane.wire.sdp import SetupRole, parse_offer_untrusted
+from voicefleet_dataplane.wire.sdp_answer import Answer, build_answer, choose_setup
+from voicefleet_dataplane.wire.stun import StunError, parse_binding_request
+
+LARGEST_DATAGRAM_BYTES = 1_500
+NONCES_REMEMBERED = 65_536
+ENDED_REMEMBERED = 4_096
+HEADERS_REMEMBERED = 65_536
+_NEVER = float("inf")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Who this transceiver is."""
+
+    cluster: int
+    slot: int
+    generation: int
+    capacity: int
+    accept_direct: bool = False
+    prefer_active: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A call that waits for its client."""
+
+    session: Session
+    answer: str
+
+
+@dataclass(slots=True)
+class _Route:
+    """Where a client address leads."""
+
+    session: Session
+    path: Path
+    headers: list[bytes] = field(default_factory=list)  # the SPP headers that were found to lead here
+
+
+class Transceiver:
+    """Feed datagrams and time in; drain `transmit` after each call."""
+
+    def __init__(
+        self,
+        place: Place,
+        identity: DtlsIdentity,
+        hint_keys: KeyRing,
+        call_keys: KeyRing,
+        limits: Limits,
+        random_bytes: Callable[[int], bytes],
+        wall_offset_s: float,
+    ) -> None:
+        self.place = place
+        self.identity = identity
+        self.hint_keys = hint_keys
+        self.call_keys = call_keys
+        self.state = MemberState.STARTING
+        self.transmit: list[tuple[bytes, Address]] = []
+        self.drops = dict.fromkeys(DropReason, 0)
+        self.ended = dict.fromkeys(EndReason, 0)
+        self.packets_in = 0
+        self.sessions_total = 0
+        self.sessions: dict[str, Session] = {}  # by call id
+        self._limits = limits
+        self._random_bytes = random_bytes
+        self._wall_offset_s = wall_offset_s
+        self._topology: TopologyIndex | None = None
+        self._by_ufrag: dict[bytes, Session] = {}
+        self._by_client: dict[Address, _Route] = {}
+        self._by_header: dict[bytes, tuple[Address, _Route]] = {}
+        self._by_request: dict[str, Created] = {}
+        self._ended_ufrags: dict[bytes, None] = {}
+        self._nonces: dict[int, None] = {}  # oldest first
+        self._timers: list[tuple[float, int, Session]] = []
+        self._timer_count = 0
+
+    # ---- packets
+
+    def receive(self, datagram: bytes, source: Address, now: float) -> DropReason | None:
+        """Take one datagram from the socket; gives why it was dropped, which is counted here already."""
+        self.packets_in += 1
+        reason = self._receive(datagram, source, now)
+        if reason is not None:
+            self.drops[reason] += 1
+        return reason
+
+    def _receive(self, datagram: bytes, source: Address, now: float) -> DropReason | None:
+        if not datagram:
+            return DropReason.EMPTY
+        if datagram[0] != SPP_FIRST_BYTE:
+            if not self.place.accept_direct:
+                return DropReason.DIRECT_NOT_ACCEPTED
+            return self._take(datagram, source, source, b"", self._by_client.get(source), now)
+        # The hot path: a header that was looked up before, from the relay that it was looked up for.
+        header = datagram[:HEADER_BYTES]
+        known = self._by_header.get(header)
+        if known is not None and known[0] == source:
+            route = known[1]
+            return self._take(datagram[HEADER_BYTES:], route.path.client, source, header, route, now)
+        if self._topology is None or self._topology.relay_at(source) is None:
+            return DropReason.SPP_FROM_STRANGER
+        try:
+            client, _ = decode_spp(datagram)
+        except SppError:
+            return DropReason.SPP_MALFORMED
+        reason = self._take(datagram[HEADER_BYTES:], client, source, header, self._by_client.get(client), now)
+        found = self._by_client.get(client)
+        if found is not None:
+            self._remember_header(header, source, found)
+        return reason
+
+    def _take(
+        self, payload: bytes, client: Address, destination: Address, prefix: bytes, route: "_Route | None", now: float
+    ) -> DropReason | None:
+        if not payload:
+            return DropReason.EMPTY
+        if len(payload) > LARGEST_DATAGRAM_BYTES:
+            return DropReason.TOO_LONG
+        kind = classify(payload)
+        if kind is Kind.STUN:
+            return self._receive_check(payload, client, destination, prefix, now)
+        if kind is Kind.UNKNOWN or kind is Kind.SPP:
+            return DropReason.UNKNOWN_KIND
+        if route is None:
+            return DropReason.ADDRESS_NOT_CHECKED
+        if kind is Kind.RTP:
+            return route.session.receive_rtp(payload, now)
+        if kind is Kind.RTCP:
+            return route.session.receive_rtcp(payload, now)
+        reason = route.session.receive_dtls(payload, route.path, now)
+        self._settle(route.session)
+        return reason
+
+    def _receive_check(
+        self, payload: bytes, client: Address, destination: Address, prefix: bytes, now: float
+    ) -> DropReason | None:
+        try:
+            request = parse_binding_request(payload)
+        except StunError as error:
+            return error.reason
+        session = self._by_ufrag.get(request.server_ufrag)
+        if session is None:
+            ended = request.server_ufrag in self._ended_ufrags
+            return DropReason.SESSION_ENDED if ended else DropReason.SESSION_UNKNOWN
+        reason = session.ice.authenticate(request)
+        if reason is not None:
+            return reason
+        route = self._by_client.get(client)
+        if route is not None and route.session is not session and now - route.path.checked_at < CONSENT_S:
+            return DropReason.ICE_TUPLE_TAKEN
+        reason = session.receive_check(request, client, destination, prefix, now)
+        path = session.ice.paths.get(client)
+        if path is not None and (route is None or route.path is not path):
+            self._forget_route(client)
+            self._by_client[client] = _Route(session, path)
+        self._settle(session)
+        return reason
+
+    # ---- calls
+
+    def set_topology(self, topology: TopologyIndex) -> None:
+        """Work from another topology: relays that left it are strangers from now on."""
+        self._topology = topology
+        self._by_header.clear()
+
+    @property
+    def topology_revision(self) -> int:
+        """The revision that we work from; 0 before the first."""
+        return self._topology.topology.revision if self._topology is not None else 0
+
+    def create(
+        self, offer_text: str, candidates: Sequence[Address], now: float, *, request_id: str, region: str, relay: str
+    ) -> Created | NoRoom:
+        """Answer an offer. Raises SdpError and nothing else. A request seen before gets its first answer again."""
+        repeated = self._by_request.get(request_id)
+        if repeated is not None:
+            return repeated
+        refused = decide_admission(
+            self.state,
+            sessions=len(self.sessions),
+            pending=sum(session.connected_at is None for session in self.sessions.values()),
+            capacity=self.place.capacity,
+        )
+        if refused is not None:
+            return refused
+        offer = parse_offer_untrusted(offer_text)
+        setup = choose_setup(offer.setup, prefer_active=self.place.prefer_active)
+        ufrag = self._new_ufrag()
+        pwd = ice_pwd(ufrag, self.hint_keys.signing, self.hint_keys)
+        chance = self._random_bytes(32)
+        call_id = encode_call_id(
+            CallId(self.place.cluster, self.place.slot, self.place.generation, int.from_bytes(chance[:8])),
+            self.call_keys,
+        )
+        # SSRC 0 is legal and yet special to too many.
+        sending = SendStream(
+            int.from_bytes(chance[8:12]) | 1, int.from_bytes(chance[12:14]) >> 1, int.from_bytes(chance[14:18])
+        )
+        cname = chance[18:26].hex()
+        direction = offer.audio.direction
+        agreed = Agreed(
+            call_id=call_id,
+            request_id=request_id,
+            payload_type=offer.audio.payload_type,
+            client_receives=direction in ("sendrecv", "recvonly"),
+            with_data=offer.data is not None,
+            sctp_port=offer.data.sctp_port if offer.data else 0,
+            max_message_bytes=offer.data.max_message_bytes if offer.data else 0,
+            mid_extension=build_mid_extension(offer.audio.mid_extension_id or 0, offer.audio.mid),
+            cname=cname,
+            region=region,
+            relay=relay,
+        )
+        we_are_client = setup is SetupRole.ACTIVE
+        session = Session(
+            agreed,
+            IceAgent(ufrag, pwd, offer.ice_ufrag),
+            Dtls(self.identity, offer.fingerprints, we_are_client=we_are_client),
+            sending,
+            self._limits,
+            self.transmit,
+            self._forget,
+            we_are_client=we_are_client,
+            wall_offset_s=self._wall_offset_s,
+            now=now,
+        )
+        answer = build_answer(
+            offer,
+            Answer(
+                session_id=int.from_bytes(chance[26:32]),
+                ice_ufrag=ufrag,
+                ice_pwd=pwd,
+                fingerprint=self.identity.fingerprint,
+                setup=setup,
+                candidates=candidates,
+                ssrc=sending.ssrc,
+                cname=cname,
+                stream_id="voicefleet",
+                track_id="agent",
+            ),
+        )
+        created = Created(session, answer)
+        self.sessions[call_id] = session
+        self._by_ufrag[ufrag.encode()] = session
+        self._by_request[request_id] = created
+        self.sessions_total += 1
+        self._settle(session)
+        return created
+
+    def hang_up(self, call_id: str, reason: EndReason = EndReason.HANG_UP) -> bool:
+        """End a call; False if there is none of that id."""
+        session = self.sessions.get(call_id)
+        if session is None:
+            return False
+        session.end(reason)
+        return True
+
+    # ---- time
+
+    def deadline(self) -> float | None:
+        """When `advance` wants to be called."""
+        while self._timers and self._timers[0][0] != self._timers[0][2].scheduled_at:
+            heapq.heappop(self._timers)  # its call has ended, or asked to be woken earlier
+        return self._timers[0][0] if self._timers else None
+
+    def advance(self, now: float) -> None:
+        """Do what is due in every call."""
+        while True:
+            due = self.deadline()
+            if due is None or due > now:
+                return
+            session = heapq.heappop(self._timers)[2]
+            session.scheduled_at = _NEVER
+            session.advance(now)
+            self._settle(session)
+
+    # ---- inside
+
+    def _settle(self, session: Session) -> None:
+        """After anything slow happened to a call: forget the addresses that it lost, and keep its timer right.
+
+        Media only moves deadlines away, so it needs none of this: a timer that fires early arms itself again.
+        """
+        if session.state is SessionState.ENDED:
+            return
+        if session.ice.forgotten:
+            for client in session.ice.forgotten:
+                self._forget_route(client, session)
+            session.ice.forgotten.clear()
+        due = session.deadline()
+        if due < session.scheduled_at:
+            session.scheduled_at = due
+            self._timer_count += 1
+            heapq.heappush(self._timers, (due, self._timer_count, session))
+
+    def _remember_header(self, header: bytes, source: Address, route: _Route) -> None:
+        if len(self._by_header) >= HEADERS_REMEMBERED:
+            self._by_header.clear()  # a cache: everybody is looked up once more
+        if header not in route.headers:
+            route.headers.append(header)
+        self._by_header[header] = (source, route)
+
+    def _forget_route(self, client: Address, session: Session | None = None) -> None:
+        route = self._by_client.get(client)
+        if route is not None and (session is None or route.session is session):
+            del self._by_client[client]
+            for header in route.headers:
+                self._by_header.pop(header, None)
+
+    def _forget(self, session: Session) -> None:
+        """A call has ended, whoever ended it."""
+        assert session.end_reason is not None
+        self.ended[session.end_reason] += 1
+        session.scheduled_at = _NEVER
+        ufrag = session.ice.ufrag.encode()
+        del self._by_ufrag[ufrag]
+        del self.sessions[session.agreed.call_id]
+        del self._by_request[session.agreed.request_id]
+        for client in [*session.ice.paths, *session.ice.forgotten]:
+            self._forget_route(client, session)
+        if len(self._ended_ufrags) >= ENDED_REMEMBERED:
+            del self._ended_ufrags[next(iter(self._ended_ufrags))]
+        self._ended_ufrags[ufrag] = None
+
+    def _new_ufrag(self) -> str:
+        nonce = int.from_bytes(self._random_bytes(4))
+        while nonce in self._nonces:
+            nonce = int.from_bytes(self._random_bytes(4))
+        # In use for as long as a call may last, and every call started since counts one: far more than are alive.
+        if len(self._nonces) >= NONCES_REMEMBERED:
+            del self._nonces[next(iter(self._nonces))]
+        self._nonces[nonce] = None
+        place = self.place
+        ufrag = encode_hint(
+            Hint(self.hint_keys.signing, place.cluster, place.slot, place.generation, nonce), self.hint_keys
+        )
+        return self._new_ufrag() if ufrag.encode() in self._by_ufrag else ufrag

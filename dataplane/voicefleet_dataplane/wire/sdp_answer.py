@@ -1,0 +1,127 @@
+"""The SDP answer of an ICE-lite endpoint with one transport (RFC 8829 section 5.3, RFC 8843, RFC 8839).
+
+Owns the text. Does not own any value in it: ufrag, pwd, SSRC, fingerprint and candidates are given by the caller.
+Invariants: every m-line of the offer is answered in its order, those that we do not take with port 0; the tagged
+section (the first accepted) carries the candidates, all of them, and says that no more will come.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from voicefleet_contract.addresses import Address
+from voicefleet_dataplane.wire.sdp import Fingerprint, OfferedMedia, SetupRole
+
+# RFC 8445 section 5.1.2.1: host candidates of component 1; the caller's order becomes the order of preference.
+_HOST_TYPE_PREFERENCE = 126
+MAX_MESSAGE_BYTES = 65_536
+SCTP_PORT = 5_000
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What we say about ourselves."""
+
+    session_id: int
+    ice_ufrag: str
+    ice_pwd: str
+    fingerprint: Fingerprint
+    setup: SetupRole
+    candidates: Sequence[Address]
+    ssrc: int
+    cname: str
+    stream_id: str
+    track_id: str
+
+
+def choose_setup(offered: SetupRole, *, prefer_active: bool) -> SetupRole:
+    """Our role, RFC 5763 section 5: we choose only if the offer leaves the choice."""
+    if offered is SetupRole.ACTPASS:
+        return SetupRole.ACTIVE if prefer_active else SetupRole.PASSIVE
+    return SetupRole.PASSIVE if offered is SetupRole.ACTIVE else SetupRole.ACTIVE
+
+
+def build_answer(offer: OfferedMedia, answer: Answer) -> str:
+    """The whole answer, lines ended by CRLF."""
+    accepted = [offer.audio.index] + ([offer.data.index] if offer.data else [])
+    tagged = min(accepted)
+    lines = [
+        "v=0",
+        f"o=- {answer.session_id} 2 IN IP4 127.0.0.1",
+        "s=-",
+        "t=0 0",
+    ]
+    if offer.bundled:
+        lines.append("a=group:BUNDLE " + " ".join(offer.sections[index].mid for index in sorted(accepted)))
+    lines += ["a=ice-lite", f"a=msid-semantic: WMS {answer.stream_id}"]
+    for index, section in enumerate(offer.sections):
+        if index not in accepted:
+            lines += [f"m={section.kind} 0 {section.protocol} {section.formats}", "c=IN IP4 0.0.0.0"]
+            lines += [f"a=mid:{section.mid}"] if section.mid else []
+            lines.append("a=inactive")
+            continue
+        if index == offer.audio.index:
+            lines += _audio(offer, answer)
+        else:
+            lines += _data(offer, answer)
+        if index == tagged:
+            lines += [_candidate(rank, address) for rank, address in enumerate(answer.candidates)]
+            lines.append("a=end-of-candidates")
+    return "\r\n".join(lines) + "\r\n"
+
+
+def _transport(answer: Answer) -> list[str]:
+    return [
+        f"a=ice-ufrag:{answer.ice_ufrag}",
+        f"a=ice-pwd:{answer.ice_pwd}",
+        f"a=fingerprint:{answer.fingerprint}",
+        f"a=setup:{answer.setup}",
+    ]
+
+
+def _mid_lines(mid: str) -> list[str]:
+    return [f"a=mid:{mid}"] if mid else []
+
+
+def _connection(answer: Answer) -> tuple[int, str]:
+    first = answer.candidates[0]
+    return first.port, f"c=IN {'IP6' if ':' in first.host else 'IP4'} {first.host}"
+
+
+def _audio(offer: OfferedMedia, answer: Answer) -> list[str]:
+    audio = offer.audio
+    section = offer.sections[audio.index]
+    port, connection = _connection(answer)
+    lines = [f"m=audio {port} {section.protocol} {audio.payload_type}", connection]
+    lines += _mid_lines(audio.mid) + _transport(answer)
+    lines += ["a=rtcp-mux", f"a={audio.direction.reversed}", f"a=rtpmap:{audio.payload_type} opus/48000/2"]
+    if audio.fmtp:
+        lines.append(f"a=fmtp:{audio.payload_type} {audio.fmtp}")
+    if audio.ptime_ms is not None:
+        lines.append(f"a=ptime:{audio.ptime_ms}")
+    if audio.mid_extension_id is not None:
+        lines.append(f"a=extmap:{audio.mid_extension_id} urn:ietf:params:rtp-hdrext:sdes:mid")
+    # Browsers hand packets of an SSRC that no line announces, and that carries no MID, to nobody.
+    lines += [
+        f"a=msid:{answer.stream_id} {answer.track_id}",
+        f"a=ssrc:{answer.ssrc} cname:{answer.cname}",
+        f"a=ssrc:{answer.ssrc} msid:{answer.stream_id} {answer.track_id}",
+    ]
+    return lines
+
+
+def _data(offer: OfferedMedia, answer: Answer) -> list[str]:
+    assert offer.data is not None
+    port, connection = _connection(answer)
+    return [
+        f"m=application {port} UDP/DTLS/SCTP webrtc-datachannel",
+        connection,
+        *_mid_lines(offer.data.mid),
+        *_transport(answer),
+        f"a=sctp-port:{SCTP_PORT}",
+        f"a=max-message-size:{MAX_MESSAGE_BYTES}",
+    ]
+
+
+def _candidate(rank: int, address: Address) -> str:
+    priority = (_HOST_TYPE_PREFERENCE << 24) | ((65_535 - rank) << 8) | 255
+    return f"a=candidate:{rank + 1} 1 udp {priority} {address.host} {address.port} typ host"

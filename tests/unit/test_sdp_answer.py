@@ -1,0 +1,84 @@
+"""Answers: every m-line answered, one transport, nothing that a browser would need and not find."""
+
+from tests.support.offers import CHROMIUM, with_video_first, without
+from voicefleet_contract.addresses import Address
+from voicefleet_dataplane.wire.sdp import Fingerprint, SetupRole, parse_offer_untrusted
+from voicefleet_dataplane.wire.sdp_answer import Answer, build_answer, choose_setup
+
+ANSWER = Answer(
+    session_id=7,
+    ice_ufrag="U" * 24,
+    ice_pwd="P" * 32,
+    fingerprint=Fingerprint("sha-256", b"\x01" * 32),
+    setup=SetupRole.ACTIVE,
+    candidates=[Address("192.0.2.1", 3478), Address("2001:db8::1", 3478)],
+    ssrc=4711,
+    cname="vf",
+    stream_id="agent",
+    track_id="voice",
+)
+
+
+def sections_of(answer: str) -> list[list[str]]:
+    session, *media = answer.split("\r\nm=")
+    return [session.split("\r\n"), *(("m=" + section).split("\r\n") for section in media)]
+
+
+def test_an_answer_to_a_browser_carries_what_it_needs():
+    session, audio, data = sections_of(build_answer(parse_offer_untrusted(CHROMIUM), ANSWER))
+    assert {"a=ice-lite", "a=group:BUNDLE 0 1"} <= set(session)
+    assert audio[0] == "m=audio 3478 UDP/TLS/RTP/SAVPF 111"
+    assert {
+        "a=ice-ufrag:" + "U" * 24,
+        "a=ice-pwd:" + "P" * 32,
+        "a=setup:active",
+        "a=mid:0",
+        "a=rtcp-mux",
+        "a=sendrecv",
+        "a=rtpmap:111 opus/48000/2",
+        "a=fmtp:111 minptime=10;useinbandfec=1",
+        "a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid",
+        "a=msid:agent voice",
+        "a=ssrc:4711 cname:vf",
+        "a=candidate:1 1 udp 2130706431 192.0.2.1 3478 typ host",
+        "a=candidate:2 1 udp 2130706175 2001:db8::1 3478 typ host",
+        "a=end-of-candidates",
+    } <= set(audio)
+    assert data[0] == "m=application 3478 UDP/DTLS/SCTP webrtc-datachannel"
+    assert {"a=mid:1", "a=sctp-port:5000", "a=max-message-size:65536"} <= set(data)
+
+
+def test_only_the_tagged_section_carries_candidates():
+    _, audio, data = sections_of(build_answer(parse_offer_untrusted(CHROMIUM), ANSWER))
+    assert any(line.startswith("a=candidate") for line in audio)
+    assert not any(line.startswith("a=candidate") for line in data)
+
+
+def test_feedback_that_we_cannot_honour_is_not_promised():
+    assert "rtcp-fb" not in build_answer(parse_offer_untrusted(CHROMIUM), ANSWER)
+
+
+def test_video_is_rejected_in_its_place_and_leaves_the_bundle():
+    session, video, audio, _ = sections_of(build_answer(parse_offer_untrusted(with_video_first()), ANSWER))
+    assert "a=group:BUNDLE 0 1" in session
+    assert video[0] == "m=video 0 UDP/TLS/RTP/SAVPF 96 97"
+    assert {"a=mid:v", "a=inactive"} <= set(video)
+    assert any(line.startswith("a=candidate") for line in audio)
+
+
+def test_directions_are_answered_from_our_side():
+    for offered, answered in (("sendonly", "recvonly"), ("recvonly", "sendonly"), ("inactive", "inactive")):
+        offer = parse_offer_untrusted(CHROMIUM.replace("a=sendrecv", f"a={offered}"))
+        assert f"a={answered}" in sections_of(build_answer(offer, ANSWER))[1]
+
+
+def test_an_offer_without_mid_extension_gets_none():
+    offer = parse_offer_untrusted(without("a=extmap:4"))
+    assert "extmap" not in build_answer(offer, ANSWER)
+
+
+def test_our_role_follows_the_offer_and_our_preference():
+    assert choose_setup(SetupRole.ACTPASS, prefer_active=True) is SetupRole.ACTIVE
+    assert choose_setup(SetupRole.ACTPASS, prefer_active=False) is SetupRole.PASSIVE
+    assert choose_setup(SetupRole.ACTIVE, prefer_active=True) is SetupRole.PASSIVE
+    assert choose_setup(SetupRole.PASSIVE, prefer_active=False) is SetupRole.ACTIVE
