@@ -48,10 +48,11 @@ def test_an_answer_to_a_browser_carries_what_it_needs():
     assert {"a=mid:1", "a=sctp-port:5000", "a=max-message-size:65536"} <= set(data)
 
 
-def test_only_the_tagged_section_carries_candidates():
-    _, audio, data = sections_of(build_answer(parse_offer_untrusted(CHROMIUM), ANSWER))
-    assert any(line.startswith("a=candidate") for line in audio)
-    assert not any(line.startswith("a=candidate") for line in data)
+def test_every_accepted_section_carries_the_candidates():
+    _, *accepted = sections_of(build_answer(parse_offer_untrusted(CHROMIUM), ANSWER))
+    for section in accepted:
+        assert sum(line.startswith("a=candidate") for line in section) == 2
+        assert "a=end-of-candidates" in section
 
 
 def test_feedback_that_we_cannot_honour_is_not_promised():

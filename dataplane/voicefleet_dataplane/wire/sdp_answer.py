@@ -1,8 +1,9 @@
 """The SDP answer of an ICE-lite endpoint with one transport (RFC 8829 section 5.3, RFC 8843, RFC 8839).
 
 Owns the text. Does not own any value in it: ufrag, pwd, SSRC, fingerprint and candidates are given by the caller.
-Invariants: every m-line of the offer is answered in its order, those that we do not take with port 0; the tagged
-section (the first accepted) carries the candidates, all of them, and says that no more will come.
+Invariants: every m-line of the offer is answered in its order, those that we do not take with port 0; every accepted
+section carries all candidates and says that no more will come. RFC 8843 section 7.1.3 wants them in the tagged section
+alone; aiortc with max-bundle reads those of the last one, and browsers take repeated ones for what they are.
 """
 
 from collections.abc import Sequence
@@ -43,7 +44,6 @@ def choose_setup(offered: SetupRole, *, prefer_active: bool) -> SetupRole:
 def build_answer(offer: OfferedMedia, answer: Answer) -> str:
     """The whole answer, lines ended by CRLF."""
     accepted = [offer.audio.index] + ([offer.data.index] if offer.data else [])
-    tagged = min(accepted)
     lines = [
         "v=0",
         f"o=- {answer.session_id} 2 IN IP4 127.0.0.1",
@@ -63,9 +63,8 @@ def build_answer(offer: OfferedMedia, answer: Answer) -> str:
             lines += _audio(offer, answer)
         else:
             lines += _data(offer, answer)
-        if index == tagged:
-            lines += [_candidate(rank, address) for rank, address in enumerate(answer.candidates)]
-            lines.append("a=end-of-candidates")
+        lines += [_candidate(rank, address) for rank, address in enumerate(answer.candidates)]
+        lines.append("a=end-of-candidates")
     return "\r\n".join(lines) + "\r\n"
 
 

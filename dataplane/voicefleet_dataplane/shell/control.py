@@ -1,0 +1,142 @@
+"""The control API of a transceiver: HTTP over mutual TLS, on the TCP port of the media port's number.
+
+Who may ask is decided twice: TLS takes only certificates of the inner CA, and each request only those whose DNS name is a
+gateway's or the operator's. A relay's certificate opens nothing here.
+
+Owns: HTTP, TLS and the bodies. Does not own: calls (a Calls object has them).
+"""
+
+import logging
+import ssl
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Protocol
+
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from voicefleet_contract import names
+from voicefleet_contract.http_api import (
+    MAX_OFFER_BYTES,
+    CreateSession,
+    Refusal,
+    RefusalReason,
+    SessionCreated,
+    SessionList,
+    SlotStatus,
+)
+from voicefleet_dataplane.core.admission import NoRoom
+from voicefleet_dataplane.wire.sdp import SdpError
+
+log = logging.getLogger("voicefleet.transceiver")
+
+# JSON escapes line ends, two bytes for one; and the fields around the offer.
+MAX_BODY_BYTES = 2 * MAX_OFFER_BYTES + 8_192
+_ALLOWED_ROLES = frozenset(names.inner_dns_name(role) for role in ("gateway", "operator"))
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Calls(Protocol):
+    """What stands behind the API."""
+
+    def create(self, request: CreateSession) -> SessionCreated | NoRoom:
+        """Answer an offer; raises SdpError."""
+
+    def hang_up(self, call_id: str) -> bool:
+        """End a call; False if there is none."""
+
+    def sessions(self) -> SessionList:
+        """The calls of this moment."""
+
+    def status(self) -> SlotStatus:
+        """The slot as it sees itself."""
+
+    def drain(self) -> None:
+        """Take no new calls from now on."""
+
+    def metrics(self) -> tuple[bytes, str]:
+        """The exposition and its content type."""
+
+
+def build_server_context(tls_dir: Path) -> ssl.SSLContext:
+    """A context that shows our certificate and asks for one of the inner CA. Raises OSError, ssl.SSLError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_mode = ssl.CERT_REQUIRED
+    load_certificates(context, tls_dir)
+    return context
+
+
+def load_certificates(context: ssl.SSLContext, tls_dir: Path) -> ssl.SSLContext:
+    """Read the files again: handshakes from now on use them."""
+    context.load_verify_locations(tls_dir / names.TLS_CA_FILE)
+    context.load_cert_chain(tls_dir / names.TLS_CERT_FILE, tls_dir / names.TLS_KEY_FILE)
+    return context
+
+
+def build_app(calls: Calls) -> web.Application:
+    """The API as an aiohttp application."""
+    handlers = _Handlers(calls)
+    app = web.Application(middlewares=[_only_gateway_and_operator], client_max_size=MAX_BODY_BYTES)
+    app.router.add_post("/v1/sessions", handlers.create)
+    app.router.add_get("/v1/sessions", handlers.sessions)
+    app.router.add_delete("/v1/sessions/{call_id}", handlers.hang_up)
+    app.router.add_get("/v1/status", handlers.status)
+    app.router.add_post("/v1/drain", handlers.drain)
+    app.router.add_get("/metrics", handlers.metrics)
+    return app
+
+
+@web.middleware
+async def _only_gateway_and_operator(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    certificate = request.transport.get_extra_info("peercert") if request.transport is not None else None
+    alternative = (certificate or {}).get("subjectAltName", ())
+    if not any(kind == "DNS" and name in _ALLOWED_ROLES for kind, name in alternative):
+        raise web.HTTPForbidden(text="the client certificate is neither a gateway's nor the operator's\n")
+    return await handler(request)
+
+
+def _json(body: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    return web.Response(status=status, text=body.model_dump_json(), content_type="application/json", headers=headers)
+
+
+class _Handlers:
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    async def create(self, request: web.Request) -> web.Response:
+        try:
+            body = CreateSession.model_validate_json(await request.read())
+        except ValidationError as error:
+            first = error.errors()[0]
+            param = ".".join(str(part) for part in first["loc"]) or None
+            return _json(Refusal(reason=RefusalReason.OFFER, message=first["msg"], param=param), 422)
+        try:
+            outcome = self._calls.create(body)
+        except SdpError as error:
+            return _json(Refusal(reason=RefusalReason.OFFER, message=str(error), param=error.field), 422)
+        if isinstance(outcome, NoRoom):
+            refusal = Refusal(reason=outcome.reason, message=outcome.message, retry_after_s=outcome.retry_after_s)
+            return _json(refusal, 503, {"Retry-After": str(outcome.retry_after_s)})
+        return _json(outcome, 201)
+
+    async def hang_up(self, request: web.Request) -> web.Response:
+        call_id = request.match_info["call_id"]
+        if self._calls.hang_up(call_id):
+            return web.json_response({})
+        return _json(Refusal(reason=RefusalReason.UNKNOWN_CALL, message=f"no call {call_id} here"), 404)
+
+    async def sessions(self, request: web.Request) -> web.Response:
+        return _json(self._calls.sessions())
+
+    async def status(self, request: web.Request) -> web.Response:
+        return _json(self._calls.status())
+
+    async def drain(self, request: web.Request) -> web.Response:
+        self._calls.drain()
+        return _json(self._calls.status(), 202)
+
+    async def metrics(self, request: web.Request) -> web.Response:
+        body, content_type = self._calls.metrics()
+        return web.Response(body=body, headers={"Content-Type": content_type})

@@ -1,0 +1,273 @@
+"""The transceiver process: one slot, one port number (UDP for media, TCP for the control API).
+
+It needs its keys and a topology. Redis, the Kubernetes API and the operator may be away: calls in progress go on, and new
+ones are taken for as long as somebody brings them (fail static).
+
+Leaving: new calls are refused at once, calls in progress may end by themselves until the drain deadline, then they are hung
+up. A second cancellation ends the process at once.
+"""
+
+import asyncio
+import contextlib
+import datetime as dt
+import logging
+import secrets
+import ssl
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from voicefleet_contract.http_api import CreateSession, SessionCreated, SessionList, SlotStatus
+from voicefleet_contract.settings import TransceiverSettings
+from voicefleet_contract.topology import MemberState, TopologyIndex
+from voicefleet_dataplane.core.admission import NoRoom
+from voicefleet_dataplane.core.dtls_identity import DtlsIdentity, build_certificate
+from voicefleet_dataplane.core.session import EndReason, Limits
+from voicefleet_dataplane.core.srtp import AES_128_GCM, AES_256_GCM, PROFILES
+from voicefleet_dataplane.core.transceiver import Place, Transceiver
+from voicefleet_dataplane.media.backend import BackendFactory
+from voicefleet_dataplane.media.echo import Echo
+from voicefleet_dataplane.shell.call import RunningCall
+from voicefleet_dataplane.shell.control import build_app, build_server_context, load_certificates
+from voicefleet_dataplane.shell.gateway_files import Watched, watch_inner_tls, watch_key_ring
+from voicefleet_dataplane.shell.media_socket import MediaSocket
+from voicefleet_dataplane.shell.transceiver_metrics import TransceiverMetrics
+
+log = logging.getLogger("voicefleet.transceiver")
+
+_BACKENDS: dict[str, BackendFactory] = {"Echo": Echo}
+_HOUSEKEEPING_INTERVAL_S = 1.0
+_CERTIFICATE_DAYS = 365  # browsers look at the fingerprint, not at the dates; a process may live long
+_FINISH_TIMEOUT_S = 2.0
+_ANY_PORT_ATTEMPTS = 20
+
+
+class TransceiverProcess:
+    """One transceiver. `start` binds, `drain` waits for the calls, `stop` ends; several may live in one process."""
+
+    def __init__(self, settings: TransceiverSettings, topology: Callable[[], TopologyIndex | None]) -> None:
+        """Read every file. Raises OSError, ValueError or ssl.SSLError naming what is wrong."""
+        self._settings = settings
+        self._topology = topology
+        self._topology_in_use: TopologyIndex | None = None
+        self._hint_keys = watch_key_ring(Path(settings.hint_keys_file))
+        self._call_keys = watch_key_ring(Path(settings.call_keys_file))
+        self._context: ssl.SSLContext | None = None
+        self._tls = watch_inner_tls(Path(settings.tls_dir), self._load_tls)
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = build_certificate(
+            key, x509.random_serial_number(), dt.datetime.now(dt.UTC), days=_CERTIFICATE_DAYS
+        )
+        profiles = (AES_128_GCM, AES_256_GCM) if settings.srtp_profiles == "gcm" else PROFILES
+        self.core = Transceiver(
+            Place(
+                cluster=settings.cluster_id,
+                slot=settings.slot,
+                generation=settings.generation,
+                capacity=settings.capacity,
+                accept_direct=settings.accept_direct,
+                prefer_active=settings.dtls_role == "active",
+            ),
+            DtlsIdentity(key, certificate, profiles),
+            self._hint_keys.value,
+            self._call_keys.value,
+            Limits(
+                setup_s=settings.setup_timeout_s,
+                idle_s=settings.idle_timeout_s,
+                duration_s=settings.max_duration_s,
+            ),
+            secrets.token_bytes,
+            time.time() - time.monotonic(),
+        )
+        self._make_backend = _BACKENDS[settings.backend]
+        self._metrics = TransceiverMetrics(self.core, lambda: self.socket.packets_out)
+        self._empty = asyncio.Event()
+        self._runner: web.AppRunner | None = None
+        self._housekeeper: asyncio.Task[None] | None = None
+        self.calls: dict[str, RunningCall] = {}
+        self.socket: MediaSocket
+        self.port = 0
+
+    # ---- life
+
+    async def start(self) -> None:
+        """Bind UDP, then TCP of the same number: whoever can connect finds a transceiver that can serve."""
+        self._runner = web.AppRunner(
+            build_app(self), access_log=None, shutdown_timeout=_FINISH_TIMEOUT_S, handle_signals=False
+        )
+        await self._runner.setup()
+        settings = self._settings
+        for attempt in range(_ANY_PORT_ATTEMPTS):
+            self.socket = MediaSocket(self.core, settings.inner_address, settings.port)
+            self.port = self.socket.address.port
+            site = web.TCPSite(self._runner, settings.inner_address, self.port, ssl_context=self._tls.value)
+            try:
+                await site.start()
+                break
+            except OSError:
+                self.socket.discard()
+                if (
+                    settings.port or attempt == _ANY_PORT_ATTEMPTS - 1
+                ):  # a number of the kernel's choice may be taken on TCP
+                    await self._runner.cleanup()
+                    raise
+        self.socket.start()
+        self._use_topology()
+        self._housekeeper = asyncio.create_task(self._keep_house())
+        log.info(
+            "slot %d generation %d of pool %s serves on %s",
+            settings.slot,
+            settings.generation,
+            settings.pool,
+            self.socket.address,
+        )
+
+    async def wait_drained(self, deadline_s: float) -> None:
+        """Refuse new calls, and wait until the last one has ended or the deadline has come."""
+        self.drain()
+        if self.calls:
+            log.info("draining: %d calls, at most %g s", len(self.calls), deadline_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(deadline_s):
+                    await self._empty.wait()
+
+    async def stop(self) -> None:
+        """Hang up what is left and close."""
+        self.core.state = MemberState.GONE
+        for call in list(self.calls.values()):
+            call.session.end(EndReason.DRAIN_DEADLINE)
+        if self._housekeeper is not None:
+            self._housekeeper.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._housekeeper
+        self.socket.close()
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    # ---- what the control API asks
+
+    def create(self, request: CreateSession) -> SessionCreated | NoRoom:
+        """Answer an offer; raises SdpError."""
+        outcome = self.core.create(
+            request.offer,
+            [candidate.as_address() for candidate in request.candidates],
+            time.monotonic(),
+            request_id=request.request_id,
+            region=request.region,
+            relay=request.relay,
+        )
+        if isinstance(outcome, NoRoom):
+            return outcome
+        call_id = outcome.session.agreed.call_id
+        if call_id not in self.calls:
+            self.calls[call_id] = RunningCall(outcome.session, self._make_backend, self.socket.wake, self._ended)
+            self._empty.clear()
+            self.socket.wake()  # its timers
+        place = self.core.place
+        return SessionCreated(call_id=call_id, answer=outcome.answer, slot=place.slot, generation=place.generation)
+
+    def hang_up(self, call_id: str) -> bool:
+        """End a call; False if there is none."""
+        ended = self.core.hang_up(call_id)
+        self.socket.wake()
+        return ended
+
+    def sessions(self) -> SessionList:
+        """The calls of this moment."""
+        now = time.monotonic()
+        return SessionList(sessions=tuple(session.status(now) for session in self.core.sessions.values()))
+
+    def status(self) -> SlotStatus:
+        """The slot as it sees itself."""
+        core = self.core
+        return SlotStatus(
+            slot=core.place.slot,
+            generation=core.place.generation,
+            pool=self._settings.pool,
+            state=core.state,
+            sessions=len(core.sessions),
+            capacity=core.place.capacity,
+            sessions_total=core.sessions_total,
+            packets_in=core.packets_in,
+            packets_out=self.socket.packets_out,
+            drops={reason.value: count for reason, count in core.drops.items() if count},
+            topology_revision=core.topology_revision,
+        )
+
+    def drain(self) -> None:
+        """Take no new calls from now on."""
+        if self.core.state in (MemberState.STARTING, MemberState.ACTIVE):
+            self.core.state = MemberState.DRAINING
+        if not self.calls:
+            self._empty.set()
+
+    def metrics(self) -> tuple[bytes, str]:
+        """The exposition and its content type."""
+        return self._metrics.write()
+
+    # ---- inside
+
+    def _ended(self, call: RunningCall) -> None:
+        session = call.session
+        del self.calls[call.call_id]
+        for stage, at in (
+            ("checked", session.checked_at),
+            ("connected", session.connected_at),
+            ("audio", session.audio_at),
+        ):
+            if at is not None:
+                self._metrics.setup.labels(stage).observe(at - session.started_at)
+        status = session.status(time.monotonic())
+        log.info(
+            "call %s ended: %s after %.1f s, packets in %d out %d, loss %s, rtt %s ms",
+            call.call_id,
+            status.ended_reason,
+            status.age_s,
+            status.packets_in,
+            status.packets_out,
+            status.loss,
+            status.rtt_ms,
+        )
+        if not self.calls:
+            self._empty.set()
+
+    def _load_tls(self, directory: Path) -> ssl.SSLContext:
+        # One context for ever: connections of the future use what was loaded into it last.
+        if self._context is None:
+            self._context = build_server_context(directory)
+        return load_certificates(self._context, directory)
+
+    def _use_topology(self) -> None:
+        topology = self._topology()
+        if topology is not None and topology is not self._topology_in_use:
+            self._topology_in_use = topology
+            self.core.set_topology(topology)
+        if self.core.state is MemberState.STARTING and (topology is not None or self._settings.accept_direct):
+            self.core.state = MemberState.ACTIVE
+
+    async def _keep_house(self) -> None:
+        watched: list[Watched[Any]] = [self._hint_keys, self._call_keys, self._tls]
+        while True:
+            await asyncio.sleep(_HOUSEKEEPING_INTERVAL_S)
+            self._use_topology()
+            for one in watched:
+                one.check()
+            self.core.hint_keys = self._hint_keys.value
+            self.core.call_keys = self._call_keys.value
+
+
+async def run_transceiver(settings: TransceiverSettings) -> None:
+    """Run until cancelled; then drain, and end. Raises OSError, ValueError or ssl.SSLError when it cannot start."""
+    process = TransceiverProcess(settings, lambda: None)
+    await process.start()
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        await process.wait_drained(settings.drain_deadline_s)
+    finally:
+        await process.stop()

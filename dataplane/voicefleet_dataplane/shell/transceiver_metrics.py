@@ -1,0 +1,65 @@
+"""Metrics of a transceiver: the core counts, this only writes it down when somebody asks.
+
+Nothing on the packet path touches prometheus-client, whose counters take a lock each.
+"""
+
+from collections.abc import Callable, Iterator
+
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from voicefleet_dataplane.core.transceiver import Transceiver
+
+# Milliseconds matter: fine below a second.
+_SETUP_BUCKETS_S = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0)
+
+
+class TransceiverMetrics:
+    """A registry of its own: several transceivers may live in one process."""
+
+    def __init__(self, core: Transceiver, packets_out: Callable[[], int]) -> None:
+        self.registry = CollectorRegistry()
+        self.registry.register(_Core(core, packets_out))
+        self.setup = Histogram(
+            "voicefleet_transceiver_setup_seconds",
+            "Time from the answered offer to a stage of the call",
+            ["stage"],
+            buckets=_SETUP_BUCKETS_S,
+            registry=self.registry,
+        )
+
+    def write(self) -> tuple[bytes, str]:
+        """The exposition and its content type."""
+        return generate_latest(self.registry), CONTENT_TYPE_LATEST
+
+
+class _Core(Collector):
+    def __init__(self, core: Transceiver, packets_out: Callable[[], int]) -> None:
+        self._core = core
+        self._packets_out = packets_out
+
+    def collect(self) -> Iterator[Metric]:
+        core = self._core
+        for name, text, value in (
+            ("sessions", "Calls of this moment", len(core.sessions)),
+            ("capacity", "Calls that are taken at most", core.place.capacity),
+            ("topology_revision", "The revision of the topology in use", core.topology_revision),
+        ):
+            yield GaugeMetricFamily(f"voicefleet_transceiver_{name}", text, value=value)
+        for name, text, value in (
+            ("sessions_started", "Offers answered", core.sessions_total),
+            ("packets_in", "Datagrams read", core.packets_in),
+            ("packets_out", "Datagrams sent", self._packets_out()),
+        ):
+            yield CounterMetricFamily(f"voicefleet_transceiver_{name}", text, value=value)
+        drops = CounterMetricFamily("voicefleet_transceiver_drops", "Packets dropped, by reason", labels=["reason"])
+        for reason, count in core.drops.items():
+            drops.add_metric([reason.value], count)
+        yield drops
+        ended = CounterMetricFamily(
+            "voicefleet_transceiver_sessions_ended", "Calls ended, by reason", labels=["reason"]
+        )
+        for end, count in core.ended.items():
+            ended.add_metric([end.value], count)
+        yield ended
