@@ -37,6 +37,14 @@ def test_a_client_of_any_role_gets_a_call_with_echoed_audio(setup):
     )
 
 
+def test_a_client_on_ipv6_gets_its_call_through_the_same_relay():
+    caller = World().connected(Address("2001:db8::5", 40_000), echo=True)
+    assert caller.speak(b"six") is None
+    caller.world.settle()
+    assert [packet.payload for packet in caller.media] == [b"six"]
+    assert caller.session.status(caller.world.now).client == "[2001:db8::5]:40000"
+
+
 def test_we_answer_as_passive_when_the_pool_says_so():
     caller = World(prefer_active=False).connected(echo=True)
     assert caller.field("setup") == "passive"
@@ -75,6 +83,7 @@ def test_without_dtls_from_the_client_no_path_gets_more_than_three_times_its_byt
     world.pass_time(25.0)
     assert caller.session.end_reason is EndReason.SETUP_TIMEOUT
     assert 0 < world.sent_bytes[caller.address] <= 3 * len(check)
+    assert world.drops()[DropReason.DTLS_AMPLIFICATION] > 0
 
 
 def test_a_wrong_certificate_ends_the_call_with_its_reason():

@@ -114,6 +114,7 @@ class Session:
 
     __slots__ = (
         "_answered_report_at",
+        "_drops",
         "_dtls",
         "_limits",
         "_listener",
@@ -133,7 +134,6 @@ class Session:
         "connected_at",
         "end_reason",
         "ice",
-        "not_sent",
         "packets_in",
         "packets_out",
         "rtt_s",
@@ -152,6 +152,7 @@ class Session:
         sending: SendStream,
         limits: Limits,
         transmit: list[tuple[bytes, Address]],
+        drops: dict[DropReason, int],
         on_ended: Callable[["Session"], None],
         *,
         we_are_client: bool,
@@ -165,7 +166,7 @@ class Session:
         self.end_reason: EndReason | None = None
         self.we_are_client = we_are_client
         self.rtt_s: float | None = None
-        self.packets_in = self.packets_out = self.bytes_in = self.bytes_out = self.not_sent = 0
+        self.packets_in = self.packets_out = self.bytes_in = self.bytes_out = 0
         self.started_at = now
         self.checked_at: float | None = None
         self.connected_at: float | None = None
@@ -173,6 +174,7 @@ class Session:
         self.active_at = now
         self.scheduled_at = _NEVER  # the transceiver's timer for this call
         self._dtls = dtls
+        self._drops = drops  # the transceiver's: for what we would have sent
         self._srtp: Srtp | None = None
         self._streams: dict[int, ReceiveStream] = {}
         self._limits = limits
@@ -314,7 +316,6 @@ class Session:
         )
         datagram = srtp.protect(clear)
         if datagram is None:
-            self.not_sent += 1
             return False
         sending.note(rtp_timestamp, len(payload), self._now)
         self.packets_out += 1
@@ -441,7 +442,7 @@ class Session:
         for datagram in datagrams:
             proven = self._srtp is not None or self._dtls.keys is not None
             if not proven and path.sent_bytes + len(datagram) > AMPLIFICATION_LIMIT * path.received_bytes:
-                self.not_sent += 1  # repeated soon, when the client has sent more
+                self._drops[DropReason.DTLS_AMPLIFICATION] += 1  # repeated soon, when the client has sent more
                 continue
             path.sent_bytes += len(datagram)
             self.bytes_out += len(datagram)

@@ -261,6 +261,7 @@ class Transceiver:
             sending,
             self._limits,
             self.transmit,
+            self.drops,
             self._forget,
             we_are_client=we_are_client,
             wall_offset_s=self._wall_offset_s,
