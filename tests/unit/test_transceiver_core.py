@@ -257,6 +257,20 @@ def test_an_old_check_replayed_from_its_own_address_does_not_move_the_call_back(
     assert caller.session.ice.selected.client == ELSEWHERE
 
 
+def test_the_memory_of_transactions_is_as_long_as_stated(monkeypatch):
+    monkeypatch.setattr("voicefleet_dataplane.core.ice.TRANSACTIONS_REMEMBERED", 5)
+    world = World()
+    caller = world.connected()
+    old = caller.build_check()
+    caller.send(old)
+    for _ in range(4):
+        caller.check()
+    assert caller.send(old, address=ELSEWHERE) is DropReason.ICE_REPLAY
+    caller.check()
+    assert caller.send(old, address=ELSEWHERE) is None
+    assert len(caller.session.ice._transactions) == 5
+
+
 def test_a_valid_caller_cannot_take_a_victims_tuple():
     world = World()
     victim = world.connected(VICTIM, echo=True)
