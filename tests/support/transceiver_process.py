@@ -72,9 +72,9 @@ def make_settings(secrets_dir: Path, **fields) -> TransceiverSettings:
 
 @contextlib.asynccontextmanager
 async def running_transceiver(
-    secrets_dir: Path, topology: TopologyIndex | None = None, *, role: str = "gateway", **fields
+    secrets_dir: Path, topology: TopologyIndex | None = None, *, role: str = "gateway", sink=None, **fields
 ) -> AsyncIterator[RunningTransceiver]:
-    process = TransceiverProcess(make_settings(secrets_dir, **fields), lambda: topology)
+    process = TransceiverProcess(make_settings(secrets_dir, **fields), lambda: topology, sink)
     await process.start()
     try:
         context = client_context(secrets_dir / role)

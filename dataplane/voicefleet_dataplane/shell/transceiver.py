@@ -37,6 +37,8 @@ from voicefleet_dataplane.shell.control import build_app, build_server_context, 
 from voicefleet_dataplane.shell.gateway_files import Watched, watch_inner_tls, watch_key_ring
 from voicefleet_dataplane.shell.media_socket import MediaSocket
 from voicefleet_dataplane.shell.transceiver_metrics import TransceiverMetrics
+from voicefleet_dataplane.shell.transceiver_records import RecordSink, Reporter
+from voicefleet_dataplane.shell.transceiver_sources import RedisSink, TopologyFile
 
 log = logging.getLogger("voicefleet.transceiver")
 
@@ -50,8 +52,16 @@ _ANY_PORT_ATTEMPTS = 20
 class TransceiverProcess:
     """One transceiver. `start` binds, `drain` waits for the calls, `stop` ends; several may live in one process."""
 
-    def __init__(self, settings: TransceiverSettings, topology: Callable[[], TopologyIndex | None]) -> None:
-        """Read every file. Raises OSError, ValueError or ssl.SSLError naming what is wrong."""
+    def __init__(
+        self,
+        settings: TransceiverSettings,
+        topology: Callable[[], TopologyIndex | None],
+        sink: RecordSink | None = None,
+    ) -> None:
+        """Read every file. Raises OSError, ValueError or ssl.SSLError naming what is wrong.
+
+        `topology` gives the last good one and is asked every second; without `sink` no registry is told anything.
+        """
         self._settings = settings
         self._topology = topology
         self._topology_in_use: TopologyIndex | None = None
@@ -86,9 +96,12 @@ class TransceiverProcess:
         )
         self._make_backend = _BACKENDS[settings.backend]
         self._metrics = TransceiverMetrics(self.core, lambda: self.socket.packets_out)
+        self._reporter = (
+            Reporter(settings, self.core, lambda: self._topology_in_use, sink) if sink is not None else None
+        )
+        self._tasks: list[asyncio.Task[None]] = []
         self._empty = asyncio.Event()
         self._runner: web.AppRunner | None = None
-        self._housekeeper: asyncio.Task[None] | None = None
         self.calls: dict[str, RunningCall] = {}
         self.socket: MediaSocket
         self.port = 0
@@ -118,7 +131,9 @@ class TransceiverProcess:
                     raise
         self.socket.start()
         self._use_topology()
-        self._housekeeper = asyncio.create_task(self._keep_house())
+        self._tasks.append(asyncio.create_task(self._keep_house()))
+        if self._reporter is not None:
+            self._tasks.append(asyncio.create_task(self._reporter.run()))
         log.info(
             "slot %d generation %d of pool %s serves on %s",
             settings.slot,
@@ -141,13 +156,16 @@ class TransceiverProcess:
         self.core.state = MemberState.GONE
         for call in list(self.calls.values()):
             call.session.end(EndReason.DRAIN_DEADLINE)
-        if self._housekeeper is not None:
-            self._housekeeper.cancel()
+        for task in self._tasks:
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._housekeeper
+                await task
+        self._tasks.clear()
         self.socket.close()
         if self._runner is not None:
             await self._runner.cleanup()
+        if self._reporter is not None:
+            await self._reporter.leave()
 
     # ---- what the control API asks
 
@@ -263,7 +281,8 @@ class TransceiverProcess:
 
 async def run_transceiver(settings: TransceiverSettings) -> None:
     """Run until cancelled; then drain, and end. Raises OSError, ValueError or ssl.SSLError when it cannot start."""
-    process = TransceiverProcess(settings, lambda: None)
+    sink = RedisSink(settings) if settings.redis_url else None
+    process = TransceiverProcess(settings, TopologyFile(Path(settings.topology)), sink)
     await process.start()
     try:
         await asyncio.Event().wait()
@@ -271,3 +290,5 @@ async def run_transceiver(settings: TransceiverSettings) -> None:
         await process.wait_drained(settings.drain_deadline_s)
     finally:
         await process.stop()
+        if sink is not None:
+            await sink.close()
