@@ -224,3 +224,14 @@ async def test_a_backend_that_fails_ends_its_own_call_only(secrets_dir):
         process.calls[first.call_id].on_connected()
         assert process.core.ended["backend_failed"] == 1
         assert list(await transceiver.sessions()) == [second.call_id]
+
+
+async def test_a_backend_that_cannot_be_made_refuses_the_call_so_that_another_member_is_asked(secrets_dir):
+    def unreachable(call):
+        raise OSError("no agent there")
+
+    async with running_transceiver(secrets_dir) as transceiver:
+        transceiver.process._make_backend = unreachable
+        response = await transceiver.offer(CHROMIUM)
+        assert response.status_code == 503
+        assert await transceiver.sessions() == {}

@@ -22,7 +22,7 @@ from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from voicefleet_contract.http_api import CreateSession, SessionCreated, SessionList, SlotStatus
+from voicefleet_contract.http_api import CreateSession, RefusalReason, SessionCreated, SessionList, SlotStatus
 from voicefleet_contract.settings import TransceiverSettings
 from voicefleet_contract.topology import MemberState, TopologyIndex
 from voicefleet_dataplane.core.admission import NoRoom
@@ -183,7 +183,13 @@ class TransceiverProcess:
             return outcome
         call_id = outcome.session.agreed.call_id
         if call_id not in self.calls:
-            self.calls[call_id] = RunningCall(outcome.session, self._make_backend, self.socket.wake, self._ended)
+            try:
+                call = RunningCall(outcome.session, self._make_backend, self.socket.wake, self._ended)
+            except Exception as error:  # a backend that cannot be made: this member is no use now, another may be
+                log.error("call %s: no backend", call_id, exc_info=error)
+                outcome.session.end(EndReason.BACKEND_FAILED)
+                return NoRoom(RefusalReason.OVERLOADED, "the backend of this transceiver cannot be reached", 1)
+            self.calls[call_id] = call
             self._empty.clear()
             self.socket.wake()  # its timers
         place = self.core.place
