@@ -31,4 +31,20 @@ check: .venv/.installed ## ruff, mypy strict, import-linter, unit and property t
 	@.venv/bin/lint-imports --no-logo > .venv/lint-imports.log 2>&1 || { cat .venv/lint-imports.log; exit 1; }
 	@.venv/bin/pytest -q -n 2 tests/unit tests/property
 
-.PHONY: help venv deps lock check
+interop: deps .venv/.installed ## other people's WebRTC stacks against ours, on loopback
+	@.venv/bin/pytest -q tests/interop
+
+e2e: deps .venv/.installed ## stories on the real cluster (starts it when it is not up)
+	@$(PY) -m e2e.cluster up
+	@.venv/bin/pytest -q -x --maxfail=3 e2e
+
+test: ## everything: check, interop, e2e
+	@$(MAKE) --no-print-directory deps venv
+	@$(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory interop
+	@$(MAKE) --no-print-directory e2e
+
+demo: deps .venv/.installed ## a cluster, a fleet on it, ten concurrent calls through it
+	@$(PY) -m e2e.demo
+
+.PHONY: help venv deps lock check interop e2e test demo
