@@ -1,0 +1,84 @@
+"""kubectl, as a platform engineer uses it: the stories see only what a user sees.
+
+Owns: running kubectl and reading its JSON. Waiting is `kubectl wait` or a poll with a stated bound, never a sleep of
+guessed length.
+"""
+
+import json
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+POLL_S = 0.2
+
+
+class KubeError(RuntimeError):
+    """kubectl said no; the text is what it said."""
+
+
+class Kube:
+    """kubectl bound to one cluster and one namespace."""
+
+    def __init__(self, program: Path | str, kubeconfig: Path | str, namespace: str) -> None:
+        self.namespace = namespace
+        self._base = [str(program), "--kubeconfig", str(kubeconfig)]
+
+    def run(self, *words: str, stdin: str | None = None, namespaced: bool = True) -> str:
+        """Run kubectl and return what it printed. Raises KubeError."""
+        argv = [*self._base, *(["-n", self.namespace] if namespaced else []), *words]
+        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False, timeout=300)
+        if done.returncode != 0:
+            raise KubeError(f"kubectl {' '.join(words)}: {done.stderr.strip() or done.stdout.strip()}")
+        return done.stdout
+
+    def get(self, kind: str, name: str = "", selector: str = "") -> Any:
+        """Return one object, or the list of items."""
+        words = ["get", kind, *([name] if name else []), *(["-l", selector] if selector else []), "-o", "json"]
+        found = json.loads(self.run(*words))
+        return found if name else found["items"]
+
+    def apply(self, manifest: str) -> str:
+        """Apply a manifest (server side)."""
+        return self.run("apply", "--server-side", "-f", "-", stdin=manifest)
+
+    def refused(self, manifest: str) -> str:
+        """Return the message with which the API server refuses a manifest; a manifest it takes is an error."""
+        try:
+            self.run("apply", "--server-side", "--dry-run=server", "-f", "-", stdin=manifest)
+        except KubeError as error:
+            return str(error)
+        raise AssertionError("the API server took a manifest that it had to refuse")
+
+    def pods(self, selector: str) -> list[Any]:
+        """Return the pods of a selector that are not being deleted."""
+        return [pod for pod in self.get("pods", selector=selector) if "deletionTimestamp" not in pod["metadata"]]
+
+    def secret(self, name: str) -> Mapping[str, bytes]:
+        """Return a Secret's data, decoded."""
+        import base64
+
+        return {key: base64.b64decode(value) for key, value in self.get("secret", name)["data"].items()}
+
+
+def eventually(what: str, look: Callable[[], T | None], within_s: float = 60.0) -> T:
+    """Poll until ``look`` returns something true; its last refusal is in the error."""
+    deadline = time.monotonic() + within_s
+    problem: object = None
+    while True:
+        try:
+            if found := look():
+                return found
+            problem = found
+        except (KubeError, AssertionError, OSError) as error:
+            problem = error
+        if time.monotonic() > deadline:
+            raise AssertionError(f"{what}: not within {within_s:.0f} s; last: {problem!r}")
+        time.sleep(POLL_S)
+
+
+def ready(pod: Any) -> bool:
+    """Tell whether a pod's Ready condition is true."""
+    return any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", ()))
