@@ -13,7 +13,7 @@ from tests.support.offers import CHROMIUM
 from tests.support.transceiver_process import HOST, RunningTransceiver, make_settings, running_transceiver
 from voicefleet_contract.registry import Heartbeat, SessionRecord, heartbeat_key, session_key
 from voicefleet_dataplane.commands.dev_secrets import write_dev_secrets
-from voicefleet_dataplane.shell.transceiver_sources import RedisSink
+from voicefleet_dataplane.shell.redis_sink import RedisSink
 
 pytestmark = pytest.mark.interop
 

@@ -65,6 +65,7 @@ def make_settings(secrets_dir: Path, **fields) -> TransceiverSettings:
             "call_keys_file": str(secrets_dir / "call-keys" / "keys.json"),
             "tls_dir": str(secrets_dir / "transceiver"),
             "accept_direct": True,
+            "topology": str(secrets_dir / "topology.json"),
         }
         | fields
     )

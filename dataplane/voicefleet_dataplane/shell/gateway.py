@@ -19,18 +19,13 @@ from aiohttp import web
 from voicefleet_contract.settings import GatewaySettings
 from voicefleet_contract.topology import TopologyIndex
 from voicefleet_dataplane.shell.control_client import ControlClient, client_context
-from voicefleet_dataplane.shell.gateway_files import (
-    Watched,
-    watch_api_keys,
-    watch_https,
-    watch_inner_tls,
-    watch_key_ring,
-    watch_places,
-)
+from voicefleet_dataplane.shell.gateway_files import watch_api_keys, watch_https, watch_places
 from voicefleet_dataplane.shell.gateway_metrics import GatewayMetrics
 from voicefleet_dataplane.shell.http_calls import CALLS_PATH, CallApi
 from voicefleet_dataplane.shell.http_errors import api_errors, preflight
 from voicefleet_dataplane.shell.http_health import add_public_health, inner_app, topology_problems
+from voicefleet_dataplane.shell.topology import open_topology
+from voicefleet_dataplane.shell.watched import Watched, watch_inner_tls, watch_key_ring
 
 log = logging.getLogger("voicefleet.gateway")
 
@@ -136,3 +131,15 @@ class Gateway:
 
     def _before_metrics(self) -> None:
         self._metrics.ready.set(0 if self.problems() else 1)
+
+
+async def run_gateway(settings: GatewaySettings) -> None:
+    """Run until cancelled; then leave gracefully. Raises OSError, ValueError or ssl.SSLError when it cannot start."""
+    async with open_topology(settings.topology, settings.namespace) as topology:
+        gateway = Gateway(settings, topology)
+        await gateway.start()
+        log.info("serves callers on port %d, health and metrics on port %d", gateway.public_port, gateway.inner_port)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await gateway.stop()

@@ -27,10 +27,11 @@ from voicefleet_dataplane.core.geo import Place
 from voicefleet_dataplane.core.limits import ConcurrencyLimit, RateLimit
 from voicefleet_dataplane.core.placement import UnknownRegionError, rank_ingresses, region_place
 from voicefleet_dataplane.shell.control_client import ControlClient
-from voicefleet_dataplane.shell.gateway_files import PlaceDatabase, Watched
+from voicefleet_dataplane.shell.gateway_files import PlaceDatabase
 from voicefleet_dataplane.shell.gateway_metrics import GatewayMetrics
 from voicefleet_dataplane.shell.http_errors import ApiError
 from voicefleet_dataplane.shell.owner_walk import OwnerWalk, Walk
+from voicefleet_dataplane.shell.watched import Watched
 
 log = logging.getLogger("voicefleet.gateway")
 

@@ -34,11 +34,12 @@ from voicefleet_dataplane.media.backend import BackendFactory
 from voicefleet_dataplane.media.echo import Echo
 from voicefleet_dataplane.shell.call import RunningCall
 from voicefleet_dataplane.shell.control import build_app, build_server_context, load_certificates
-from voicefleet_dataplane.shell.gateway_files import Watched, watch_inner_tls, watch_key_ring
 from voicefleet_dataplane.shell.media_socket import MediaSocket
+from voicefleet_dataplane.shell.redis_sink import RedisSink
+from voicefleet_dataplane.shell.topology import open_topology
 from voicefleet_dataplane.shell.transceiver_metrics import TransceiverMetrics
 from voicefleet_dataplane.shell.transceiver_records import RecordSink, Reporter
-from voicefleet_dataplane.shell.transceiver_sources import RedisSink, TopologyFile
+from voicefleet_dataplane.shell.watched import Watched, watch_inner_tls, watch_key_ring
 
 log = logging.getLogger("voicefleet.transceiver")
 
@@ -288,13 +289,14 @@ class TransceiverProcess:
 async def run_transceiver(settings: TransceiverSettings) -> None:
     """Run until cancelled; then drain, and end. Raises OSError, ValueError or ssl.SSLError when it cannot start."""
     sink = RedisSink(settings) if settings.redis_url else None
-    process = TransceiverProcess(settings, TopologyFile(Path(settings.topology)), sink)
-    await process.start()
-    try:
-        await asyncio.Event().wait()
-    except asyncio.CancelledError:
-        await process.wait_drained(settings.drain_deadline_s)
-    finally:
-        await process.stop()
-        if sink is not None:
-            await sink.close()
+    async with open_topology(settings.topology, settings.namespace) as topology:
+        process = TransceiverProcess(settings, topology, sink)
+        await process.start()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await process.wait_drained(settings.drain_deadline_s)
+        finally:
+            await process.stop()
+            if sink is not None:
+                await sink.close()

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from voicefleet_contract.topology import Topology
-from voicefleet_dataplane.shell.transceiver_sources import TopologyFile
+from voicefleet_dataplane.shell.topology import TopologyFile
 
 
 def write(path: Path, text: str) -> None:

@@ -1,0 +1,223 @@
+"""The relay: which datagram goes where, and which one nowhere.
+
+::
+
+                 outside                                   inside
+    client ──── STUN check ────▶ hint → owner; tag and  ── SPP + check ──▶ owner
+                                 MESSAGE-INTEGRITY; binds the flow
+    client ──── DTLS, RTP … ───▶ the flow's owner       ── SPP + … ──────▶ owner
+    client ◀─── … ────────────── the flow in the header ◀─ SPP + … ─────── owner
+
+It reads the ufrag of STUN checks and ends no protocol: no ICE, no DTLS, no codec. All it knows of a call is its flow, and
+the next check builds that anew, so a relay may be killed in mid-call.
+
+The rules, each of which has a test by its name in tests/unit/test_relay.py:
+
+1. **Every check is routed by its own hint**, after the hint's tag (cheap: most garbage ends there) and MESSAGE-INTEGRITY
+   under the password derived from the hint (proof) verify. No look-up outside this process.
+2. **Media follows the flow, and a live flow is not rebound.** A valid caller of owner B who spoofs the address of a client
+   of owner A gets a check through to B and nothing else: the tuple's media stays with A until A has been silent for the
+   idle time. Meanwhile B is a `Guest`: its answers go out, at most as many bytes as came in for it.
+3. **Outside, only to flows that we hold, only from their owner.** Whoever spoofs a member reaches no stranger.
+4. **A flow lives on evidence** (core/flow.py), the table has a hard cap, and a live flow is never evicted for a new one.
+5. **A relay originates nothing.** One datagram in is at most one datagram out, and outside it is never longer.
+6. A dropped datagram moves exactly one counter and gets silence.
+
+Owns: flows and these rules. Does not own: sockets, clocks, where topology and keys come from (shell/relay.py).
+"""
+
+from voicefleet_contract.addresses import Address
+from voicefleet_contract.drops import DropReason
+from voicefleet_contract.hint import HintError, decode_hint, ice_pwd
+from voicefleet_contract.keys import KeyRing
+from voicefleet_contract.spp import HEADER_BYTES, SppError, decode_spp, encode_spp
+from voicefleet_contract.topology import Member, MemberState, TopologyIndex
+from voicefleet_dataplane.core.flow import Flow, FlowTable, Guest
+from voicefleet_dataplane.wire.demux import Kind, classify
+from voicefleet_dataplane.wire.stun import StunError, parse_binding_request, verify_integrity
+
+LARGEST_DATAGRAM_BYTES = 1_500
+Forward = tuple[bytes, Address]  # the datagram and where to; a plain tuple, since one is made per packet
+
+_HINT_REASONS = {
+    "length": DropReason.HINT_MALFORMED,
+    "alphabet": DropReason.HINT_MALFORMED,
+    "version": DropReason.HINT_VERSION,
+    "key_epoch": DropReason.HINT_KEY_EPOCH,
+    "tag": DropReason.HINT_TAG,
+}
+
+
+class Relay:
+    """Feed datagrams and time in; send what comes back. Verdicts are returned, not queued (docs/adr/0007)."""
+
+    def __init__(self, inner: Address, keys: KeyRing, *, max_flows: int, idle_s: float) -> None:
+        self.inner = inner  # our address on the inner network: what SPP headers name
+        self.flows = FlowTable(max_flows, idle_s)
+        self.drops = dict.fromkeys(DropReason, 0)
+        self.flows_bound = 0
+        self.flows_expired = 0
+        self._keys = keys
+        self._topology: TopologyIndex | None = None
+
+    # ---- packets
+
+    def receive_outside(self, data: bytes, client: Address, now: float) -> Forward | DropReason:
+        """Take a datagram from the public socket. A DropReason has been counted already."""
+        verdict = self._from_client(data, client, now)
+        if isinstance(verdict, DropReason):
+            self.drops[verdict] += 1
+        return verdict
+
+    def receive_inside(self, data: bytes, source: Address, now: float) -> Forward | DropReason:
+        """Take a datagram from the inner socket. A DropReason has been counted already."""
+        verdict = self._from_owner(data, source, now)
+        if isinstance(verdict, DropReason):
+            self.drops[verdict] += 1
+        return verdict
+
+    def _from_client(self, data: bytes, client: Address, now: float) -> Forward | DropReason:
+        if not data:
+            return DropReason.EMPTY
+        if len(data) > LARGEST_DATAGRAM_BYTES:
+            return DropReason.TOO_LONG
+        kind = classify(data)
+        if kind is Kind.STUN:
+            return self._check(data, client, now)
+        if kind is Kind.UNKNOWN or kind is Kind.SPP:
+            return DropReason.UNKNOWN_KIND
+        flow = self.flows.by_client.get(client)
+        if flow is None:
+            return DropReason.FLOW_UNKNOWN
+        flow.packets_in += 1
+        flow.bytes_in += len(data)
+        return flow.header + data, flow.owner_address
+
+    def _from_owner(self, data: bytes, source: Address, now: float) -> Forward | DropReason:
+        flow = self.flows.by_header.get(data[:HEADER_BYTES])
+        if flow is None or flow.owner_address != source:
+            return self._from_other_than_owner(data, source, flow)
+        payload = data[HEADER_BYTES:]
+        if not payload:
+            return DropReason.EMPTY
+        flow.alive_at = now
+        flow.packets_out += 1
+        flow.bytes_out += len(payload)
+        return payload, flow.client
+
+    # ---- checks: the only packets that decide anything
+
+    def _check(self, data: bytes, client: Address, now: float) -> Forward | DropReason:
+        try:
+            request = parse_binding_request(data)
+        except StunError as error:
+            return error.reason
+        flow = self.flows.by_client.get(client)
+        if flow is not None and flow.password and request.server_ufrag == flow.ufrag:
+            if not verify_integrity(request, flow.password):  # a consent check of a bound flow: one HMAC, not three
+                return DropReason.STUN_BAD_INTEGRITY
+            flow.alive_at = now
+            return self._forward_check(flow, data)
+        owner = self._owner_of(request.server_ufrag)
+        if isinstance(owner, DropReason):
+            return owner
+        member, password = owner
+        if not verify_integrity(request, password):
+            return DropReason.STUN_BAD_INTEGRITY
+        key = (member.slot, member.generation)
+        if flow is not None and flow.owner != key:
+            if now - flow.alive_at < self.flows.idle_s:
+                return self._forward_guest(flow, member, data)
+            self.flows.forget(flow)
+            flow = None
+        if flow is None:
+            if self.flows.full:
+                return DropReason.FLOW_TABLE_FULL
+            header = encode_spp(client, self.inner)
+            flow = Flow(client, key, member.as_address(), header, request.server_ufrag, password, now)
+            self.flows.add(flow)
+            self.flows_bound += 1
+        flow.ufrag, flow.password, flow.alive_at = request.server_ufrag, password, now
+        return self._forward_check(flow, data)
+
+    def _owner_of(self, ufrag: bytes) -> tuple[Member, bytes] | DropReason:
+        """Return the member that an authentic hint names, and the password of its checks."""
+        try:
+            hint = decode_hint(ufrag, self._keys)
+        except HintError as error:
+            return _HINT_REASONS[error.reason]
+        if self._topology is None:
+            return DropReason.OWNER_UNKNOWN
+        if hint.cluster != self._topology.cluster:
+            return DropReason.HINT_OTHER_CLUSTER
+        member = self._topology.member(hint.slot, hint.generation)
+        if member is None:
+            return DropReason.OWNER_UNKNOWN
+        if member.state is MemberState.GONE:
+            return DropReason.OWNER_GONE
+        return member, ice_pwd(ufrag.decode("ascii"), hint.key_epoch, self._keys).encode("ascii")
+
+    def _forward_check(self, flow: Flow, data: bytes) -> Forward:
+        flow.packets_in += 1
+        flow.bytes_in += len(data)
+        return flow.header + data, flow.owner_address
+
+    def _forward_guest(self, flow: Flow, member: Member, data: bytes) -> Forward:
+        owner = (member.slot, member.generation)
+        if flow.guest is None or flow.guest.owner != owner:
+            flow.guest = Guest(owner, member.as_address(), 0)
+        flow.guest.credit_bytes += len(data)
+        return flow.header + data, flow.guest.owner_address
+
+    # ---- the inner side, off the straight path
+
+    def _from_other_than_owner(self, data: bytes, source: Address, flow: Flow | None) -> Forward | DropReason:
+        if self._topology is None or self._topology.member_at(source) is None:
+            return DropReason.SPP_FROM_STRANGER
+        if flow is None:
+            try:
+                _, relay = decode_spp(data)
+            except SppError:
+                return DropReason.SPP_MALFORMED
+            return DropReason.FLOW_UNKNOWN if relay == self.inner else DropReason.SPP_WRONG_RELAY
+        payload = data[HEADER_BYTES:]
+        guest = flow.guest
+        if guest is None or guest.owner_address != source or classify(payload) is not Kind.STUN:
+            return DropReason.FLOW_OF_ANOTHER_OWNER
+        if len(payload) > guest.credit_bytes:
+            return DropReason.FLOW_OF_ANOTHER_OWNER
+        guest.credit_bytes -= len(payload)
+        return payload, flow.client
+
+    # ---- what changes under the packets
+
+    def set_topology(self, topology: TopologyIndex) -> None:
+        """Work from another topology: flows whose owner is gone from it are forgotten at once."""
+        self._topology = topology
+        for flow in self.flows:
+            member = topology.member(*flow.owner)
+            if member is None or member.state is MemberState.GONE:
+                self.flows.forget(flow)
+            elif member.as_address() != flow.owner_address:
+                flow.owner_address = member.as_address()
+
+    def set_keys(self, keys: KeyRing) -> None:
+        """Verify with other keys: flows stay, and the next check of each must verify under them."""
+        self._keys = keys
+        for flow in self.flows:
+            flow.password = b""
+
+    @property
+    def topology(self) -> TopologyIndex | None:
+        """The topology in use."""
+        return self._topology
+
+    # ---- time
+
+    def deadline(self) -> float | None:
+        """When `advance` has something to do; None while there is no flow."""
+        return self.flows.deadline()
+
+    def advance(self, now: float) -> None:
+        """Forget flows whose time has come."""
+        self.flows_expired += self.flows.expire(now)
