@@ -34,6 +34,12 @@ check: .venv/.installed ## ruff, mypy strict, import-linter, unit and property t
 interop: deps .venv/.installed ## other people's WebRTC stacks against ours, on loopback
 	@.venv/bin/pytest -q tests/interop
 
+cluster: deps ## the local Kubernetes cluster: start it, or find it running (root)
+	@python3 -m e2e.cluster up
+
+cluster-down: ## take the local cluster away, whatever state it is in
+	@python3 -m e2e.cluster down
+
 e2e: deps .venv/.installed ## stories on the real cluster (starts it when it is not up)
 	@$(PY) -m e2e.cluster up
 	@.venv/bin/pytest -q -x --maxfail=3 e2e
@@ -47,4 +53,4 @@ test: ## everything: check, interop, e2e
 demo: deps .venv/.installed ## a cluster, a fleet on it, ten concurrent calls through it
 	@$(PY) -m e2e.demo
 
-.PHONY: help venv deps lock check interop e2e test demo
+.PHONY: help venv deps lock check interop cluster cluster-down e2e test demo

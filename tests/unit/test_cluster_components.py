@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from e2e.cluster.components import CNI, KUBERNETES, MODULES, go_output_name, linker_flags, module_key, required_version, tree_key
+from e2e.cluster.components import (
+    CNI,
+    KUBERNETES,
+    MODULES,
+    go_output_name,
+    linker_flags,
+    module_key,
+    required_version,
+    tree_key,
+)
 from e2e.cluster.places import GOMOD
 
 PLATFORM = "linux/amd64"

@@ -47,12 +47,18 @@ def test_interface_names_fit_the_kernel():
 
 
 def test_a_node_routes_to_the_pods_of_the_others_and_not_to_its_own():
-    routed = {command[command.index("replace") + 1] for command in network.node_commands(NODES[1]) if "replace" in command}
+    routed = {
+        command[command.index("replace") + 1] for command in network.node_commands(NODES[1]) if "replace" in command
+    }
     assert routed == {NODES[0].pod_network, NODES[2].pod_network}
 
 
 def test_a_route_of_the_machine_that_overlaps_is_named():
-    routes = [{"dst": "default", "dev": "eth0"}, {"dst": "10.96.0.0/12", "dev": "wg0"}, {"dst": "192.168.0.0/24", "dev": "eth0"}]
+    routes = [
+        {"dst": "default", "dev": "eth0"},
+        {"dst": "10.96.0.0/12", "dev": "wg0"},
+        {"dst": "192.168.0.0/24", "dev": "eth0"},
+    ]
     assert network.overlapping_routes(routes) == ["10.96.0.0/12 dev wg0"]
 
 
@@ -72,7 +78,7 @@ def test_port_mappings_reach_the_portmap_plugin():
 
 
 @pytest.mark.parametrize(("may", "restricted"), [(True, "false"), (False, "true")])
-def test_oom_scores_are_restricted_exactly_where_root_may_not_lower_them(may: bool, restricted: str):  # noqa: FBT001 -- a parameter
+def test_oom_scores_are_restricted_exactly_where_root_may_not_lower_them(may: bool, restricted: str):
     assert f"restrict_oom_score_adj = {restricted}" in node.containerd_config(STATE, NODES[0], may_lower_oom_score=may)
 
 
