@@ -3,8 +3,10 @@
 Either way the last good one stays in use whatever happens to its source (fail static): an unreachable API server, a
 deleted or corrupt object, a half-written file. What is wrong is in ``problem``, for readiness and logs.
 
-Kubernetes is spoken over httpx with the pod's ServiceAccount: list, then watch from there; a list again when the watch
-is refused (410 Gone), after errors with a back-off. One resource does not justify a client package in these images.
+Kubernetes is spoken over httpx with the pod's ServiceAccount: list, then watch from there; a list again, with a back-off,
+when the watch is refused (410 Gone) or anything fails. One resource does not justify a client package in these images.
+Events are put together a moment after the last one: a change of the fleet touches several slices, and half of a change
+(a slice deleted, its successor not yet there) would end flows of members that exist.
 
 Owns: reading. Does not own: what a topology means (voicefleet_contract.topology).
 """
@@ -15,8 +17,9 @@ import json
 import logging
 import os
 import random
+import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,15 @@ log = logging.getLogger("voicefleet.topology")
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _WATCH_S = 290  # the API server ends a watch after five minutes; ending it ourselves is not an error
 _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+_SETTLE_S = 0.2  # silence after an event before the slices are put together …
+_SETTLE_AT_MOST_S = 1.0  # … but a fleet in constant change is followed too
+# A node that dies says nothing: without keepalives a watch on its API server would be believed until _WATCH_S.
+_KEEPALIVE = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 5),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
 
 
 class TopologyFile:
@@ -62,48 +74,72 @@ class TopologyFile:
 class KubernetesTopology:
     """The TopologySlice objects of one namespace, followed by `run`."""
 
-    def __init__(self, client: httpx.AsyncClient, namespace: str, token: Path | None = None) -> None:
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        namespace: str,
+        token: Path | None = None,
+        *,
+        backoff_s: Sequence[float] = _BACKOFF_S,
+        settle_s: float = _SETTLE_S,
+    ) -> None:
         self._client = client
         self._token = token
+        self._backoff_s = backoff_s
+        self._settle_s = settle_s
         self._path = f"/apis/{names.GROUP}/{names.API_VERSION}/namespaces/{namespace}/topologyslices"
         self._slices: dict[str, TopologySlice] = {}
+        self._bad_slices: dict[str, str] = {}
         self._index: TopologyIndex | None = None
         self._revision = 0
-        self.problem = "not read yet"
+        self._failures = 0
+        self._away = ""
+        self._not_joined = "not read yet"
+        self._settled: asyncio.TimerHandle | None = None
+        self._settle_by = 0.0
 
     def __call__(self) -> TopologyIndex | None:
         """Return the last good topology; None before the first."""
         return self._index
 
+    @property
+    def problem(self) -> str:
+        """What is wrong with the source, in words; empty when all is well."""
+        return "; ".join(filter(None, [self._away, self._not_joined, *self._bad_slices.values()]))
+
     async def run(self) -> None:
         """List and watch until cancelled."""
-        failures = 0
-        while True:
-            try:
-                version = await self._list()
-                failures = 0
-                while True:
-                    version = await self._watch(version)
-            except _ListAgain:
-                continue
-            except (httpx.HTTPError, OSError, ValueError, KeyError) as error:
-                self.problem = f"TopologySlices cannot be read: {type(error).__name__} {error}".strip()
-                log.warning("%s; the topology read before stays in use", self.problem)
-                pause = _BACKOFF_S[min(failures, len(_BACKOFF_S) - 1)]
-                failures += 1
+        try:
+            while True:
+                try:
+                    version = await self._list()
+                    while True:
+                        version = await self._watch(version)
+                except _ListAgain as again:
+                    log.info("%s: listing again", again)
+                except Exception as error:  # whatever an API server, or what stands before it, answers: try again
+                    self._away = f"TopologySlices cannot be read: {type(error).__name__} {error}".strip()
+                    log.warning("%s; the topology read before stays in use", self._away)
+                pause = self._backoff_s[min(self._failures, len(self._backoff_s) - 1)]
+                self._failures += 1
                 await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+        finally:
+            if self._settled is not None:
+                self._settled.cancel()
 
     async def _list(self) -> str:
         answer = await self._client.get(self._path, headers=self._headers())
         answer.raise_for_status()
         document = answer.json()
+        version = str(document["metadata"]["resourceVersion"])
         listed = {item["metadata"]["name"]: item for item in document["items"]}
-        for gone in self._slices.keys() - listed.keys():
-            del self._slices[gone]
+        for gone in (self._slices.keys() | self._bad_slices.keys()) - listed.keys():
+            self._drop(gone)
         for item in listed.values():
             self._take(item)
+        self._away = ""
         self._publish()
-        return str(document["metadata"]["resourceVersion"])
+        return version
 
     async def _watch(self, version: str) -> str:
         parameters = {
@@ -118,23 +154,24 @@ class KubernetesTopology:
             "GET", self._path, params=parameters, headers=self._headers(), timeout=timeout
         ) as answer:
             if answer.status_code == httpx.codes.GONE:
-                raise _ListAgain
+                raise _ListAgain("the watch is too old")
             answer.raise_for_status()
             async for line in answer.aiter_lines():
                 if line.strip():
                     version = self._event(json.loads(line), version)
+                    self._failures = 0  # only a watch that works ends a back-off
         return version
 
     def _event(self, event: Any, version: str) -> str:
         kind, item = event["type"], event["object"]
         if kind == "ERROR":  # 410 arrives inside the stream too
-            raise _ListAgain
-        if kind in ("ADDED", "MODIFIED"):
+            raise _ListAgain(f"the watch ended with {item.get('code')} {item.get('reason')}")
+        if kind in {"ADDED", "MODIFIED"}:
             self._take(item)
         elif kind == "DELETED":
-            self._slices.pop(item["metadata"]["name"], None)
+            self._drop(item["metadata"]["name"])
         if kind != "BOOKMARK":
-            self._publish()
+            self._publish_when_settled()
         return str(item["metadata"]["resourceVersion"])
 
     def _take(self, item: Any) -> None:
@@ -143,23 +180,44 @@ class KubernetesTopology:
             self._slices[name] = TopologySlice.load(json.dumps(item.get("spec")))
         except TopologyError as error:
             # The slice read before stays: its members are more likely there than not.
-            self.problem = f"TopologySlice {name}: {error}"
-            log.error("%s; what was read before stays in use", self.problem)
+            self._bad_slices[name] = f"TopologySlice {name}: {error}"
+            log.error("%s; what was read before stays in use", self._bad_slices[name])
+        else:
+            self._bad_slices.pop(name, None)
+
+    def _drop(self, name: str) -> None:
+        self._slices.pop(name, None)
+        self._bad_slices.pop(name, None)
+
+    def _publish_when_settled(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if self._settled is None:
+            self._settle_by = now + _SETTLE_AT_MOST_S
+        else:
+            self._settled.cancel()
+        self._settled = loop.call_at(min(now + self._settle_s, self._settle_by), self._publish)
 
     def _publish(self) -> None:
+        if self._settled is not None:
+            self._settled.cancel()
+            self._settled = None
         if not self._slices:
             # An operator that was uninstalled, or an accident. Calls in progress must not end by it.
-            self.problem = "no TopologySlice: has the operator published one?"
+            self._not_joined = "no TopologySlice: has the operator published one?"
             return
         try:
             topology = join(self._slices.values(), revision=self._revision + 1)
+            unchanged = self._index is not None and topology == self._index.topology.model_copy(
+                update={"revision": topology.revision}
+            )
+            if not unchanged:  # a list after an outage often brings nothing new
+                self._index, self._revision = TopologyIndex(topology), topology.revision
         except TopologyError as error:
-            self.problem = str(error)
+            self._not_joined = str(error)
             log.error("%s; the topology joined before stays in use", error)
             return
-        self._revision += 1
-        self._index = TopologyIndex(topology)
-        self.problem = ""
+        self._not_joined = ""
 
     def _headers(self) -> dict[str, str]:
         # The kubelet renews the token in place: read it for each request.
@@ -187,7 +245,8 @@ async def open_topology(topology: str, namespace: str) -> AsyncIterator[Source]:
         )
     context = ssl.create_default_context(cafile=_SERVICE_ACCOUNT / "ca.crt")
     base = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
-    async with httpx.AsyncClient(base_url=base, verify=context, timeout=10.0, trust_env=False) as client:
+    transport = httpx.AsyncHTTPTransport(verify=context, socket_options=_KEEPALIVE, trust_env=False)
+    async with httpx.AsyncClient(base_url=base, transport=transport, timeout=10.0, trust_env=False) as client:
         source = KubernetesTopology(client, namespace, _SERVICE_ACCOUNT / "token")
         follower = asyncio.create_task(source.run())
         try:
