@@ -19,6 +19,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+_SPEECH = Path("/usr/share/sounds/alsa")
 _ROLE_HELP = "Settings come from VOICEFLEET_* environment variables; `--settings` lists them."
 _ListSettings = Annotated[bool, typer.Option("--settings", help="List the variables with their defaults, and exit.")]
 
@@ -62,6 +63,66 @@ def where(
     Exits 1 when the text is neither, when its tag is wrong, or when the topology knows no such slot and generation.
     """
     raise typer.Exit(where_command(name, hint_keys=hint_keys, call_keys=call_keys, topology=topology, as_json=json))
+
+
+@app.command()
+def call(
+    url: Annotated[str, typer.Argument(help="The gateway, for example https://voice.example.com")],
+    key: Annotated[str, typer.Option(envvar="VOICEFLEET_API_KEY", help="Bearer key.")] = "",
+    wav: Annotated[
+        list[Path] | None,
+        typer.Option(help="Speech to send; several: one a call, in turn. Default: Debian's alsa-utils.", exists=True),
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="How many calls.")] = 1,
+    concurrency: Annotated[int, typer.Option(min=1, help="How many at once.")] = 10,
+    duration: Annotated[float, typer.Option(min=0.5, help="Seconds of speech in each call.")] = 5.0,
+    region: Annotated[str, typer.Option(help="Ask for an ingress in this region.")] = "",
+    pool: Annotated[str, typer.Option(help="Ask for this pool.")] = "",
+    cacert: Annotated[Path | None, typer.Option(help="CA of the gateway's certificate.", exists=True)] = None,
+    insecure: Annotated[bool, typer.Option(help="Do not verify the gateway's certificate.")] = False,
+    record: Annotated[Path | None, typer.Option(help="Write what was sent and heard into this directory.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a call.")] = False,
+) -> None:
+    """Place calls with recorded speech, and compare what comes back with what was sent.
+
+    Each call plays a recording of its own (the same word a little faster is another recording). A call is well when it
+    heard itself and none of the others. The last line is a JSON summary; exits 1 unless all calls are well.
+    """
+    from voicefleet_dataplane.commands.call import CallOptions
+    from voicefleet_dataplane.commands.call import call as call_command
+
+    wavs = tuple(wav or sorted(_SPEECH.glob("*_*.wav")))
+    if not wavs:
+        typer.echo(f"error: no speech in {_SPEECH} (Debian's alsa-utils has some); name a file with --wav", err=True)
+        raise typer.Exit(2)
+    options = CallOptions(
+        url=url,
+        wavs=wavs,
+        count=count,
+        concurrency=concurrency,
+        duration_s=duration,
+        key=key,
+        region=region,
+        pool=pool,
+        verify=False if insecure else str(cacert) if cacert else True,
+        record=record,
+        as_json=json,
+    )
+    raise typer.Exit(call_command(options))
+
+
+@app.command()
+def dev(
+    transceivers: Annotated[int, typer.Option(min=1, help="How many transceivers.")] = 2,
+    port: Annotated[int, typer.Option(help="The gateway's port; 0: any free one.")] = 0,
+    topology: Annotated[
+        Path | None, typer.Option(help="A topology file (loopback addresses) instead of a made one.", exists=True)
+    ] = None,
+) -> None:
+    """Run a whole fleet on loopback, without Kubernetes, until Ctrl-C."""
+    from voicefleet_dataplane.commands.dev import dev as dev_command
+
+    raise typer.Exit(dev_command(transceivers, port, topology))
 
 
 def main() -> None:

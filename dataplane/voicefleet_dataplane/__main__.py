@@ -1,0 +1,5 @@
+"""`python -m voicefleet_dataplane`: the `voicefleet` command."""
+
+from voicefleet_dataplane.cli import main
+
+main()

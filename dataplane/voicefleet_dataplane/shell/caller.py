@@ -1,0 +1,250 @@
+"""A WebRTC client at packet level: what `voicefleet call` runs, one object a call, no codec while it runs.
+
+POST the offer, check the path (controlling agent, aggressive nomination of the one advertised candidate), DTLS, SRTP, 50
+Opus packets a second, consent checks; then hang up. Marks when each stage was reached.
+"""
+
+import asyncio
+import contextlib
+import datetime as dt
+import secrets
+import socket
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import httpx
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from voicefleet_dataplane.core.dtls import Dtls, DtlsState
+from voicefleet_dataplane.core.dtls_identity import DtlsIdentity, build_certificate
+from voicefleet_dataplane.core.srtp import Srtp
+from voicefleet_dataplane.core.streams import CLOCK_RATE, ReceiveStream
+from voicefleet_dataplane.wire.demux import Kind, classify
+from voicefleet_dataplane.wire.rtp import RtpPacket, build_rtp, parse_rtp
+from voicefleet_dataplane.wire.sdp_client import (
+    OPUS_PAYLOAD_TYPE,
+    AnswerError,
+    ClientAnswer,
+    build_offer,
+    parse_answer_untrusted,
+)
+from voicefleet_dataplane.wire.stun import StunError, build_binding_request, parse_binding_response, verify_integrity
+
+FRAME_S = 0.02
+_FRAME_TICKS = 960
+_CHECK_S = (0.05, 2.0)  # until the path is known; afterwards, for consent and round trips
+_SETUP_TIMEOUT_S = 15.0
+_TAIL_S = 0.5  # what is still under way when we fall silent
+
+
+class CallError(RuntimeError):
+    """The call failed; the text says where, and what the server said."""
+
+
+@dataclass(slots=True)
+class CallResult:
+    """One call. Times in ms since the POST began; ``loss`` is the fraction of sent packets that never came back."""
+
+    call_id: str = ""
+    ufrag: str = ""
+    ingress: str = ""
+    error: str = ""
+    timeline_ms: dict[str, float] = field(default_factory=dict)
+    rtt_ms: float | None = None
+    jitter_ms: float | None = None
+    sent: int = 0
+    received: int = 0
+    gaps_over_100_ms: int = 0
+    heard: dict[int, bytes] = field(default_factory=dict)  # Opus packets by frame number
+
+    @property
+    def loss(self) -> float | None:
+        """The fraction lost on the way there and back."""
+        return None if not self.sent else max(0.0, 1 - len(self.heard) / self.sent)
+
+
+def make_identity() -> DtlsIdentity:
+    """Make the certificate that all calls of a process share."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    return DtlsIdentity(key, build_certificate(key, 1 + secrets.randbits(64), dt.datetime.now(dt.UTC)))
+
+
+class Caller:
+    """One call."""
+
+    def __init__(self, http: httpx.AsyncClient, identity: DtlsIdentity, packets: Sequence[bytes]) -> None:
+        self._http, self._identity, self._packets = http, identity, packets
+        self._client_ufrag = secrets.token_hex(4)
+        self._ssrc = secrets.randbits(32) | 1
+        self._srtp: Srtp | None = None
+        self._stream: ReceiveStream | None = None
+        self._checks: dict[bytes, float] = {}
+        self._round_trips: list[float] = []
+        self._first_sequence: int | None = None
+        self._last_heard = 0.0
+        self._media = asyncio.Event()
+        self._hung_up = False
+        self.result = CallResult()
+
+    async def run(self, url: str, headers: dict[str, str]) -> CallResult:
+        """Place the call, send every packet, hang up. Never raises but for cancellation: see ``result.error``."""
+        location = ""
+        try:
+            location = await self._signal(url, headers)
+            await self._talk()
+        except TimeoutError:
+            self.result.error = f"no media within {_SETUP_TIMEOUT_S:g} s; reached: {', '.join(self.result.timeline_ms)}"
+        except (CallError, AnswerError, httpx.HTTPError, OSError) as error:
+            self.result.error = str(error) or type(error).__name__
+        finally:
+            if location:
+                with contextlib.suppress(httpx.HTTPError):
+                    await self._http.post(str(httpx.URL(url).join(location)) + "/hangup", headers=headers)
+        return self.result
+
+    async def _signal(self, url: str, headers: dict[str, str]) -> str:
+        offer = build_offer(
+            secrets.randbits(62), self._client_ufrag, secrets.token_hex(16), self._identity.fingerprint, self._ssrc
+        )
+        self._began = time.monotonic()
+        response = await self._http.post(url, content=offer, headers=headers | {"Content-Type": "application/sdp"})
+        if response.status_code != httpx.codes.CREATED:
+            raise CallError(f"the gateway refused the call: {response.status_code} {_said(response)}")
+        self._mark("answer")
+        location = response.headers.get("Location", "")
+        self.result.call_id = location.rsplit("/", 1)[-1]
+        self._answer: ClientAnswer = parse_answer_untrusted(response.text)
+        self.result.ufrag = self._answer.ufrag
+        return str(location)
+
+    async def _talk(self) -> None:
+        target = self._answer.candidates[0]
+        self.result.ingress = str(target)
+        self._dtls = Dtls(self._identity, [self._answer.fingerprint], we_are_client=self._answer.we_are_dtls_client)
+        loop = asyncio.get_running_loop()
+        family = socket.AF_INET6 if ":" in target.host else socket.AF_INET
+        with socket.socket(family, socket.SOCK_DGRAM) as self._socket:
+            self._socket.setblocking(False)
+            self._socket.connect(target)
+            loop.add_reader(self._socket, self._read)
+            checks = asyncio.create_task(self._keep_consent())
+            try:
+                await asyncio.wait_for(self._media.wait(), _SETUP_TIMEOUT_S)
+                await self._speak()
+                await asyncio.sleep(_TAIL_S)
+                self._dtls.close()
+                self._flush()
+            finally:
+                checks.cancel()
+                loop.remove_reader(self._socket)
+        if self._round_trips:
+            self.result.rtt_ms = sorted(self._round_trips)[len(self._round_trips) // 2] * 1e3
+        if self._stream is not None:
+            self.result.jitter_ms = self._stream.jitter / CLOCK_RATE * 1e3
+
+    async def _speak(self) -> None:
+        """Send on a clock of our own: a late wake-up is caught up, not passed on."""
+        assert self._srtp is not None
+        loop = asyncio.get_running_loop()
+        start = loop.time()
+        for number, payload in enumerate(self._packets):
+            if self._hung_up:
+                raise CallError("the other side ended the call")
+            packet = RtpPacket(
+                number == 0, OPUS_PAYLOAD_TYPE, number & 0xFFFF, number * _FRAME_TICKS & 0xFFFFFFFF, self._ssrc, payload
+            )
+            protected = self._srtp.protect(build_rtp(packet))
+            if protected is not None:
+                self._send(protected)
+                self.result.sent += 1
+            await asyncio.sleep(max(0.0, start + (number + 1) * FRAME_S - loop.time()))
+
+    async def _keep_consent(self) -> None:
+        while True:
+            transaction = secrets.token_bytes(12)
+            self._checks[transaction] = time.monotonic()
+            username = f"{self._answer.ufrag}:{self._client_ufrag}"
+            self._send(build_binding_request(transaction, username, self._answer.password.encode(), use_candidate=True))
+            await asyncio.sleep(_CHECK_S["stun" in self.result.timeline_ms])
+            if "dtls" not in self.result.timeline_ms and "stun" in self.result.timeline_ms:
+                self._dtls.advance(time.monotonic())
+                self._flush()
+
+    def _read(self) -> None:
+        while True:
+            try:
+                datagram = self._socket.recv(2048)
+            except BlockingIOError:
+                return
+            except OSError:
+                continue  # an ICMP error: the relay may be restarting
+            now = time.monotonic()
+            kind = classify(datagram)
+            if kind is Kind.RTP:
+                self._on_rtp(datagram, now)
+            elif kind is Kind.STUN:
+                self._on_stun(datagram, now)
+            elif kind is Kind.DTLS:
+                self._on_dtls(datagram, now)
+
+    def _on_stun(self, datagram: bytes, now: float) -> None:
+        try:
+            response = parse_binding_response(datagram)
+        except StunError:
+            return
+        sent_at = self._checks.pop(response.transaction_id, None)
+        if sent_at is None or not verify_integrity(response, self._answer.password.encode()):
+            return
+        if response.error_code is not None:
+            return
+        self._round_trips.append(now - sent_at)
+        self._mark("stun")
+        if self._answer.we_are_dtls_client:
+            self._dtls.start(now)
+            self._flush()
+
+    def _on_dtls(self, datagram: bytes, now: float) -> None:
+        self._dtls.receive_untrusted(datagram, now)
+        if self._srtp is None and self._dtls.keys is not None:
+            self._srtp = Srtp(self._dtls.keys)
+            self._mark("dtls")
+            self._media.set()
+        self._hung_up = self._dtls.state is DtlsState.CLOSED
+        self._flush()
+
+    def _on_rtp(self, datagram: bytes, now: float) -> None:
+        clear = self._srtp.unprotect_untrusted(datagram) if self._srtp is not None else None
+        packet = parse_rtp(clear) if clear is not None else None
+        if packet is None:
+            return
+        self._mark("audio")
+        if self._stream is None or self._stream.ssrc != packet.ssrc:
+            self._stream = ReceiveStream(packet.ssrc, packet.sequence, packet.timestamp, now)
+            self._first_sequence = packet.sequence
+        elif now - self._last_heard > 0.1:
+            self.result.gaps_over_100_ms += 1
+        self._last_heard = now
+        self._stream.note(packet.sequence, packet.timestamp, now)
+        self.result.received += 1
+        assert self._first_sequence is not None
+        number = self._stream.highest - ((self._stream.highest - packet.sequence) & 0xFFFF)
+        self.result.heard[number - self._first_sequence] = packet.payload
+
+    def _mark(self, stage: str) -> None:
+        self.result.timeline_ms.setdefault(stage, round((time.monotonic() - self._began) * 1e3, 2))
+
+    def _flush(self) -> None:
+        for datagram in self._dtls.poll():
+            self._send(datagram)
+
+    def _send(self, datagram: bytes) -> None:
+        with contextlib.suppress(OSError):  # lost, as on any network
+            self._socket.send(datagram)
+
+
+def _said(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        return response.text[:200] or response.reason_phrase
