@@ -8,6 +8,7 @@ from voicefleet_contract.hint import Hint, encode_hint, ice_pwd
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.spp import HEADER_BYTES, decode_spp, encode_spp
 from voicefleet_contract.topology import Member, MemberState, Pool, Topology, TopologyIndex
+from voicefleet_dataplane.core.flow import MAX_FLOWS_PER_UFRAG
 from voicefleet_dataplane.core.relay import Relay
 from voicefleet_dataplane.wire.stun import build_binding_request, build_binding_success
 
@@ -16,6 +17,7 @@ OTHER_KEYS = KeyRing({1: b"x" * 32}, signing=1)
 INNER = Address("10.0.0.1", 3479)
 ALICE, MALLORY = Address("198.51.100.1", 40000), Address("203.0.113.66", 666)
 OWNER_A, OWNER_B = Address("10.0.0.10", 20000), Address("10.0.0.11", 20001)
+B = Member(slot=2, generation=7, address=OWNER_B.host, port=OWNER_B.port)
 RTP = b"\x80\x6f" + bytes(160)
 DTLS = b"\x16\xfe\xfd" + bytes(60)
 IDLE_S = 30.0
@@ -24,7 +26,7 @@ IDLE_S = 30.0
 def topology(state_a: MemberState = MemberState.ACTIVE) -> TopologyIndex:
     members = (
         Member(slot=1, generation=1, address=OWNER_A.host, port=OWNER_A.port, state=state_a),
-        Member(slot=2, generation=7, address=OWNER_B.host, port=OWNER_B.port),
+        B,
     )
     return TopologyIndex(Topology(cluster=9, pools=(Pool(name="agents", members=members),)))
 
@@ -146,6 +148,24 @@ def test_a_guest_answers_checks_with_no_more_bytes_than_came_for_it(relay: Relay
     assert 0 < sent <= len(spoofed)
 
 
+def test_a_guest_may_answer_checks_and_say_nothing_else(relay: Relay) -> None:
+    bound(relay)
+    relay.receive_outside(check(ufrag(slot=2, generation=7)), ALICE, 1.0)
+    for packet in (DTLS, RTP, b""):
+        answer = encode_spp(ALICE, INNER) + packet
+        assert relay.receive_inside(answer, OWNER_B, 1.1) is DropReason.FLOW_OF_ANOTHER_OWNER
+
+
+def test_a_guest_keeps_no_flow_alive(relay: Relay) -> None:
+    bound(relay)
+    answer = encode_spp(ALICE, INNER) + build_binding_success(b"t" * 12, ALICE, b"k")
+    for second in range(int(IDLE_S)):
+        relay.receive_outside(check(ufrag(slot=2, generation=7)), ALICE, float(second))
+        relay.receive_inside(answer, OWNER_B, float(second))
+    assert relay.receive_outside(check(ufrag(slot=2, generation=7)), ALICE, IDLE_S)[1] == OWNER_B
+    assert relay.receive_inside(encode_spp(ALICE, INNER) + RTP, OWNER_B, IDLE_S) == (RTP, ALICE)
+
+
 def test_an_idle_tuple_may_go_to_another_owner(relay: Relay) -> None:
     bound(relay)
     other = check(ufrag(slot=2, generation=7))
@@ -217,6 +237,34 @@ def test_a_full_table_refuses_the_new_flow_and_keeps_the_old_ones() -> None:
     assert isinstance(relay.receive_outside(RTP, first, 0.2), tuple)
 
 
+def test_one_caller_cannot_fill_the_table_from_many_addresses() -> None:
+    relay = a_relay(max_flows=1000)
+    for port in range(1, MAX_FLOWS_PER_UFRAG + 1):
+        bound(relay, Address(MALLORY.host, port))
+    assert relay.receive_outside(check(), MALLORY, 0.1) is DropReason.ICE_TOO_MANY_TUPLES
+    assert moved(relay) == {DropReason.ICE_TOO_MANY_TUPLES: 1}
+    bound(relay, name=ufrag(nonce=6))  # another call has room of its own
+    relay.advance(IDLE_S * 2)
+    bound(relay, now=IDLE_S * 2)  # and forgotten flows give theirs back
+
+
+def test_an_address_that_passes_from_call_to_call_counts_for_the_last_one() -> None:
+    relay = a_relay(max_flows=1000)
+    for port in range(1, MAX_FLOWS_PER_UFRAG + 1):
+        client = Address(MALLORY.host, port)
+        bound(bound(relay, client), client, name=ufrag(nonce=6))
+    bound(relay)
+    assert relay.receive_outside(check(ufrag(nonce=6)), MALLORY, 0.1) is DropReason.ICE_TOO_MANY_TUPLES
+
+
+def test_what_was_forwarded_is_counted_without_spp(relay: Relay) -> None:
+    bound(relay)
+    relay.receive_outside(RTP, ALICE, 0.1)
+    relay.receive_inside(encode_spp(ALICE, INNER) + RTP, OWNER_A, 0.1)
+    assert (relay.inward.packets, relay.inward.bytes) == (2, len(check()) + len(RTP))
+    assert (relay.outward.packets, relay.outward.bytes) == (1, len(RTP))
+
+
 def test_another_call_on_the_same_tuple_and_owner_keeps_the_flow(relay: Relay) -> None:
     bound(bound(relay), name=ufrag(nonce=6))
     assert len(relay.flows) == 1
@@ -236,6 +284,18 @@ def test_an_owner_that_is_gone_takes_its_flows_along(relay: Relay) -> None:
     relay.set_topology(topology(MemberState.GONE))
     assert relay.receive_outside(RTP, ALICE, 0.1) is DropReason.FLOW_UNKNOWN
     assert relay.receive_outside(check(), ALICE, 0.1) is DropReason.OWNER_GONE
+
+
+def test_an_owner_that_is_missing_or_elsewhere_takes_its_flows_along_and_only_its_own(relay: Relay) -> None:
+    bound(bound(relay), MALLORY, name=ufrag(slot=2, generation=7))
+    moved_away = Member(slot=1, generation=1, address="10.0.0.99", port=OWNER_A.port)
+    relay.set_topology(TopologyIndex(Topology(cluster=9, pools=(Pool(name="agents", members=(moved_away, B)),))))
+    assert relay.receive_outside(RTP, ALICE, 0.1) is DropReason.FLOW_UNKNOWN
+    assert relay.receive_outside(check(), ALICE, 0.2)[1] == moved_away.as_address()
+    assert relay.receive_outside(RTP, MALLORY, 0.3)[1] == OWNER_B
+    relay.set_topology(TopologyIndex(Topology(cluster=9, pools=(Pool(name="agents", members=(B,)),))))
+    assert relay.receive_outside(RTP, ALICE, 0.4) is DropReason.FLOW_UNKNOWN
+    assert relay.receive_outside(check(), ALICE, 0.4) is DropReason.OWNER_UNKNOWN
 
 
 @pytest.mark.parametrize("state", [MemberState.DRAINING, MemberState.STARTING])

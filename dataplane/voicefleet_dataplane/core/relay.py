@@ -16,15 +16,22 @@ The rules, each of which has a test by its name in tests/unit/test_relay.py:
 1. **Every check is routed by its own hint**, after the hint's tag (cheap: most garbage ends there) and MESSAGE-INTEGRITY
    under the password derived from the hint (proof) verify. No look-up outside this process.
 2. **Media follows the flow, and a live flow is not rebound.** A valid caller of owner B who spoofs the address of a client
-   of owner A gets a check through to B and nothing else: the tuple's media stays with A until A has been silent for the
-   idle time. Meanwhile B is a `Guest`: its answers go out, at most as many bytes as came in for it.
+   of owner A gets a check through to B and nothing else: the tuple's media stays with A for as long as the flow lives.
+   Meanwhile B is a `Guest`: its STUN answers go out, at most as many bytes as came in for it. Were they kept back, a
+   client that really has two calls on one tuple would never be told; were more let out, B could talk to a stranger.
 3. **Outside, only to flows that we hold, only from their owner.** Whoever spoofs a member reaches no stranger.
-4. **A flow lives on evidence** (core/flow.py), the table has a hard cap, and a live flow is never evicted for a new one.
+4. **A flow lives on evidence** (core/flow.py), room is bounded, and a live flow is never evicted for a new one.
 5. **A relay originates nothing.** One datagram in is at most one datagram out, and outside it is never longer.
 6. A dropped datagram moves exactly one counter and gets silence.
 
+What this does not stop: a valid caller who guesses a tuple that a victim will use only later can bind it first and hold it
+with more checks, for as long as its own call lasts. The victim's checks are answered all the while, its media goes to the
+wrong owner, which drops it: that call fails and nothing is heard. A NAT's next port has to be guessed for each victim.
+
 Owns: flows and these rules. Does not own: sockets, clocks, where topology and keys come from (shell/relay.py).
 """
+
+from dataclasses import dataclass
 
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
@@ -48,6 +55,14 @@ _HINT_REASONS = {
 }
 
 
+@dataclass(slots=True)
+class Traffic:
+    """What was forwarded in one direction: clients' datagrams, without SPP."""
+
+    packets: int = 0
+    bytes: int = 0
+
+
 class Relay:
     """Feed datagrams and time in; send what comes back. Verdicts are returned, not queued (docs/adr/0007)."""
 
@@ -55,6 +70,7 @@ class Relay:
         self.inner = inner  # our address on the inner network: what SPP headers name
         self.flows = FlowTable(max_flows, idle_s)
         self.drops = dict.fromkeys(DropReason, 0)
+        self.inward, self.outward = Traffic(), Traffic()
         self.flows_bound = 0
         self.flows_expired = 0
         self._keys = keys
@@ -67,6 +83,9 @@ class Relay:
         verdict = self._from_client(data, client, now)
         if isinstance(verdict, DropReason):
             self.drops[verdict] += 1
+        else:
+            self.inward.packets += 1
+            self.inward.bytes += len(data)
         return verdict
 
     def receive_inside(self, data: bytes, source: Address, now: float) -> Forward | DropReason:
@@ -74,6 +93,9 @@ class Relay:
         verdict = self._from_owner(data, source, now)
         if isinstance(verdict, DropReason):
             self.drops[verdict] += 1
+        else:
+            self.outward.packets += 1
+            self.outward.bytes += len(verdict[0])
         return verdict
 
     def _from_client(self, data: bytes, client: Address, now: float) -> Forward | DropReason:
@@ -124,21 +146,26 @@ class Relay:
         member, password = owner
         if not verify_integrity(request, password):
             return DropReason.STUN_BAD_INTEGRITY
-        key = (member.slot, member.generation)
-        if flow is not None and flow.owner != key:
-            if now - flow.alive_at < self.flows.idle_s:
-                return self._forward_guest(flow, member, data)
-            self.flows.forget(flow)
-            flow = None
-        if flow is None:
-            if self.flows.full:
-                return DropReason.FLOW_TABLE_FULL
-            header = encode_spp(client, self.inner)
-            flow = Flow(client, key, member.as_address(), header, request.server_ufrag, password, now)
-            self.flows.add(flow)
-            self.flows_bound += 1
-        flow.ufrag, flow.password, flow.alive_at = request.server_ufrag, password, now
+        if flow is not None and flow.owner == (member.slot, member.generation):
+            self.flows.rename(flow, request.server_ufrag)
+            flow.password, flow.alive_at = password, now
+        elif flow is not None and self.flows.is_live(flow, now):
+            return self._forward_guest(flow, member, data)
+        else:
+            refusal = self.flows.refusal(request.server_ufrag)
+            if refusal is not None:
+                return refusal
+            if flow is not None:
+                self.flows.forget(flow)
+            flow = self._bind(client, member, request.server_ufrag, password, now)
         return self._forward_check(flow, data)
+
+    def _bind(self, client: Address, member: Member, ufrag: bytes, password: bytes, now: float) -> Flow:
+        owner, header = (member.slot, member.generation), encode_spp(client, self.inner)
+        flow = Flow(client, owner, member.as_address(), header, ufrag, password, now)
+        self.flows.add(flow)
+        self.flows_bound += 1
+        return flow
 
     def _owner_of(self, ufrag: bytes) -> tuple[Member, bytes] | DropReason:
         """Return the member that an authentic hint names, and the password of its checks."""
@@ -192,20 +219,27 @@ class Relay:
     # ---- what changes under the packets
 
     def set_topology(self, topology: TopologyIndex) -> None:
-        """Work from another topology: flows whose owner is gone from it are forgotten at once."""
+        """Work from another topology: flows whose owner is not at its address any more are forgotten at once."""
         self._topology = topology
-        for flow in self.flows:
-            member = topology.member(*flow.owner)
-            if member is None or member.state is MemberState.GONE:
+        gone = set()
+        for owner, address in self.flows.owners():  # few owners, many flows
+            member = topology.member(*owner)
+            if member is None or member.state is MemberState.GONE or member.as_address() != address:
+                gone.add((owner, address))
+        for flow in list(self.flows) if gone else ():
+            if (flow.owner, flow.owner_address) in gone:
                 self.flows.forget(flow)
-            elif member.as_address() != flow.owner_address:
-                flow.owner_address = member.as_address()
 
     def set_keys(self, keys: KeyRing) -> None:
         """Verify with other keys: flows stay, and the next check of each must verify under them."""
         self._keys = keys
         for flow in self.flows:
             flow.password = b""
+
+    @property
+    def keys(self) -> KeyRing:
+        """The keys in use."""
+        return self._keys
 
     @property
     def topology(self) -> TopologyIndex | None:

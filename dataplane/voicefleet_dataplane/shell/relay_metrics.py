@@ -1,0 +1,55 @@
+"""Metrics of a relay: the core counts, this only writes it down when somebody asks."""
+
+from collections.abc import Callable, Iterator, Mapping
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from voicefleet_dataplane.core.relay import Relay
+
+
+def relay_registry(core: Relay, sources: Callable[[], Mapping[str, str]]) -> CollectorRegistry:
+    """Return a registry over one relay. ``sources`` names what the relay works from, and each one's problem if any."""
+    registry = CollectorRegistry()
+    registry.register(_Core(core, sources))
+    return registry
+
+
+class _Core(Collector):
+    def __init__(self, core: Relay, sources: Callable[[], Mapping[str, str]]) -> None:
+        self._core, self._sources = core, sources
+
+    def collect(self) -> Iterator[Metric]:
+        core = self._core
+        for name, text, value in (
+            ("flows", "Flows held now", len(core.flows)),
+            ("flows_max", "Flows held at most", core.flows.max_flows),
+            ("topology_revision", "The topology in use", core.topology.topology.revision if core.topology else 0),
+        ):
+            yield GaugeMetricFamily(f"voicefleet_relay_{name}", text, value=value)
+        for name, text, value in (
+            ("flows_bound", "Flows bound by a check", core.flows_bound),
+            ("flows_expired", "Flows forgotten after their idle time", core.flows_expired),
+        ):
+            yield CounterMetricFamily(f"voicefleet_relay_{name}", text, value=value)
+        for name, text, inward, outward in (
+            ("packets", "Datagrams forwarded", core.inward.packets, core.outward.packets),
+            ("bytes", "Bytes of clients' datagrams forwarded, without SPP", core.inward.bytes, core.outward.bytes),
+        ):
+            family = CounterMetricFamily(f"voicefleet_relay_{name}", text, labels=["direction"])
+            family.add_metric(["inward"], inward)
+            family.add_metric(["outward"], outward)
+            yield family
+        drops = CounterMetricFamily("voicefleet_relay_drops", "Packets dropped, by reason", labels=["reason"])
+        for reason, count in core.drops.items():
+            drops.add_metric([reason.value], count)
+        yield drops
+        stale = GaugeMetricFamily(
+            "voicefleet_relay_source_stale",
+            "1: the last good copy is in use, the source has a problem",
+            labels=["what"],
+        )
+        for what, problem in self._sources().items():
+            stale.add_metric([what], int(bool(problem)))
+        yield stale
