@@ -22,7 +22,8 @@ deps: ## Debian packages that the tests and the local cluster need (root)
 lock: ## write requirements/*.lock again from pyproject.toml
 	@test -x .venv/bin/uv || { python3 -m venv .venv && .venv/bin/python -m pip install --quiet uv==$(UV_VERSION); }
 	@.venv/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --all-extras --group dev pyproject.toml -o requirements/dev.lock
-	@for role in operator dataplane; do .venv/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --extra $$role pyproject.toml -o requirements/$$role.lock -c requirements/dev.lock || exit 1; done
+	@for role in operator dataplane; do .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --extra $$role pyproject.toml -o requirements/$$role.lock -c requirements/dev.lock || exit 1; done
+	@.venv/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --group build -o requirements/build.lock -c requirements/dev.lock
 
 check: .venv/.installed ## ruff, mypy strict, import-linter, unit and property tests: about a minute
 	@.venv/bin/ruff check --quiet .
@@ -33,6 +34,9 @@ check: .venv/.installed ## ruff, mypy strict, import-linter, unit and property t
 
 interop: deps .venv/.installed ## other people's WebRTC stacks against ours, on loopback
 	@.venv/bin/pytest -q tests/interop
+
+image: deps ## the images, and onto the nodes of the local cluster when it runs (root); TAG=dev
+	@python3 -m e2e.cluster image --tag $(or $(TAG),dev)
 
 cluster: deps ## the local Kubernetes cluster: start it, or find it running (root)
 	@python3 -m e2e.cluster up
@@ -53,4 +57,4 @@ test: ## everything: check, interop, e2e
 demo: deps .venv/.installed ## a cluster, a fleet on it, ten concurrent calls through it
 	@$(PY) -m e2e.demo
 
-.PHONY: help venv deps lock check interop cluster cluster-down e2e test demo
+.PHONY: help venv deps lock check interop image cluster cluster-down e2e test demo

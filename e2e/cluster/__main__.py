@@ -7,11 +7,11 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from e2e.cluster import loading, network, startup, teardown
+from e2e.cluster import images, loading, network, startup, teardown
 from e2e.cluster.build import build, locked
 from e2e.cluster.nodes import Client
 from e2e.cluster.places import KUBECONFIG, LOCK
-from e2e.cluster.steps import ClusterError, fail, run, say, step
+from e2e.cluster.steps import ClusterError, fail, run, say, step, together
 
 
 def current_context() -> bool:
@@ -29,15 +29,19 @@ def command_build(_: argparse.Namespace) -> None:
     say(str(build()))
 
 
-def command_up(_: argparse.Namespace) -> None:
+def command_up(arguments: argparse.Namespace) -> None:
     if current_context():
         with step("the cluster of the current kubectl context answers") as line:
             run(["kubectl", "get", "--raw", "/readyz"])
             line.note = run(["kubectl", "config", "current-context"]).strip()
         return
     require_root()
+    archives: list[Path] = []
+    jobs = [lambda: archives.extend(images.build_images(arguments.tag))] if arguments.images else []
     with locked(LOCK):
-        startup.bring_up()
+        together(startup.bring_up, *jobs)
+        if archives:
+            load(archives)
 
 
 def command_down(_: argparse.Namespace) -> None:
@@ -79,8 +83,23 @@ def command_load_image(arguments: argparse.Namespace) -> None:
             "(for example `buildah push oci-archive:FILE docker://REGISTRY/NAME:TAG`) and set the chart's image values to them"
         )
     require_root()
+    load(arguments.archives)
+
+
+def load(archives: Sequence[Path]) -> None:
     with step("images loaded on all nodes") as line:
-        line.note = ", ".join(path.name for path in loading.load(arguments.archives)) or "all there already"
+        line.note = ", ".join(path.name for path in loading.load(archives)) or "all there already"
+
+
+def command_image(arguments: argparse.Namespace) -> None:
+    require_root()
+    archives = images.build_images(arguments.tag)
+    if current_context():
+        say("\n".join(map(str, archives)))
+    elif startup.runs():
+        load(archives)
+    else:
+        say("            no cluster is running: `python -m e2e.cluster up --images` starts one with them")
 
 
 def command_client(arguments: argparse.Namespace) -> None:
@@ -98,7 +117,13 @@ def parser() -> argparse.ArgumentParser:
         return made
 
     verb("build", command_build, "build the programs into the cache and print where")
-    verb("up", command_up, "start the cluster, or find it running")
+    up = verb("up", command_up, "start the cluster, or find it running")
+    up.add_argument("--images", action="store_true", help="build the images meanwhile and load them")
+    image = verb("image", command_image, "build the images, and load them when the cluster runs")
+    for verb_with_tag in (up, image):
+        verb_with_tag.add_argument(
+            "--tag", default="dev", help="of voicefleet.local/operator and /dataplane (default: dev)"
+        )
     verb("down", command_down, "take everything away that `up` made, after a crash too")
     verb("status", command_status, "is it healthy? exit 1 and say why when not")
     verb("kubeconfig", command_kubeconfig, "print the kubeconfig's path")

@@ -44,6 +44,10 @@ def problems() -> list[str]:
     return found
 
 
+def runs() -> bool:
+    return _MARK.is_file() and not daemons.dead(all_daemons())
+
+
 def may_lower_oom_score() -> bool:
     effective = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff:"))
     return bool(int(effective.split()[1], 16) >> CAP_SYS_RESOURCE & 1)

@@ -1,0 +1,215 @@
+"""Builds the images of the fleet with buildah, over a Debian base of our own making (no registry need be reachable).
+
+The base images are made once and cached under the hash of what they are made of; the layer of locked dependencies is
+buildah's to cache; an image that came out the same is not written again. The work runs in mount and process namespaces
+of its own, so that a killed run leaves neither a mounted layer nor a process.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from e2e.cluster import pip_settings
+from e2e.cluster.build import locked
+from e2e.cluster.places import CHECKOUT, PACKAGE, cache
+from e2e.cluster.steps import ClusterError, fail, run, step, together
+
+RELEASE = "bookworm"
+# Documentation and translations are a third of a minimal Debian.
+LEAVE_OUT = ("/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*")
+PRIVATE = ("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+
+
+@dataclass(frozen=True)
+class Base:
+    """A Debian root file system to build upon."""
+
+    name: str
+    packages: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        return hashlib.sha256(json.dumps([RELEASE, self.packages, LEAVE_OUT]).encode()).hexdigest()[:16]
+
+    @property
+    def tag(self) -> str:
+        return f"voicefleet.local/base/{self.name}:{self.key}"
+
+
+@dataclass(frozen=True)
+class Image:
+    """A Dockerfile and what it is built from."""
+
+    name: str
+    base: Base
+    dockerfile: Path
+    context: Path
+    tag: str | None = None  # None: the caller's
+
+    def full_name(self, tag: str) -> str:
+        return f"voicefleet.local/{self.name}:{self.tag or tag}"
+
+
+PYTHON = Base("python", ("ca-certificates", "python3", "python3-venv"))
+REDIS = Base("redis", ("redis-server", "redis-tools"))
+_REDIS_FOLDER = PACKAGE / "images" / "redis"
+IMAGES = (
+    Image("operator", PYTHON, CHECKOUT / "operator" / "Dockerfile", CHECKOUT),
+    Image("dataplane", PYTHON, CHECKOUT / "dataplane" / "Dockerfile", CHECKOUT),
+    Image("redis", REDIS, _REDIS_FOLDER / "Dockerfile", _REDIS_FOLDER, tag="7"),
+)
+
+
+def build_images(tag: str) -> list[Path]:
+    """Build all images under `tag`; returns their archives."""
+    with tempfile.NamedTemporaryFile(mode="r", prefix="voicefleet-images-") as result:
+        argv = [*PRIVATE, "--propagation", "private", sys.executable, "-m", "e2e.cluster.images", tag, result.name]
+        if subprocess.run(argv, cwd=CHECKOUT, check=False).returncode != 0:
+            raise ClusterError("the images were not built")
+        return [Path(name) for name in json.load(result)]
+
+
+def mmdebstrap_command(base: Base, out: Path) -> list[str]:
+    options = [f"--dpkgopt=path-exclude={pattern}" for pattern in LEAVE_OUT]
+    return [
+        "mmdebstrap",
+        "--quiet",
+        "--mode=root",
+        "--variant=minbase",
+        f"--include={','.join(base.packages)}",
+        *options,
+        RELEASE,
+        str(out),
+    ]
+
+
+class Builder:
+    """buildah with a storage of our own: the machine's other images are not our business."""
+
+    def __init__(self, scratch: Path) -> None:
+        self._scratch = scratch
+        storage = cache() / "buildah"
+        # What the last run noted about its mounts; they ended with its namespace.
+        shutil.rmtree(storage / "run", ignore_errors=True)
+        self._buildah = [
+            "buildah",
+            "--root",
+            str(storage / "root"),
+            "--runroot",
+            str(storage / "run"),
+            "--storage-driver",
+            "overlay",
+        ]
+        self._archives = cache() / "images"
+        self._archives.mkdir(parents=True, exist_ok=True)
+
+    def ensure_base(self, base: Base) -> None:
+        names = json.loads(run([*self._buildah, "images", "--json"]) or "[]") or []
+        if any(base.tag in (entry.get("names") or []) for entry in names):
+            return
+        with step(f"base image {base.name}: Debian {RELEASE} with {', '.join(base.packages)}"):
+            rootfs = self._scratch / base.name / "rootfs.tar"
+            rootfs.parent.mkdir()
+            run(mmdebstrap_command(base, rootfs))
+            dockerfile = rootfs.parent / "Dockerfile"
+            dockerfile.write_text("FROM scratch\nADD rootfs.tar /\n")
+            run([*self._buildah, "bud", "--quiet", "--tag", base.tag, "--file", dockerfile, rootfs.parent])
+            rootfs.unlink()
+
+    def pip_options(self) -> list[str]:
+        files = [Path("/etc/pip.conf"), Path.home() / ".pip" / "pip.conf", Path.home() / ".config" / "pip" / "pip.conf"]
+        if named := os.environ.get("PIP_CONFIG_FILE"):
+            files.append(Path(named))
+        settings = pip_settings.effective_settings([f.read_text() for f in files if f.is_file()], os.environ)
+        candidates = (settings.get("cert"), os.environ.get("SSL_CERT_FILE"), "/etc/ssl/certs/ca-certificates.crt")
+        certificates = next((path for path in candidates if path and Path(path).is_file()), None)
+        folders = [f for f in pip_settings.local_folders(settings) if Path(f).is_dir() and any(Path(f).iterdir())]
+        config = self._scratch / "pip.conf"
+        config.write_text(pip_settings.config_text(settings, folders=folders, certificates=certificates is not None))
+        options = ["--secret", f"id=pip,src={config}", *(word for f in folders for word in ("--volume", f"{f}:{f}:ro"))]
+        return [*options, *(["--secret", f"id=ca,src={certificates}"] if certificates else [])]
+
+    def build(self, image: Image, tag: str, options: list[str]) -> Path:
+        name = image.full_name(tag)
+        if not image.dockerfile.is_file():
+            raise ClusterError(f"{image.dockerfile} is missing")
+        with step(f"image {name}") as line:
+            id_file = self._scratch / f"{image.name}.id"
+            log = cache() / f"image-{image.name}.log"
+            with log.open("w") as out:
+                argv = [
+                    *(
+                        *self._buildah,
+                        "bud",
+                        "--isolation",
+                        "chroot",
+                        "--layers",
+                        "--pull-never",
+                        "--build-arg",
+                        f"BASE={image.base.tag}",
+                    ),
+                    *(
+                        *options,
+                        "--iidfile",
+                        str(id_file),
+                        "--tag",
+                        name,
+                        "--file",
+                        str(image.dockerfile),
+                        str(image.context),
+                    ),
+                ]
+                if subprocess.run(argv, stdout=out, stderr=out, check=False).returncode != 0:
+                    raise ClusterError(f"the image {name} was not built", log)
+            image_id = id_file.read_text().strip().removeprefix("sha256:")[:16]
+            stem = f"{image.name}-{image.tag or tag}"
+            archive = self._archives / f"{stem}-{image_id}.tar"
+            if archive.is_file():
+                line.note = "unchanged"
+                return archive
+            draft = self._archives / f".{archive.name}.draft"
+            draft.unlink(missing_ok=True)
+            # Not compressed: it goes to this machine's own containerd, three times.
+            run([*self._buildah, "push", "--quiet", "--disable-compression", name, f"oci-archive:{draft}:{name}"])
+            for older in self._archives.glob(f"{stem}-????????????????.tar"):
+                older.unlink()
+            draft.rename(archive)
+            line.note = f"{archive.stat().st_size >> 20} MiB"
+        return archive
+
+
+def build_here(tag: str) -> list[Path]:
+    with locked(cache() / "images.lock"), tempfile.TemporaryDirectory(prefix="voicefleet-images-") as scratch:
+        builder = Builder(Path(scratch))
+        together(*(lambda b=base: builder.ensure_base(b) for base in (PYTHON, REDIS)))
+        options = builder.pip_options()
+        archives: dict[str, Path] = {}
+        together(
+            *(
+                lambda i=image: archives.update({i.name: builder.build(i, tag, options if i.base is PYTHON else [])})
+                for image in IMAGES
+            )
+        )
+        return [archives[image.name] for image in IMAGES]
+
+
+def main() -> int:
+    tag, result = sys.argv[1:]
+    try:
+        archives = build_here(tag)
+    except ClusterError as error:
+        return fail(error)
+    except KeyboardInterrupt:
+        return 130
+    Path(result).write_text(json.dumps([str(path) for path in archives]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
