@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from e2e.cluster import images, loading, network, startup, teardown
+from e2e.cluster import images, loading, network, node_store, startup, teardown
 from e2e.cluster.build import build, locked
 from e2e.cluster.nodes import Client
 from e2e.cluster.places import KUBECONFIG, LOCK
@@ -36,12 +36,24 @@ def command_up(arguments: argparse.Namespace) -> None:
             line.note = run(["kubectl", "config", "current-context"]).strip()
         return
     require_root()
-    archives: list[Path] = []
-    jobs = [lambda: archives.extend(images.build_images(arguments.tag))] if arguments.images else []
     with locked(LOCK):
-        together(startup.bring_up, *jobs)
-        if archives:
-            load(archives)
+        if arguments.images:
+            up_with_images(arguments.tag)
+        else:
+            startup.bring_up()
+
+
+def up_with_images(tag: str) -> None:
+    tree = build()
+    archives: list[Path] = []
+    if node_store.template(tree).is_dir():
+        together(startup.bring_up, lambda: archives.extend(images.build_images(tag)))
+    else:
+        # Nodes that start from a full store are worth waiting for the images.
+        archives = images.build_images(tag)
+        node_store.make_template(tree, archives)
+        startup.bring_up()
+    load(archives)
 
 
 def command_down(_: argparse.Namespace) -> None:

@@ -175,8 +175,8 @@ class Builder:
                 return archive
             draft = self._archives / f".{archive.name}.draft"
             draft.unlink(missing_ok=True)
-            # Not compressed: it goes to this machine's own containerd, three times.
-            run([*self._buildah, "push", "--quiet", "--disable-compression", name, f"oci-archive:{draft}:{name}"])
+            # docker-archive and not OCI: its layers are not compressed, and they only go to this machine, three times.
+            run([*self._buildah, "push", "--quiet", name, f"docker-archive:{draft}:{name}"])
             for older in self._archives.glob(f"{stem}-????????????????.tar"):
                 older.unlink()
             draft.rename(archive)

@@ -56,29 +56,35 @@ def enter(pid: int) -> tuple[str, ...]:
     return ("nsenter", f"--target={pid}", "--mount", "--uts", "--net")
 
 
-def containerd_config(state: Path, node: Node, *, may_lower_oom_score: bool) -> str:
+def containerd_config(
+    socket: Path, *, may_lower_oom_score: bool, root: Path = Path("/var/lib/containerd"), cni: str = ""
+) -> str:
     # Root without CAP_SYS_RESOURCE cannot lower a score, and runc then dies without saying why.
     restrict = "false" if may_lower_oom_score else "true"
     return f"""version = 2
-root = "/var/lib/containerd"
+root = "{root}"
 state = "/run/containerd"
 disabled_plugins = {json.dumps(DISABLED_PLUGINS)}
 [debug]
   level = "warn"
 [grpc]
-  address = "{state}/{node.name}/containerd.sock"
+  address = "{socket}"
 [plugins."io.containerd.grpc.v1.cri"]
   restrict_oom_score_adj = {restrict}
   sandbox_image = "{PAUSE_IMAGE}"
   disable_hugetlb_controller = true
   tolerate_missing_hugetlb_controller = true
-  [plugins."io.containerd.grpc.v1.cri".cni]
-    bin_dir = "{state}/tree/cni"
-    conf_dir = "{state}/{node.name}/cni"
-  [plugins."io.containerd.grpc.v1.cri".containerd]
+{cni}  [plugins."io.containerd.grpc.v1.cri".containerd]
     disable_snapshot_annotations = true
     [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
       runtime_type = "io.containerd.runc.v2"
+"""
+
+
+def _cni_section(state: Path, node: Node) -> str:
+    return f"""  [plugins."io.containerd.grpc.v1.cri".cni]
+    bin_dir = "{state}/tree/cni"
+    conf_dir = "{state}/{node.name}/cni"
 """
 
 
@@ -157,7 +163,9 @@ def kube_proxy_config(state: Path, node: Node) -> str:
 def files(state: Path, node: Node, *, may_lower_oom_score: bool) -> dict[Path, str]:
     own = state / node.name
     return {
-        own / "containerd.toml": containerd_config(state, node, may_lower_oom_score=may_lower_oom_score),
+        own / "containerd.toml": containerd_config(
+            own / "containerd.sock", may_lower_oom_score=may_lower_oom_score, cni=_cni_section(state, node)
+        ),
         own / "cni" / "10-voicefleet.conflist": cni_config(node),
         own / "kubelet.json": kubelet_config(state, node),
         own / "kube-proxy.json": kube_proxy_config(state, node),

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from e2e.cluster import cgroups, control_plane, daemons, dns, network, node, pki, system_images
+from e2e.cluster import cgroups, control_plane, daemons, dns, network, node, node_store, pki, system_images
 from e2e.cluster.api import Api
 from e2e.cluster.build import build
 from e2e.cluster.loading import load
@@ -114,6 +114,7 @@ def _start(tree: Path) -> None:
     holders: dict[str, int] = {}
 
     def start_runtime(n: Node) -> None:
+        node_store.give(tree, n.name)
         holder = daemons.start(node.holder(STATE, tree, n), group)
         holders[n.name] = holder
         entered = node_dir(n.name) / "entered"

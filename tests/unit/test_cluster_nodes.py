@@ -79,7 +79,7 @@ def test_port_mappings_reach_the_portmap_plugin():
 
 @pytest.mark.parametrize(("may", "restricted"), [(True, "false"), (False, "true")])
 def test_oom_scores_are_restricted_exactly_where_root_may_not_lower_them(may: bool, restricted: str):
-    assert f"restrict_oom_score_adj = {restricted}" in node.containerd_config(STATE, NODES[0], may_lower_oom_score=may)
+    assert f"restrict_oom_score_adj = {restricted}" in node.containerd_config(Path("/socket"), may_lower_oom_score=may)
 
 
 def test_a_node_hides_the_machines_directories_before_its_programs_start():
