@@ -37,6 +37,6 @@ def test_every_datagram_is_forwarded_once_or_counted_once(history: list[tuple[bo
             assert source in (OWNER_A, OWNER_B)
         assert len(relay.flows) <= 2
         assert len(relay.flows.by_header) == len(relay.flows)
-        assert sum(relay.flows._of_ufrag.values()) == len(relay.flows)
+        assert relay.flows._of_ufrag.total() == relay.flows._of_owner.total() == len(relay.flows)
     assert sum(relay.drops.values()) == dropped
     assert relay.inward.packets + relay.outward.packets + dropped == len(history)
