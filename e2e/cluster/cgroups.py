@@ -87,9 +87,19 @@ def kill() -> int:
 
 
 def _alive(pid: int) -> bool:
-    """A zombie is not: it holds nothing, and only its parent can take it away."""
+    """Has it a thread that is not a zombie? A zombie holds nothing, and only its parent can take it away; but the first
+    thread of a killed process may be one while others are still on their way out, with files open.
+    """
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+    except OSError:
+        return False
+    return any(_thread_runs(thread / "stat") for thread in threads)
+
+
+def _thread_runs(stat: Path) -> bool:
+    try:
+        return stat.read_text().rpartition(")")[2].split()[0] not in "ZX"
     except OSError:
         return False
 
