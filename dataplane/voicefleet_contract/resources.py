@@ -1,7 +1,11 @@
-"""The specs of our Kubernetes resources as Python sees them. crds/ holds the schemas; a test holds both equal."""
+"""The specs of our Kubernetes resources as Python reads them. crds/ holds the schemas; a test holds both equal.
+
+Admission (crds/) has refused what a single object can get wrong before any of this is parsed, so these models only
+read. Unknown fields are ignored: the CRD may be one version ahead of a process.
+"""
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -12,7 +16,9 @@ Duration = Annotated[float, BeforeValidator(parse_duration_s)]
 
 
 class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True, validate_default=True
+    )
 
 
 class Location(_Spec):
@@ -32,7 +38,7 @@ class AdvertiseFrom(StrEnum):
 
 
 class Advertise(_Spec):
-    """Fixed addresses, or one taken from the node."""
+    """Fixed addresses, or one taken from each node. Neither means ``from: NodeExternalIP``."""
 
     addresses: tuple[str, ...] = ()
     from_: AdvertiseFrom | None = Field(default=None, alias="from")
@@ -42,14 +48,30 @@ class Placement(_Spec):
     """Which nodes."""
 
     node_selector: dict[str, str] = {}
-    tolerations: tuple[dict[str, object], ...] = ()
+    tolerations: tuple[dict[str, Any], ...] = ()
+
+
+class Resources(_Spec):
+    """CPU and memory of one pod, as Kubernetes spells them."""
+
+    requests: dict[str, str | int | float] = {}
+    limits: dict[str, str | int | float] = {}
 
 
 class Flows(_Spec):
     """Bounds of a relay's flow table."""
 
-    idle_timeout: Duration = 30.0
+    idle_timeout: Duration = "30s"  # type: ignore[assignment]  # validate_default parses it: the CRD's spelling
     max: int = 1_000_000
+
+
+class Datapath(StrEnum):
+    """How a relay moves packets."""
+
+    AUTO = "Auto"
+    XDP = "XDP"
+    TC = "TC"
+    USERSPACE = "Userspace"
 
 
 class VoiceRelaySpec(_Spec):
@@ -60,8 +82,9 @@ class VoiceRelaySpec(_Spec):
     inner_port: int = 3479
     advertise: Advertise = Advertise()
     placement: Placement = Placement()
-    datapath: str = "Auto"
+    datapath: Datapath = Datapath.AUTO
     flows: Flows = Flows()
+    resources: Resources = Resources()
 
 
 class PortRange(_Spec):
@@ -69,6 +92,14 @@ class PortRange(_Spec):
 
     min: int
     max: int
+
+    @property
+    def size(self) -> int:
+        """How many numbers."""
+        return self.max - self.min + 1
+
+    def __contains__(self, port: int) -> bool:
+        return self.min <= port <= self.max
 
 
 class Capacity(_Spec):
@@ -80,8 +111,8 @@ class Capacity(_Spec):
 class SessionLimits(_Spec):
     """When a session ends by itself."""
 
-    max_duration: Duration = 3600.0
-    idle_timeout: Duration = 60.0
+    max_duration: Duration = "60m"  # type: ignore[assignment]
+    idle_timeout: Duration = "60s"  # type: ignore[assignment]
 
 
 class DrainPolicy(StrEnum):
@@ -95,14 +126,38 @@ class DrainPolicy(StrEnum):
 class Drain(_Spec):
     """How a member leaves."""
 
-    deadline: Duration = 3600.0
+    deadline: Duration = "60m"  # type: ignore[assignment]
     policy: DrainPolicy = DrainPolicy.WAIT
+
+
+class SecretKey(_Spec):
+    """A key of a Secret in the same namespace."""
+
+    name: str
+    key: str
+
+
+class BackendType(StrEnum):
+    """Who speaks at the other end of a session."""
+
+    ECHO = "Echo"
+    OPENAI_REALTIME = "OpenAIRealtime"
+    MEDIA_STREAM = "MediaStream"
 
 
 class Backend(_Spec):
     """What the sessions talk to."""
 
-    type: str = "Echo"
+    type: BackendType = BackendType.ECHO
+    url: str | None = None
+    secret_ref: SecretKey | None = None
+
+
+class Rollout(_Spec):
+    """How many slots move at once: new generations not ready yet, and slots without a ready one."""
+
+    max_surge: int = 1
+    max_unavailable: int = 0
 
 
 class TransceiverSpec(_Spec):
@@ -114,4 +169,7 @@ class TransceiverSpec(_Spec):
     session: SessionLimits = SessionLimits()
     backend: Backend = Backend()
     drain: Drain = Drain()
+    rollout: Rollout = Rollout()
     placement: Placement = Placement()
+    resources: Resources = Resources()
+    image: str | None = None

@@ -1,0 +1,97 @@
+"""What a fleet is told beside its resources: the chart writes it as JSON into one ConfigMap, the operator watches it.
+
+It stands apart from the operator's own environment so that changing it restarts no operator, and so that upgrading the
+operator changes nothing in it: the dataplane's image is a field here, never the operator's own image.
+"""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.alias_generators import to_camel
+
+from voicefleet_contract.resources import Placement, Resources
+
+CONFIG_KEY = "fleet.json"
+
+
+class FleetConfigError(ValueError):
+    """The fleet's ConfigMap is not what it must be; the text names the field."""
+
+
+class _Config(BaseModel):
+    # Unknown fields are refused: a misspelt chart value must not be silently nothing.
+    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+
+
+class Cluster(_Config):
+    """Who this fleet is among fleets. The id stands in every hint and call id: moving it ends every call."""
+
+    id: int = Field(ge=0, le=0xFFFF)
+    name: str = ""
+
+
+class Dataplane(_Config):
+    """How dataplane pods are made."""
+
+    image: str
+    pull_policy: str = "IfNotPresent"
+    pull_secrets: tuple[str, ...] = ()
+    log_level: str = "info"
+    priority_class_name: str = ""
+
+
+class Redis(_Config):
+    """The registry. No URL: the fleet works without one."""
+
+    url: str = ""
+    password_secret: str = ""  # its key `password`
+
+
+class GatewayService(_Config):
+    """How callers reach the gateway."""
+
+    type: str = "ClusterIP"
+    port: int = 443
+    node_port: int | None = None
+    annotations: dict[str, str] = {}
+    load_balancer_class: str | None = None
+
+
+class Gateway(_Config):
+    """The HTTPS front. ``enabled: false`` when another fleet's gateway serves this one."""
+
+    enabled: bool = True
+    replicas: int = 2
+    pool: str = "default"
+    region: str = ""
+    latitude: float = 0.0
+    longitude: float = 0.0
+    https_secret: str = "voicefleet-gateway-https"
+    api_keys_secret: str = "voicefleet-api-keys"
+    allow_anonymous_calls: bool = False
+    trusted_forwarders: str = ""
+    service: GatewayService = GatewayService()
+    placement: Placement = Placement()
+    resources: Resources = Resources()
+
+
+class FleetConfig(_Config):
+    """The whole of it."""
+
+    cluster: Cluster
+    dataplane: Dataplane
+    redis: Redis = Redis()
+    gateway: Gateway = Gateway()
+
+
+def parse_config(data: dict[str, Any] | None) -> FleetConfig:
+    """Read a ConfigMap's data. Raises FleetConfigError."""
+    text = (data or {}).get(CONFIG_KEY)
+    if text is None:
+        raise FleetConfigError(f"the fleet's ConfigMap has no key {CONFIG_KEY}")
+    try:
+        return FleetConfig.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "document"
+        raise FleetConfigError(f"{CONFIG_KEY}: {where}: {first['msg']}") from None

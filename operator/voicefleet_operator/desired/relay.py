@@ -1,0 +1,146 @@
+"""VoiceRelay → a host-network DaemonSet: one relay on each chosen node, behind one public UDP port.
+
+A relay that is replaced must free its host ports before the next one can bind them, so a rolling update takes one node's
+relay away, then starts the new one (maxUnavailable 1, no surge); its flows come back with the clients' next checks.
+
+Owns: the DaemonSet, and which addresses a node's relay advertises. Does not own: whether a relay is in the topology.
+"""
+
+from voicefleet_contract import names
+from voicefleet_contract.resources import AdvertiseFrom
+from voicefleet_contract.settings import RelaySettings
+from voicefleet_operator.desired import objects
+from voicefleet_operator.desired.config import FleetConfig
+from voicefleet_operator.desired.state import Component, Manifest, Node, RelayResource
+
+_GRACE_S = 10  # readiness leaves first (2 s), then the sockets
+
+
+def relay_digest(config: FleetConfig, relay: RelayResource) -> str:
+    """Return the digest of what the DaemonSet is made from. Location and advertised addresses reach no pod."""
+    spec = relay.spec.model_dump(mode="json", exclude={"location", "advertise"})
+    return objects.digest(spec, config.cluster.id, config.dataplane.model_dump(), config.redis.model_dump())
+
+
+def relay_daemonset(config: FleetConfig, namespace: str, relay: RelayResource) -> Manifest:
+    """Return the DaemonSet."""
+    spec = relay.spec
+    registry, registry_secrets = objects.registry_settings(config)
+    settings = RelaySettings(
+        cluster_id=config.cluster.id,
+        namespace=namespace,
+        public_port=spec.port,
+        inner_address="0.0.0.0",
+        inner_port=spec.inner_port,
+        max_flows=spec.flows.max,
+        flow_idle_timeout_s=spec.flows.idle_timeout,
+        log_level=config.dataplane.log_level,  # type: ignore[arg-type]  # pydantic checks it
+        **registry,
+    )
+    variables = settings.to_environment()
+    variables.pop("VOICEFLEET_INNER_ADDRESS", None)
+    identity = objects.labels(Component.RELAY, relay.name, relay=relay.name)
+    # A relay reads the keys of hints and its own certificate: no call key, no key of another role.
+    volumes, mounts = objects.secret_mounts(
+        {"hint-keys": names.SECRET_HINT_KEYS, "tls": names.tls_secret("relay"), **registry_secrets}
+    )
+    probe = {"port": spec.inner_port, "scheme": "HTTP"}
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "DaemonSet",
+        "metadata": {
+            "name": f"{relay.name}-relay",
+            "namespace": namespace,
+            "labels": identity,
+            "annotations": {objects.ANNOTATION_DIGEST: relay_digest(config, relay)},
+            "ownerReferences": [objects.owner_reference("VoiceRelay", relay.name, relay.uid)],
+        },
+        "spec": {
+            "selector": {"matchLabels": {names.LABEL_COMPONENT: Component.RELAY.value, names.LABEL_RELAY: relay.name}},
+            "updateStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 1, "maxSurge": 0}},
+            "revisionHistoryLimit": 3,
+            "template": {
+                "metadata": {"labels": identity},
+                "spec": {
+                    **objects.pod_basics(config, Component.RELAY),
+                    "hostNetwork": True,
+                    "dnsPolicy": "ClusterFirstWithHostNet",
+                    "terminationGracePeriodSeconds": _GRACE_S,
+                    "nodeSelector": dict(spec.placement.node_selector),
+                    "tolerations": list(spec.placement.tolerations),
+                    "volumes": volumes,
+                    "containers": [
+                        {
+                            "name": "relay",
+                            "image": config.dataplane.image,
+                            "imagePullPolicy": config.dataplane.pull_policy,
+                            "args": ["relay"],
+                            "env": objects.environment(
+                                variables,
+                                {
+                                    "VOICEFLEET_INNER_ADDRESS": "status.hostIP",
+                                    "VOICEFLEET_NODE_NAME": "spec.nodeName",
+                                    "VOICEFLEET_PROCESS_NAME": "metadata.name",
+                                },
+                            ),
+                            "ports": [
+                                {
+                                    "name": "public",
+                                    "containerPort": spec.port,
+                                    "hostPort": spec.port,
+                                    "protocol": "UDP",
+                                },
+                                {
+                                    "name": "inner",
+                                    "containerPort": spec.inner_port,
+                                    "hostPort": spec.inner_port,
+                                    "protocol": "UDP",
+                                },
+                                {
+                                    "name": "health",
+                                    "containerPort": spec.inner_port,
+                                    "hostPort": spec.inner_port,
+                                    "protocol": "TCP",
+                                },
+                            ],
+                            "readinessProbe": {"httpGet": {**probe, "path": "/readyz"}, "periodSeconds": 2},
+                            "livenessProbe": {
+                                "httpGet": {**probe, "path": "/healthz"},
+                                "periodSeconds": 10,
+                                "failureThreshold": 6,
+                            },
+                            "resources": objects.resource_requirements(spec.resources, "100m", "64Mi"),
+                            "securityContext": objects.CONTAINER_SECURITY,
+                            "volumeMounts": mounts,
+                        }
+                    ],
+                },
+            },
+        },
+    }
+
+
+def advertised_addresses(relay: RelayResource, node: Node, all_nodes: list[Node]) -> list[str]:
+    """Return the addresses that the relay on ``node`` tells clients.
+
+    Of fixed addresses, one that a node has belongs to that node alone; one that no node has is shared by all (something
+    in front of the nodes spreads it). Empty: the node has no such address, and its relay takes no new calls.
+    """
+    advertise = relay.spec.advertise
+    if advertise.addresses:
+        owned = {address for other in all_nodes for address in (other.internal, other.external) if address}
+        mine = {node.internal, node.external}
+        return [address for address in advertise.addresses if address in mine or address not in owned]
+    match advertise.from_ or AdvertiseFrom.NODE_EXTERNAL_IP:
+        case AdvertiseFrom.NODE_EXTERNAL_IP:
+            return [node.external] if node.external else []
+        case AdvertiseFrom.NODE_INTERNAL_IP:
+            return [node.internal] if node.internal else []
+        case AdvertiseFrom.LOAD_BALANCER:
+            return []  # not built: the Ready condition says so
+
+
+def chosen_nodes(relay: RelayResource, nodes: list[Node]) -> list[Node]:
+    """Return the nodes that the selector matches."""
+    wanted = relay.spec.placement.node_selector.items()
+    return [node for node in nodes if all(node.labels.get(key) == value for key, value in wanted)]

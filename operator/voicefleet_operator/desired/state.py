@@ -1,0 +1,133 @@
+"""The observed fleet as small frozen records: all that desired state is computed from.
+
+Kubernetes objects are large and full of what changes by itself (timestamps, resource versions); observation keeps only
+what a decision needs, so that two observations of the same fleet are equal.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from voicefleet_contract.resources import TransceiverSpec, VoiceRelaySpec
+from voicefleet_contract.topology import TopologySlice
+from voicefleet_operator.desired.config import FleetConfig
+from voicefleet_operator.desired.ledger import Ledger
+
+Manifest = dict[str, Any]
+
+
+class Component(StrEnum):
+    """Whose pod it is: the label app.kubernetes.io/component."""
+
+    RELAY = "relay"
+    TRANSCEIVER = "transceiver"
+    GATEWAY = "gateway"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A node's labels and addresses; its heartbeats are nobody's business here."""
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    internal: str = ""
+    external: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A dataplane pod. ``resource`` names its Transceiver or VoiceRelay; slot, generation and port are a transceiver's."""
+
+    name: str
+    uid: str
+    component: Component
+    resource: str
+    slot: int = -1
+    generation: int = -1
+    port: int = 0
+    template: str = ""  # the digest of what it was made from
+    node: str = ""
+    host_ip: str = ""
+    running: bool = False  # its process runs: it may hold sessions
+    ready: bool = False
+    finished: bool = False  # phase Failed or Succeeded: it will not run again
+    deleting: bool = False
+    draining_since: float | None = None
+    created_at: float = 0.0
+    trouble: str = ""  # why it does not start, as Kubernetes says: ImagePullBackOff, CrashLoopBackOff, Unschedulable
+    trouble_message: str = ""
+
+    @property
+    def leaving(self) -> bool:
+        """It takes no new sessions and will go."""
+        return self.deleting or self.finished or self.draining_since is not None
+
+
+@dataclass(frozen=True, slots=True)
+class RelayResource:
+    """A VoiceRelay."""
+
+    name: str
+    uid: str
+    generation: int
+    spec: VoiceRelaySpec
+    status: Mapping[str, Any] = field(default_factory=dict)
+    deleting: bool = False
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PoolResource:
+    """A Transceiver."""
+
+    name: str
+    uid: str
+    generation: int
+    spec: TransceiverSpec
+    status: Mapping[str, Any] = field(default_factory=dict)
+    deleting: bool = False
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """An object that the operator applied: the digest of what it was made from."""
+
+    kind: str
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """What a draining transceiver said when it was asked."""
+
+    state: str
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """Everything observed, at one time. Keys are names, but `drained` is by pod uid."""
+
+    namespace: str
+    config: FleetConfig
+    config_name: str
+    config_uid: str
+    ledger: Ledger = field(default_factory=Ledger)
+    relays: Mapping[str, RelayResource] = field(default_factory=dict)
+    pools: Mapping[str, PoolResource] = field(default_factory=dict)
+    pods: Mapping[str, Pod] = field(default_factory=dict)
+    nodes: Mapping[str, Node] = field(default_factory=dict)
+    slices: Mapping[str, TopologySlice] = field(default_factory=dict)
+    applied: Mapping[tuple[str, str], Applied] = field(default_factory=dict)
+    drained: Mapping[str, Drained] = field(default_factory=dict)
+    sessions: Mapping[tuple[int, int], int] = field(default_factory=dict)  # (slot, generation) → load, if known
+    # process → pool → ring epoch, from the registry; None while it is away
+    acknowledged: Mapping[str, Mapping[str, int]] | None = None
+
+    def pods_of(self, component: Component, resource: str) -> list[Pod]:
+        """Return the pods of one resource in a stable order."""
+        found = (p for p in self.pods.values() if p.component is component and p.resource == resource)
+        return sorted(found, key=lambda pod: (pod.slot, pod.generation, pod.name))

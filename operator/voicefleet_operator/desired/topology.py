@@ -1,0 +1,118 @@
+"""The observed fleet → the topology that it publishes.
+
+What is published is itself observed: a relay whose pod is being replaced stays (draining) while its node is still
+chosen, so that its flows find their owners' trust again; and a ring epoch moves only when the ring does.
+"""
+
+from collections.abc import Iterable
+
+from voicefleet_contract.topology import (
+    Endpoint,
+    Member,
+    MemberState,
+    Pool,
+    Relay,
+    RelayState,
+    Topology,
+    TopologySlice,
+    join,
+    split,
+)
+from voicefleet_operator.desired.relay import advertised_addresses, chosen_nodes
+from voicefleet_operator.desired.ring import next_epoch
+from voicefleet_operator.desired.state import Component, Fleet, Pod, RelayResource
+
+
+def desired_slices(fleet: Fleet) -> dict[str, TopologySlice]:
+    """Return the slices to publish, by name."""
+    cluster = fleet.config.cluster
+    ours = [part for part in fleet.slices.values() if part.cluster == cluster.id]
+    published = join(ours) if ours else Topology(cluster=cluster.id)
+    topology = Topology(
+        cluster=cluster.id,
+        cluster_name=cluster.name,
+        relays=tuple(
+            relay for resource in _by_name(fleet.relays.values()) for relay in _relays(fleet, resource, published)
+        ),
+        pools=tuple(_pool(fleet, name, published) for name in sorted(fleet.pools)),
+    )
+    # A process takes an empty topology for "nothing published": one slice is always there.
+    return split(topology) or {"empty-0": TopologySlice(cluster=cluster.id, cluster_name=cluster.name)}
+
+
+def _by_name(resources: Iterable[RelayResource]) -> list[RelayResource]:
+    return sorted(resources, key=lambda resource: resource.name)
+
+
+def relay_entry_name(resource: str, node: str) -> str:
+    """Return the name of a relay: its place, not its pod, since its flows belong to the place."""
+    return f"{resource}-{node}"
+
+
+def _relays(fleet: Fleet, resource: RelayResource, published: Topology) -> list[Relay]:
+    pods: dict[str, list[Pod]] = {}
+    for pod in fleet.pods_of(Component.RELAY, resource.name):
+        if pod.node:
+            pods.setdefault(pod.node, []).append(pod)
+    known = {relay.name for relay in published.relays}
+    nodes = sorted(fleet.nodes.values(), key=lambda node: node.name)
+    chosen = {node.name for node in chosen_nodes(resource, nodes)}
+    found = []
+    for node in nodes:
+        here = pods.get(node.name, [])
+        name = relay_entry_name(resource.name, node.name)
+        # Without a pod: one that was there and will be again.
+        if not here and (name not in known or node.name not in chosen or resource.deleting):
+            continue
+        inner = next((pod.host_ip for pod in here if pod.host_ip), node.internal)
+        if not inner:
+            continue
+        addresses = advertised_addresses(resource, node, nodes)
+        ready = any(pod.ready and not pod.leaving for pod in here) and not resource.deleting
+        location = resource.spec.location
+        found.append(
+            Relay(
+                name=name,
+                relay=resource.name,
+                node=node.name,
+                region=location.region,
+                latitude=location.latitude,
+                longitude=location.longitude,
+                advertise=tuple(Endpoint(address=address, port=resource.spec.port) for address in addresses),
+                inner=(Endpoint(address=inner, port=resource.spec.inner_port),),
+                state=RelayState.ACTIVE if ready and addresses else RelayState.DRAINING,
+            )
+        )
+    return found
+
+
+def _pool(fleet: Fleet, name: str, published: Topology) -> Pool:
+    resource = fleet.pools[name]
+    members = tuple(
+        member
+        for pod in fleet.pods_of(Component.TRANSCEIVER, name)
+        if (member := _member(pod, pool_leaves=resource.deleting)) is not None
+    )
+    before = next((pool for pool in published.pools if pool.name == name), Pool(name=name))
+    status_epoch = int(resource.status.get("ringEpoch") or 0)
+    return Pool(
+        name=name, ring_epoch=next_epoch(before.members, before.ring_epoch, status_epoch, members), members=members
+    )
+
+
+def _member(pod: Pod, *, pool_leaves: bool) -> Member | None:
+    if not pod.host_ip or pod.finished:
+        return None  # nothing listens there
+    if pod.leaving or pool_leaves:
+        state = MemberState.DRAINING
+    else:
+        state = MemberState.ACTIVE if pod.ready else MemberState.STARTING
+    return Member(
+        slot=pod.slot,
+        generation=pod.generation,
+        name=pod.name,
+        node=pod.node,
+        address=pod.host_ip,
+        port=pod.port,
+        state=state,
+    )

@@ -1,0 +1,127 @@
+"""One transceiver pod: a host-network process that is one slot, one generation, one port number.
+
+The template is what all pods of a pool share; slot, generation and port are the pod's own. Scheduling spreads a pool over
+nodes, and the declared host ports keep two holders of one number apart even if the operator were wrong.
+"""
+
+from voicefleet_contract import names
+from voicefleet_contract.settings import TransceiverSettings
+from voicefleet_operator.desired import objects
+from voicefleet_operator.desired.config import FleetConfig
+from voicefleet_operator.desired.state import Component, Manifest, PoolResource
+from voicefleet_operator.desired.transceiver import Create
+
+_END_GRACE_S = 15  # between the drain deadline and SIGKILL: a process ends what is left
+
+
+def pool_template(config: FleetConfig, pool: PoolResource) -> str:
+    """Return the digest of all that a pod of the pool is made from; another digest replaces pods.
+
+    Left out: what reaches pods in other ways (replicas, ports, drain, rollout), and everything volatile.
+    """
+    spec = pool.spec.model_dump(
+        mode="json", include={"capacity", "session", "backend", "placement", "resources", "image"}
+    )
+    return objects.digest(spec, config.cluster.id, config.dataplane.model_dump(), config.redis.model_dump())
+
+
+def pod_name(create: Create) -> str:
+    """Return ``<transceiver>-<slot>-<generation>``: the same pair never names two pods."""
+    return f"{create.pool}-{create.slot}-{create.generation}"
+
+
+def transceiver_pod(config: FleetConfig, namespace: str, pool: PoolResource, create: Create) -> Manifest:
+    """Return the pod."""
+    spec = pool.spec
+    registry, registry_secrets = objects.registry_settings(config)
+    settings = TransceiverSettings(
+        cluster_id=config.cluster.id,
+        namespace=namespace,
+        pool=pool.name,
+        slot=create.slot,
+        generation=create.generation,
+        inner_address="0.0.0.0",
+        port=create.port,
+        capacity=spec.capacity.sessions,
+        max_duration_s=spec.session.max_duration,
+        idle_timeout_s=spec.session.idle_timeout,
+        drain_deadline_s=spec.drain.deadline,
+        backend=spec.backend.type.value,  # type: ignore[arg-type]  # admission lets only built backends pass
+        log_level=config.dataplane.log_level,  # type: ignore[arg-type]  # pydantic checks it
+        **registry,
+    )
+    variables = settings.to_environment()
+    variables.pop("VOICEFLEET_INNER_ADDRESS", None)
+    identity = objects.labels(
+        Component.TRANSCEIVER,
+        pool.name,
+        pool=pool.name,
+        slot=str(create.slot),
+        generation=str(create.generation),
+        port=str(create.port),
+    )
+    volumes, mounts = objects.secret_mounts(
+        {
+            "hint-keys": names.SECRET_HINT_KEYS,
+            "call-keys": names.SECRET_CALL_KEYS,
+            "tls": names.tls_secret("transceiver"),
+            **registry_secrets,
+        }
+    )
+    selector = {names.LABEL_COMPONENT: Component.TRANSCEIVER.value, names.LABEL_POOL: pool.name}
+    probe = {"tcpSocket": {"port": create.port}}  # the control port opens when the process can serve
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": pod_name(create),
+            "namespace": namespace,
+            "labels": identity,
+            "annotations": {objects.ANNOTATION_DIGEST: pool_template(config, pool)},
+            "ownerReferences": [objects.owner_reference("Transceiver", pool.name, pool.uid)],
+        },
+        "spec": {
+            **objects.pod_basics(config, Component.TRANSCEIVER),
+            "hostNetwork": True,
+            "dnsPolicy": "ClusterFirstWithHostNet",
+            "restartPolicy": "Always",
+            # An evicted pod may let its calls end; an empty one ends at once.
+            "terminationGracePeriodSeconds": int(spec.drain.deadline) + _END_GRACE_S,
+            "nodeSelector": dict(spec.placement.node_selector),
+            "tolerations": list(spec.placement.tolerations),
+            "topologySpreadConstraints": [
+                {
+                    "maxSkew": 1,
+                    "topologyKey": "kubernetes.io/hostname",
+                    "whenUnsatisfiable": "ScheduleAnyway",
+                    "labelSelector": {"matchLabels": selector},
+                }
+            ],
+            "volumes": volumes,
+            "containers": [
+                {
+                    "name": "transceiver",
+                    "image": spec.image or config.dataplane.image,
+                    "imagePullPolicy": config.dataplane.pull_policy,
+                    "args": ["transceiver"],
+                    "env": objects.environment(
+                        variables,
+                        {
+                            "VOICEFLEET_INNER_ADDRESS": "status.hostIP",
+                            "VOICEFLEET_NODE_NAME": "spec.nodeName",
+                            "VOICEFLEET_PROCESS_NAME": "metadata.name",
+                        },
+                    ),
+                    "ports": [
+                        {"name": "media", "containerPort": create.port, "hostPort": create.port, "protocol": "UDP"},
+                        {"name": "control", "containerPort": create.port, "hostPort": create.port, "protocol": "TCP"},
+                    ],
+                    "readinessProbe": {**probe, "periodSeconds": 2, "failureThreshold": 3},
+                    "livenessProbe": {**probe, "periodSeconds": 10, "failureThreshold": 6},
+                    "resources": objects.resource_requirements(spec.resources, "100m", "128Mi"),
+                    "securityContext": objects.CONTAINER_SECURITY,
+                    "volumeMounts": mounts,
+                }
+            ],
+        },
+    }
