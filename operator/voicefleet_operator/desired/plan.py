@@ -1,0 +1,145 @@
+"""The observed fleet → everything to do now, in the order to do it.
+
+    ledger → pods → fences → deletes → objects (relays, gateway) → topology → status
+
+A plan is made from one observation and thrown away after it; whatever of it failed is planned again. A fleet that is as
+it should be gives an empty plan: `Plan.quiet`.
+"""
+
+from dataclasses import dataclass, field
+
+from voicefleet_contract.topology import Pool, TopologySlice, join
+from voicefleet_operator.desired.gateway import gateway_objects
+from voicefleet_operator.desired.ledger import Entry, Ledger
+from voicefleet_operator.desired.objects import ANNOTATION_DIGEST
+from voicefleet_operator.desired.ports import ports_in_use
+from voicefleet_operator.desired.relay import relay_daemonset
+from voicefleet_operator.desired.state import Component, Fleet, Manifest
+from voicefleet_operator.desired.status import pool_status, relay_status
+from voicefleet_operator.desired.topology import desired_slices
+from voicefleet_operator.desired.transceiver import Delete, Fence, PoolSteps, pool_steps
+from voicefleet_operator.desired.transceiver_pod import pool_template, transceiver_pod
+
+
+@dataclass(frozen=True, slots=True)
+class StatusChange:
+    """A status to write."""
+
+    kind: str
+    name: str
+    status: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to do now. Objects of `prune` are ours and wanted no more."""
+
+    ledger: Ledger | None = None
+    create_pods: tuple[Manifest, ...] = ()
+    fences: tuple[Fence, ...] = ()
+    deletes: tuple[Delete, ...] = ()
+    apply: tuple[Manifest, ...] = ()
+    prune: tuple[tuple[str, str], ...] = ()  # (kind, name)
+    slices: dict[str, TopologySlice] = field(default_factory=dict)  # changed ones
+    stale_slices: tuple[str, ...] = ()
+    statuses: tuple[StatusChange, ...] = ()
+    look_again_at: float | None = None
+
+    @property
+    def quiet(self) -> bool:
+        """Nothing to do."""
+        return not (
+            self.ledger
+            or self.create_pods
+            or self.fences
+            or self.deletes
+            or self.apply
+            or self.prune
+            or self.slices
+            or self.stale_slices
+            or self.statuses
+        )
+
+
+def plan(fleet: Fleet, now: float) -> Plan:
+    """Return everything to do now."""
+    pools = [fleet.pools[name] for name in sorted(fleet.pools)]
+    occupied = {pod.slot for pod in fleet.pods.values() if pod.component is Component.TRANSCEIVER}
+    free_slots, taken = fleet.ledger.free_slots(occupied), ports_in_use(fleet)
+    templates = {pool.name: pool_template(fleet.config, pool) for pool in pools}
+    steps: dict[str, PoolSteps] = {}
+    changes = _abandoned_slots(fleet)
+    for pool in pools:
+        steps[pool.name] = pool_steps(fleet, pool, templates[pool.name], taken, free_slots, now)
+        changes |= steps[pool.name].ledger
+
+    wanted_slices = desired_slices(fleet)
+    wanted_objects = _objects(fleet)
+    return Plan(
+        ledger=fleet.ledger.changed(changes) if changes else None,
+        create_pods=tuple(
+            transceiver_pod(fleet.config, fleet.namespace, pool, create)
+            for pool in pools
+            for create in steps[pool.name].creates
+        ),
+        fences=tuple(fence for pool in pools for fence in steps[pool.name].fences),
+        deletes=tuple(delete for pool in pools for delete in steps[pool.name].deletes),
+        apply=tuple(manifest for manifest in wanted_objects if not _is_applied(fleet, manifest)),
+        prune=_prune(fleet, wanted_objects),
+        slices={name: part for name, part in wanted_slices.items() if fleet.slices.get(name) != part},
+        stale_slices=tuple(sorted(fleet.slices.keys() - wanted_slices.keys())),
+        statuses=_statuses(fleet, wanted_slices, templates, steps, now),
+        look_again_at=min((s.look_again_at for s in steps.values() if s.look_again_at is not None), default=None),
+    )
+
+
+def _abandoned_slots(fleet: Fleet) -> dict[int, Entry]:
+    """Release the slots of pools that are no more."""
+    gone = fleet.ledger.pools() - fleet.pools.keys()
+    return {
+        slot: Entry("", entry.generation)
+        for slot, entry in fleet.ledger.entries.items()
+        if entry.pool and entry.pool in gone
+    }
+
+
+def _objects(fleet: Fleet) -> list[Manifest]:
+    relays = [
+        relay_daemonset(fleet.config, fleet.namespace, fleet.relays[name])
+        for name in sorted(fleet.relays)
+        if not (fleet.relays[name].deleting or fleet.relays[name].paused)
+    ]
+    return [*relays, *gateway_objects(fleet)]
+
+
+def _is_applied(fleet: Fleet, manifest: Manifest) -> bool:
+    applied = fleet.applied.get((manifest["kind"], manifest["metadata"]["name"]))
+    return applied is not None and applied.digest == manifest["metadata"]["annotations"][ANNOTATION_DIGEST]
+
+
+def _prune(fleet: Fleet, wanted: list[Manifest]) -> tuple[tuple[str, str], ...]:
+    """Return our objects that nobody wants. Relays go with their VoiceRelay: owner references do that."""
+    keep = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in wanted}
+    return tuple(sorted(key for key in fleet.applied if key not in keep and key[0] != "DaemonSet"))
+
+
+def _statuses(
+    fleet: Fleet, slices: dict[str, TopologySlice], templates: dict[str, str], steps: dict[str, PoolSteps], now: float
+) -> tuple[StatusChange, ...]:
+    topology = join(slices.values())
+    pools = {pool.name: pool for pool in topology.pools}
+    found = []
+    for relay in fleet.relays.values():
+        status = relay_status(fleet, relay, topology.relays, now)
+        if not relay.deleting and status != _comparable(relay.status, status):
+            found.append(StatusChange("VoiceRelay", relay.name, status))
+    for pool in fleet.pools.values():
+        part = pools.get(pool.name, Pool(name=pool.name))
+        status = pool_status(fleet, pool, part, templates[pool.name], steps[pool.name], now)
+        if not pool.deleting and status != _comparable(pool.status, status):
+            found.append(StatusChange("Transceiver", pool.name, status))
+    return tuple(sorted(found, key=lambda change: (change.kind, change.name)))
+
+
+def _comparable(observed: object, desired: Manifest) -> Manifest:
+    return {key: observed.get(key) for key in desired} if isinstance(observed, dict) else {}

@@ -1,0 +1,201 @@
+"""The observed fleet → status of both resources, with conditions that say why.
+
+Ready, the kstatus pair Reconciling and Stalled, and PortsAllocated, RingConverged, Draining; each with the generation of the
+spec that it speaks of. A condition's lastTransitionTime moves with its status only, so a status that says the same is
+equal to the one before, and nothing is written.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from voicefleet_contract import names
+from voicefleet_contract.resources import AdvertiseFrom
+from voicefleet_contract.topology import Pool, Relay, RelayState
+from voicefleet_operator.desired.relay import chosen_nodes
+from voicefleet_operator.desired.state import Component, Fleet, Manifest, Pod, PoolResource, RelayResource
+from voicefleet_operator.desired.transceiver import PoolSteps
+
+_MAX_MESSAGE = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """A condition before it knows since when it holds. ``status`` None is Unknown."""
+
+    type: str
+    status: bool | None
+    reason: str
+    message: str = ""
+
+
+def merge_conditions(
+    before: Iterable[Mapping[str, Any]], conditions: Iterable[Condition], generation: int, now: float
+) -> list[Manifest]:
+    """Return conditions as Kubernetes stores them; a transition time stays while the status does."""
+    known = {str(condition.get("type")): condition for condition in before}
+    stamp = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    merged: list[Manifest] = []
+    for condition in conditions:
+        status = {True: "True", False: "False", None: "Unknown"}[condition.status]
+        old = known.get(condition.type, {})
+        merged.append(
+            {
+                "type": condition.type,
+                "status": status,
+                "reason": condition.reason,
+                "message": condition.message[:_MAX_MESSAGE],
+                "observedGeneration": generation,
+                "lastTransitionTime": old.get("lastTransitionTime", stamp) if old.get("status") == status else stamp,
+            }
+        )
+    return merged
+
+
+def relay_status(fleet: Fleet, resource: RelayResource, entries: Iterable[Relay], now: float) -> Manifest:
+    """Return a VoiceRelay's status. ``entries`` are its relays in the topology to publish."""
+    pods = fleet.pods_of(Component.RELAY, resource.name)
+    mine = sorted((entry for entry in entries if entry.relay == resource.name), key=lambda entry: entry.name)
+    active = [entry for entry in mine if entry.state is RelayState.ACTIVE]
+    chosen = {node.name for node in chosen_nodes(resource, list(fleet.nodes.values()))}
+    nodes = len({pod.node for pod in pods if pod.node} | chosen)
+    addresses = sorted({_endpoint(e.address, e.port) for entry in active for e in entry.advertise})
+    unreachable = [entry.node for entry in mine if not entry.advertise]
+    stuck = _trouble(pods)
+    if resource.paused:
+        ready = Condition("Ready", bool(active), "Paused", f"annotation {names.GROUP}/paused: nothing is changed")
+    elif resource.spec.advertise.from_ is AdvertiseFrom.LOAD_BALANCER:
+        text = "spec.advertise.from: LoadBalancer is not built yet; use addresses, NodeExternalIP or NodeInternalIP"
+        ready = Condition("Ready", False, "LoadBalancerNotSupported", text)
+    elif not nodes:
+        ready = Condition("Ready", False, "NoNodes", "no node matches spec.placement.nodeSelector; label one")
+    elif unreachable:
+        what = (resource.spec.advertise.from_ or AdvertiseFrom.NODE_EXTERNAL_IP).value
+        text = f"no address to advertise on {_list(unreachable)}: they have no {what}; set spec.advertise.addresses"
+        ready = Condition("Ready", False, "NoAddress", text)
+    elif len(active) < nodes:
+        ready = Condition(
+            "Ready", False, "RelaysNotReady", f"{len(active)} of {nodes} relays are ready. {stuck}".strip()
+        )
+    else:
+        ready = Condition("Ready", True, "Ready", f"{nodes} relays take packets")
+    moving = not resource.paused and len(active) < nodes
+    conditions = [
+        ready,
+        Condition("Reconciling", moving, "RelaysStarting" if moving else "Settled", ""),
+        Condition("Stalled", bool(stuck), "PodTrouble" if stuck else "NotStalled", stuck),
+    ]
+    return {
+        "observedGeneration": resource.generation,
+        "nodes": nodes,
+        "ready": len(active),
+        "addresses": addresses[:64],
+        "conditions": merge_conditions(_before(resource.status), conditions, resource.generation, now),
+    }
+
+
+def pool_status(
+    fleet: Fleet, resource: PoolResource, pool: Pool, template: str, steps: PoolSteps, now: float
+) -> Manifest:
+    """Return a Transceiver's status. ``pool`` is its part of the topology to publish."""
+    spec = resource.spec
+    pods = fleet.pods_of(Component.TRANSCEIVER, resource.name)
+    serving = [pod for pod in pods if not pod.leaving]
+    slots = {pod.slot for pod in serving}
+    ready_slots = {pod.slot for pod in serving if pod.ready}
+    updated = {pod.slot for pod in serving if pod.ready and pod.template == template}
+    draining = [pod for pod in pods if pod.leaving and not pod.finished]
+    moving = len(updated) < spec.replicas or len(slots) > spec.replicas or bool(steps.creates or steps.fences)
+    stuck = _trouble(serving)
+    conditions = [
+        _pool_ready(resource, len(ready_slots), stuck),
+        _reconciling(moving=moving and not resource.paused, updated=len(updated), replicas=spec.replicas),
+        Condition("Stalled", bool(stuck), "PodTrouble" if stuck else "NotStalled", stuck),
+        _ports_allocated(resource, steps, len(draining)),
+        _ring_converged(fleet, pool),
+        _draining(draining, spec.drain.deadline),
+    ]
+    used = {pod.port for pod in pods if pod.port in spec.ports}
+    return {
+        "observedGeneration": resource.generation,
+        "replicas": len(slots),
+        "readyReplicas": len(ready_slots),
+        "updatedReplicas": len(updated),
+        "drainingReplicas": len(draining),
+        "selector": f"{names.LABEL_COMPONENT}={Component.TRANSCEIVER.value},{names.LABEL_POOL}={resource.name}",
+        "ports": f"{len(used)}/{spec.ports.size}",
+        "ringEpoch": pool.ring_epoch,
+        "conditions": merge_conditions(_before(resource.status), conditions, resource.generation, now),
+    }
+
+
+def _pool_ready(resource: PoolResource, ready: int, stuck: str) -> Condition:
+    replicas = resource.spec.replicas
+    if resource.paused:
+        text = f"annotation {names.GROUP}/paused: nothing is changed"
+        return Condition("Ready", ready >= replicas, "Paused", text)
+    if ready >= replicas:
+        return Condition("Ready", True, "Ready", f"{ready} transceivers take calls")
+    return Condition("Ready", False, "TransceiversNotReady", f"{ready} of {replicas} are ready. {stuck}".strip())
+
+
+def _reconciling(*, moving: bool, updated: int, replicas: int) -> Condition:
+    if moving:
+        return Condition(
+            "Reconciling", True, "Progressing", f"{updated} of {replicas} run the newest spec and are ready"
+        )
+    return Condition("Reconciling", False, "Settled")
+
+
+def _ports_allocated(resource: PoolResource, steps: PoolSteps, draining: int) -> Condition:
+    ports = resource.spec.ports
+    if not steps.without_port:
+        return Condition("PortsAllocated", True, "Allocated")
+    waiting = f"{draining} draining pods keep theirs until they end" if draining else "none is draining"
+    text = (
+        f"no number left of {ports.min}-{ports.max} for slots {_list(steps.without_port)}; {waiting}; widen spec.ports"
+    )
+    return Condition("PortsAllocated", False, "RangeExhausted", text)
+
+
+def _ring_converged(fleet: Fleet, pool: Pool) -> Condition:
+    """Only dataplane pods that run are asked: one that is away reads the newest topology when it comes back."""
+    if fleet.acknowledged is None:
+        return Condition("RingConverged", None, "RegistryAway", "no registry to read acknowledgements from")
+    asked = sorted(pod.name for pod in fleet.pods.values() if pod.ready and not pod.leaving)
+    behind = [name for name in asked if fleet.acknowledged.get(name, {}).get(pool.name, -1) < pool.ring_epoch]
+    if behind:
+        return Condition("RingConverged", False, "Waiting", f"epoch {pool.ring_epoch} not yet seen by {_list(behind)}")
+    return Condition("RingConverged", True, "Converged", f"every process works with epoch {pool.ring_epoch}")
+
+
+def _draining(draining: list[Pod], deadline_s: float) -> Condition:
+    if not draining:
+        return Condition("Draining", False, "NoneDraining")
+    until = [pod.draining_since + deadline_s for pod in draining if pod.draining_since is not None]
+    latest = f", until {datetime.fromtimestamp(max(until), UTC):%Y-%m-%dT%H:%M:%SZ} at the latest" if until else ""
+    return Condition("Draining", True, "WaitingForCalls", f"{_list(pod.name for pod in draining)}{latest}")
+
+
+def _trouble(pods: Iterable[Pod]) -> str:
+    found = [pod for pod in pods if pod.trouble]
+    if not found:
+        return ""
+    first = found[0]
+    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    return f"{first.name}: {first.trouble}: {first.trouble_message}"[: _MAX_MESSAGE - 80] + more
+
+
+def _before(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    conditions = status.get("conditions")
+    return conditions if isinstance(conditions, list) else []
+
+
+def _endpoint(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _list(items: Iterable[object], most: int = 5) -> str:
+    texts = [str(item) for item in items]
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
