@@ -6,7 +6,9 @@ A plan is made from one observation and thrown away after it; whatever of it fai
 it should be gives an empty plan: `Plan.quiet`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from voicefleet_contract.topology import Pool, TopologySlice, join
 from voicefleet_operator.desired.gateway import gateway_objects
@@ -141,5 +143,9 @@ def _statuses(
     return tuple(sorted(found, key=lambda change: (change.kind, change.name)))
 
 
-def _comparable(observed: object, desired: Manifest) -> Manifest:
-    return {key: observed.get(key) for key in desired} if isinstance(observed, dict) else {}
+def _comparable(observed: Mapping[str, Any], desired: Manifest) -> Manifest:
+    """Return of an observed status what we write: other writers may add conditions of their own."""
+    status = {key: observed.get(key) for key in desired}
+    theirs = {c.get("type"): c for c in observed.get("conditions") or []}
+    status["conditions"] = [theirs.get(condition["type"]) for condition in desired["conditions"]]
+    return status

@@ -1,0 +1,159 @@
+"""Kubernetes objects → the records of desired.state. Pure functions of one object each.
+
+An object that cannot be read (made by hand, or by a version that knows more) raises UnreadableError, and is left alone.
+"""
+
+import json
+from datetime import datetime
+from typing import Any
+
+from pydantic import ValidationError
+
+from voicefleet_contract import names
+from voicefleet_contract.resources import TransceiverSpec, VoiceRelaySpec
+from voicefleet_contract.topology import TopologyError, TopologySlice
+from voicefleet_operator.desired.objects import ANNOTATION_DIGEST, ANNOTATION_DRAINING, ANNOTATION_PAUSED
+from voicefleet_operator.desired.state import Applied, Component, Node, Pod, PoolResource, RelayResource
+
+Object = dict[str, Any]
+
+# Reasons of a waiting container that time alone will not cure.
+_TROUBLES = frozenset(
+    {
+        "CrashLoopBackOff",
+        "CreateContainerConfigError",
+        "CreateContainerError",
+        "ErrImageNeverPull",
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "RunContainerError",
+    }
+)
+
+
+class UnreadableError(ValueError):
+    """An object does not say what we need of it; the text names it."""
+
+
+def observe_pod(body: Object) -> Pod:
+    """Read a pod of the dataplane. Raises UnreadableError."""
+    metadata, spec, status = body["metadata"], body.get("spec", {}), body.get("status", {})
+    labels, annotations = metadata.get("labels") or {}, metadata.get("annotations") or {}
+    try:
+        component = Component(labels.get(names.LABEL_COMPONENT, ""))
+        transceiver = component is Component.TRANSCEIVER
+        slot = int(labels[names.LABEL_SLOT]) if transceiver else -1
+        generation = int(labels[names.LABEL_GENERATION]) if transceiver else -1
+        port = int(labels[names.LABEL_PORT]) if transceiver else 0
+        draining = annotations.get(ANNOTATION_DRAINING)
+        draining_since = None if draining is None else float(draining)
+    except (KeyError, ValueError) as error:
+        raise UnreadableError(f"pod {metadata['name']}: label or annotation {error}") from None
+    conditions = {c["type"]: c for c in status.get("conditions") or []}
+    containers = status.get("containerStatuses") or []
+    trouble, message = _trouble(conditions, containers)
+    resource = labels.get(names.LABEL_POOL if transceiver else names.LABEL_RELAY, "")
+    return Pod(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        component=component,
+        resource=resource,
+        slot=slot,
+        generation=generation,
+        port=port,
+        template=annotations.get(ANNOTATION_DIGEST, ""),
+        node=spec.get("nodeName", ""),
+        host_ip=status.get("hostIP", ""),
+        running=any("running" in c.get("state", {}) for c in containers),
+        ready=conditions.get("Ready", {}).get("status") == "True",
+        finished=status.get("phase") in ("Failed", "Succeeded"),
+        deleting="deletionTimestamp" in metadata,
+        draining_since=draining_since,
+        created_at=_unix(metadata.get("creationTimestamp")),
+        trouble=trouble,
+        trouble_message=message,
+    )
+
+
+def _trouble(conditions: dict[str, Object], containers: list[Object]) -> tuple[str, str]:
+    scheduled = conditions.get("PodScheduled", {})
+    if scheduled.get("status") == "False" and scheduled.get("reason") == "Unschedulable":
+        return "Unschedulable", str(scheduled.get("message", ""))[:300]
+    for container in containers:
+        waiting = container.get("state", {}).get("waiting") or {}
+        if waiting.get("reason") in _TROUBLES:
+            # The back-off's countdown would make a new message, and a write, every few seconds.
+            text = "" if waiting["reason"] == "CrashLoopBackOff" else str(waiting.get("message", ""))[:300]
+            return waiting["reason"], text
+    return "", ""
+
+
+def observe_node(body: Object) -> Node:
+    """Read a node."""
+    addresses = body.get("status", {}).get("addresses") or []
+    by_type = {address["type"]: address["address"] for address in reversed(addresses)}  # the first of a type wins
+    return Node(
+        name=body["metadata"]["name"],
+        labels=body["metadata"].get("labels") or {},
+        internal=by_type.get("InternalIP", ""),
+        external=by_type.get("ExternalIP", ""),
+    )
+
+
+def observe_relay(body: Object) -> RelayResource:
+    """Read a VoiceRelay. Raises UnreadableError."""
+    metadata = body["metadata"]
+    try:
+        spec = VoiceRelaySpec.model_validate(body["spec"])
+    except (KeyError, ValidationError) as error:
+        raise UnreadableError(f"VoiceRelay {metadata['name']}: {error}") from None
+    return RelayResource(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        generation=metadata.get("generation", 0),
+        spec=spec,
+        status=body.get("status") or {},
+        deleting="deletionTimestamp" in metadata,
+        paused=_paused(metadata),
+    )
+
+
+def observe_pool(body: Object) -> PoolResource:
+    """Read a Transceiver. Raises UnreadableError."""
+    metadata = body["metadata"]
+    try:
+        spec = TransceiverSpec.model_validate(body["spec"])
+    except (KeyError, ValidationError) as error:
+        raise UnreadableError(f"Transceiver {metadata['name']}: {error}") from None
+    return PoolResource(
+        name=metadata["name"],
+        uid=metadata["uid"],
+        generation=metadata.get("generation", 0),
+        spec=spec,
+        status=body.get("status") or {},
+        deleting="deletionTimestamp" in metadata,
+        paused=_paused(metadata),
+    )
+
+
+def observe_slice(body: Object) -> TopologySlice:
+    """Read a TopologySlice. Raises UnreadableError."""
+    try:
+        return TopologySlice.load(json.dumps(body["spec"]))
+    except (KeyError, TopologyError) as error:
+        raise UnreadableError(f"TopologySlice {body['metadata']['name']}: {error}") from None
+
+
+def observe_applied(kind: str, body: Object) -> Applied:
+    """Read what one of our objects was made from."""
+    metadata = body["metadata"]
+    return Applied(kind, metadata["name"], (metadata.get("annotations") or {}).get(ANNOTATION_DIGEST, ""))
+
+
+def _paused(metadata: Object) -> bool:
+    return (metadata.get("annotations") or {}).get(ANNOTATION_PAUSED) == "true"
+
+
+def _unix(stamp: str | None) -> float:
+    return datetime.fromisoformat(stamp).timestamp() if stamp else 0.0
