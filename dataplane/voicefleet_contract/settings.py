@@ -136,3 +136,17 @@ class GatewaySettings(_Inner):
     calls_per_second_per_client: float = Field(default=10.0, gt=0)
     owner_timeout_s: Seconds = 2.0  # for one transceiver's answer, before the next is asked
     leave_grace_s: Seconds = 5.0
+
+
+class OperatorSettings(_Settings):
+    """The operator: where it works. What the fleet is stands in the fleet's ConfigMap, so that it restarts for neither."""
+
+    namespace: str = Field(min_length=1)
+    fleet_config: str = "voicefleet-fleet"  # the ConfigMap
+    kubeconfig: str = ""  # empty: the pod's service account
+    process_name: str = "local"  # the pod's name: holder of the Lease
+    lease: str = "voicefleet-operator"  # empty: no Lease (one process, on a developer's machine)
+    health_address: Host = "0.0.0.0"
+    health_port: Port = 8080
+    redis_password_file: str = ""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"

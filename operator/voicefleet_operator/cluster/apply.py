@@ -107,7 +107,7 @@ async def _apply_slices(
             "apiVersion": _API_VERSION,
             "kind": "TopologySlice",
             "metadata": {"name": name, "labels": _OURS},
-            "spec": part.model_dump(mode="json"),
+            "spec": part.model_dump(mode="json", exclude_none=True),
         }
         took("TopologySlice", await api.apply("TopologySlice", body))
     for name in stale:

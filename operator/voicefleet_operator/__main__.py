@@ -1,0 +1,183 @@
+"""The operator's process: settings, the Lease, the first look at the fleet, then watching and reconciling until told to stop.
+
+Any part that ends ends the process: Kubernetes starts another one, which reads everything again. Nothing is kept here that
+the API server does not have.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import kopf
+
+from voicefleet_contract.settings import OperatorSettings, SettingsError
+from voicefleet_operator.cluster.api import KubeApi, KubeError
+from voicefleet_operator.cluster.apply import LedgerStore
+from voicefleet_operator.cluster.credentials import ensure_credentials
+from voicefleet_operator.cluster.lease import Lease
+from voicefleet_operator.cluster.registry import RegistryReader
+from voicefleet_operator.cluster.transceivers import ControlClient
+from voicefleet_operator.desired.state import Component
+from voicefleet_operator.handlers.health import Health
+from voicefleet_operator.handlers.reconcile import Reconciler
+from voicefleet_operator.handlers.store import FleetStore
+from voicefleet_operator.handlers.watch import build_registry, list_everything, watch_settings
+
+log = logging.getLogger("voicefleet.operator")
+
+_DRAIN_POLL_S = 2.0
+_REGISTRY_POLL_S = 5.0
+_CREDENTIALS_S = 3600.0
+
+
+def main() -> None:
+    """Run the operator. Exits 2 for wrong settings, 1 when a part of it ended."""
+    try:
+        settings = OperatorSettings.from_environment(os.environ)
+    except SettingsError as error:
+        sys.exit(f"error: {error}")
+    logging.basicConfig(
+        level=settings.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+    )
+    logging.getLogger("kopf").setLevel(logging.WARNING)  # its line for each event would drown ours
+    if settings.kubeconfig:
+        os.environ["KUBECONFIG"] = settings.kubeconfig  # kopf reads it from there
+    try:
+        clean = asyncio.run(run_operator(settings))
+    except (KubeError, OSError, ValueError) as error:
+        log.error("cannot run: %s", error)
+        sys.exit(1)
+    sys.exit(0 if clean else 1)
+
+
+async def run_operator(settings: OperatorSettings) -> bool:
+    """Run until a signal (True) or until a part ends (False). Raises KubeError, OSError, LedgerError at start."""
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    store = FleetStore(settings.namespace, settings.fleet_config)
+    api = await KubeApi.connect(settings.namespace, settings.kubeconfig)
+    health = Health(store)
+    await health.start(settings.health_address, settings.health_port)
+    lease = Lease(api, settings.lease, settings.process_name) if settings.lease else None
+    try:
+        if lease is not None and not await _before(stop, lease.acquire()):
+            return True
+        with tempfile.TemporaryDirectory(prefix="voicefleet-operator-") as directory:
+            return await _lead(settings, api, store, health, lease, stop, Path(directory))
+    finally:
+        if lease is not None:
+            with contextlib.suppress(KubeError, OSError, TimeoutError):
+                await lease.release()
+        await health.stop()
+        await api.close()
+
+
+async def _lead(
+    settings: OperatorSettings,
+    api: KubeApi,
+    store: FleetStore,
+    health: Health,
+    lease: Lease | None,
+    stop: asyncio.Event,
+    directory: Path,
+) -> bool:
+    ledger, control = LedgerStore(api), ControlClient(directory)
+    control.use_certificate(await ensure_credentials(api, time.time()))
+    store.ledger = await ledger.read()
+    await list_everything(api, store)
+    reconciler = health.reconciler = Reconciler(api, store, ledger)
+    registry = RegistryReader(settings.redis_password_file)
+    parts: dict[str, Coroutine[Any, Any, None]] = {
+        "watches": kopf.operator(
+            registry=build_registry(store, settings.kubeconfig),
+            settings=watch_settings(),
+            namespaces=[settings.namespace],
+            standalone=True,
+            stop_flag=stop,
+        ),
+        "reconciler": reconciler.run(),
+        "drains": _follow_drains(store, control),
+        "registry": _follow_registry(store, registry),
+        "credentials": _renew_credentials(api, control),
+        **({"lease": lease.hold()} if lease is not None else {}),
+    }
+    tasks = {asyncio.create_task(part, name=name) for name, part in parts.items()}
+    stopping = asyncio.create_task(stop.wait(), name="signal")
+    done, _ = await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    clean = stop.is_set()
+    for task in done - {stopping}:
+        if not clean:
+            log.error("%s ended: %s", task.get_name(), task.exception() or "without an error")
+    stop.set()
+    for task in {*tasks, stopping}:
+        if task.get_name() != "watches":  # kopf ends by its stop flag
+            task.cancel()
+    await asyncio.wait({*tasks, stopping}, timeout=10)
+    await registry.close()
+    return clean
+
+
+async def _before(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Wait for the work; False when the stop came first."""
+    task, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if task.done():
+        await task
+        return True
+    task.cancel()
+    return False
+
+
+async def _follow_drains(store: FleetStore, control: ControlClient) -> None:
+    """Ask transceivers that drain, while there are any."""
+    while True:
+        await asyncio.sleep(_DRAIN_POLL_S)
+        fleet = store.fleet()
+        pods = [] if fleet is None else [pod for pod in fleet.pods.values() if _drains(pod.component) and pod.running]
+        fenced = [pod for pod in pods if pod.draining_since is not None and not pod.deleting and not pod.finished]
+        if not fenced:
+            continue
+        said = await control.drain(fenced)
+        if any(store.drained.get(uid) != answer for uid, answer in said.items()):
+            store.drained.update(said)
+            store.dirty.set()
+
+
+def _drains(component: Component) -> bool:
+    return component is Component.TRANSCEIVER
+
+
+async def _follow_registry(store: FleetStore, registry: RegistryReader) -> None:
+    while True:
+        fleet = store.fleet()
+        if fleet is not None:
+            seen = await registry.read(fleet)
+            if (seen.sessions, seen.acknowledged) != (store.sessions, store.acknowledged):
+                changed = seen.acknowledged != store.acknowledged
+                store.sessions, store.acknowledged = seen.sessions, seen.acknowledged
+                if changed:  # load matters only when something else makes a plan
+                    store.dirty.set()
+        await asyncio.sleep(_REGISTRY_POLL_S)
+
+
+async def _renew_credentials(api: KubeApi, control: ControlClient) -> None:
+    while True:
+        await asyncio.sleep(_CREDENTIALS_S)
+        try:
+            control.use_certificate(await ensure_credentials(api, time.time()))
+        except (KubeError, OSError, TimeoutError) as error:
+            log.error("credentials: %s; again in an hour", error)
+
+
+if __name__ == "__main__":
+    main()

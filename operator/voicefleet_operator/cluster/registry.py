@@ -1,0 +1,93 @@
+"""Reading what dataplane processes say in the registry: load, and which ring they work with.
+
+The registry is a cache: when it is away, `acknowledged` is None (conditions say Unknown) and nothing else changes.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import redis.asyncio
+from pydantic import BaseModel, ValidationError
+from redis.exceptions import RedisError
+
+from voicefleet_contract.registry import Acknowledgement, Heartbeat, ack_key, heartbeat_key
+from voicefleet_operator.desired.state import Component, Fleet
+
+_M = TypeVar("_M", bound=BaseModel)
+log = logging.getLogger("voicefleet.operator")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What the registry said."""
+
+    sessions: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    acknowledged: Mapping[str, Mapping[str, int]] | None = None
+
+
+class RegistryReader:
+    """One connection to the fleet's Redis, made again when the fleet names another."""
+
+    def __init__(self, password_file: str) -> None:
+        self._password_file = password_file
+        self._url = ""
+        self._client: redis.asyncio.Redis | None = None
+        self._away = False
+
+    async def read(self, fleet: Fleet) -> Seen:
+        """Read heartbeats and acknowledgements of the fleet's pods. Never raises for a registry that is away."""
+        url = fleet.config.redis.url
+        if not url:
+            return Seen()
+        cluster = fleet.config.cluster.id
+        pods = sorted(fleet.pods.values(), key=lambda pod: pod.name)
+        members = [pod for pod in pods if pod.component is Component.TRANSCEIVER]
+        if not pods:
+            return Seen(acknowledged={})
+        keys = [heartbeat_key(cluster, pod.slot, pod.generation) for pod in members]
+        keys += [ack_key(cluster, pod.name) for pod in pods]
+        try:
+            async with asyncio.timeout(3):
+                values = await self._connected(url).mget(keys)
+        except (RedisError, OSError, TimeoutError) as error:
+            if not self._away:
+                log.warning("registry away: %s", error)
+            self._away = True
+            return Seen()
+        self._away = False
+        sessions = {}
+        for pod, value in zip(members, values[: len(members)], strict=True):
+            beat = _parsed(Heartbeat, value)
+            if beat is not None:
+                sessions[pod.slot, pod.generation] = beat.sessions
+        acknowledged = {}
+        for pod, value in zip(pods, values[len(members) :], strict=True):
+            said = _parsed(Acknowledgement, value)
+            if said is not None:
+                acknowledged[pod.name] = said.ring_epochs
+        return Seen(sessions, acknowledged)
+
+    async def close(self) -> None:
+        """Close the connection."""
+        if self._client is not None:
+            await self._client.aclose()
+
+    def _connected(self, url: str) -> redis.asyncio.Redis:
+        if self._client is None or url != self._url:
+            password = None
+            if self._password_file:
+                password = Path(self._password_file).read_text("utf-8").strip()
+            self._client = redis.asyncio.from_url(url, password=password, socket_timeout=2, socket_connect_timeout=2)
+            self._url = url
+        return self._client
+
+
+def _parsed(model: type[_M], value: bytes | str | None) -> _M | None:
+    try:
+        return None if value is None else model.model_validate_json(value)
+    except ValidationError:
+        return None

@@ -1,0 +1,67 @@
+"""Asking transceivers that drain how many sessions they still have, over the control API with mutual TLS.
+
+The transceiver's own word is needed before its pod is deleted: "draining, no sessions" means that none can have come in
+between, which no heartbeat in a cache can say.
+"""
+
+import asyncio
+import ssl
+from collections.abc import Iterable
+from pathlib import Path
+
+import aiohttp
+from pydantic import ValidationError
+
+from voicefleet_contract import names
+from voicefleet_contract.http_api import SlotStatus
+from voicefleet_operator.desired.state import Drained, Pod
+
+_TIMEOUT_S = 3.0
+_AT_ONCE = 32
+
+
+class ControlClient:
+    """A client of transceivers' control API."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._context: ssl.SSLContext | None = None
+
+    def use_certificate(self, files: dict[str, bytes]) -> None:
+        """Take a (new) certificate, as the Secret has it. OpenSSL reads files only: they stay in our own directory."""
+        for name in (names.TLS_CERT_FILE, names.TLS_KEY_FILE, names.TLS_CA_FILE):
+            path = self._directory / name
+            path.touch(mode=0o600)
+            path.write_bytes(files[name])
+        context = ssl.create_default_context(cafile=str(self._directory / names.TLS_CA_FILE))
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+        context.load_cert_chain(self._directory / names.TLS_CERT_FILE, self._directory / names.TLS_KEY_FILE)
+        self._context = context
+
+    async def drain(self, pods: Iterable[Pod]) -> dict[str, Drained]:
+        """Tell pods to take no more sessions; return what each said, by uid. Silent ones are left out."""
+        gate = asyncio.Semaphore(_AT_ONCE)
+        timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+
+            async def ask(pod: Pod) -> tuple[str, Drained | None]:
+                async with gate:
+                    return pod.uid, await self._drain_one(session, pod)
+
+            answers = await asyncio.gather(*(ask(pod) for pod in pods))
+        return {uid: answer for uid, answer in answers if answer is not None}
+
+    async def _drain_one(self, session: aiohttp.ClientSession, pod: Pod) -> Drained | None:
+        if self._context is None:
+            return None
+        host = f"[{pod.host_ip}]" if ":" in pod.host_ip else pod.host_ip
+        url = f"https://{host}:{pod.port}/v1/drain"
+        server = names.inner_dns_name("transceiver")
+        try:
+            async with session.post(url, ssl=self._context, server_hostname=server) as response:
+                status = SlotStatus.model_validate_json(await response.read())
+        except (aiohttp.ClientError, OSError, TimeoutError, ValidationError):
+            return None
+        if (status.slot, status.generation) != (pod.slot, pod.generation):
+            return None  # somebody else listens there by now
+        return Drained(status.state, status.sessions)

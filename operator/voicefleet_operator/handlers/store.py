@@ -1,0 +1,148 @@
+"""The fleet as last observed, fed by watches and by the answers to our own writes.
+
+Of two versions of an object the newer resourceVersion wins, so a watch that is behind our own write changes nothing back.
+Records, not objects, are kept: a pod costs a few hundred bytes here.
+
+Owns: the newest record of each object, and whether anything changed. Does not own: what to do about it.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from voicefleet_contract import names
+from voicefleet_operator.cluster.observe import (
+    Object,
+    UnreadableError,
+    observe_applied,
+    observe_node,
+    observe_pod,
+    observe_pool,
+    observe_relay,
+    observe_slice,
+)
+from voicefleet_operator.desired.config import FleetConfig, FleetConfigError, parse_config
+from voicefleet_operator.desired.ledger import Ledger
+from voicefleet_operator.desired.objects import LABEL_FLEET, MANAGED_BY
+from voicefleet_operator.desired.state import Drained, Fleet
+
+log = logging.getLogger("voicefleet.operator")
+
+OURS = f"{names.LABEL_PART_OF}=voicefleet,{names.LABEL_MANAGED_BY}={MANAGED_BY}"
+# What is watched, and with which labels the server filters.
+WATCHED: dict[str, str] = {
+    "ConfigMap": f"{LABEL_FLEET}=config",
+    "VoiceRelay": "",
+    "Transceiver": "",
+    "Pod": OURS,
+    "Node": "",
+    "TopologySlice": "",
+    "DaemonSet": OURS,
+    "Deployment": OURS,
+    "Service": OURS,
+    "PodDisruptionBudget": OURS,
+}
+_APPLIED = ("DaemonSet", "Deployment", "Service", "PodDisruptionBudget")
+_READERS: dict[str, Callable[[Object], Any]] = {
+    "VoiceRelay": observe_relay,
+    "Transceiver": observe_pool,
+    "Pod": observe_pod,
+    "Node": observe_node,
+    "TopologySlice": observe_slice,
+}
+
+
+class FleetStore:
+    """What is known of the fleet. ``dirty`` is set when it changed."""
+
+    def __init__(self, namespace: str, config_name: str) -> None:
+        self._namespace, self._config_name = namespace, config_name
+        self._records: dict[str, dict[str, Any]] = {kind: {} for kind in WATCHED}
+        self._versions: dict[tuple[str, str], int] = {}
+        self._config: tuple[FleetConfig, str] | None = None
+        self.config_problem = f"ConfigMap {config_name} not found: is the chart installed in namespace {namespace}?"
+        self.dirty = asyncio.Event()
+        self.ledger = Ledger()
+        self.drained: dict[str, Drained] = {}
+        self.sessions: Mapping[tuple[int, int], int] = {}
+        self.acknowledged: Mapping[str, Mapping[str, int]] | None = None
+
+    def take(self, kind: str, body: Object) -> None:
+        """Take in an object as it is now."""
+        metadata = body["metadata"]
+        key, version = (kind, metadata["name"]), int(metadata["resourceVersion"])
+        if version <= self._versions.get(key, -1):
+            return
+        self._versions[key] = version
+        if kind == "ConfigMap":
+            self._take_config(body)
+            return
+        try:
+            record = observe_applied(kind, body) if kind in _APPLIED else _READERS[kind](body)
+        except UnreadableError as error:
+            log.error("%s; left alone", error)
+            record = None
+        self._set(kind, metadata["name"], record)
+
+    def forget(self, kind: str, name: str, version: int | None = None) -> None:
+        """Take in that an object is gone; ``version`` is its deletion's."""
+        key = (kind, name)
+        if version is not None and version < self._versions.get(key, -1):
+            return  # the news of an older namesake
+        self._versions.pop(key, None)
+        if kind == "ConfigMap":
+            if name == self._config_name and self._config is not None:
+                self._config, self.config_problem = None, f"ConfigMap {name} was deleted"
+                self.dirty.set()
+            return
+        self._set(kind, name, None)
+
+    def _set(self, kind: str, name: str, record: Any) -> None:
+        records = self._records[kind]
+        if records.get(name) == record:
+            return
+        if record is None:
+            gone = records.pop(name, None)
+            if kind == "Pod" and gone is not None:
+                self.drained.pop(gone.uid, None)
+        else:
+            records[name] = record
+        self.dirty.set()
+
+    def _take_config(self, body: Object) -> None:
+        if body["metadata"]["name"] != self._config_name:
+            return
+        try:
+            config = parse_config(body.get("data"))
+        except FleetConfigError as error:
+            self.config_problem = str(error)
+            log.error("%s; %s", error, "the one read before stays in use" if self._config else "nothing is done")
+            return
+        self.config_problem = ""
+        taken = (config, body["metadata"]["uid"])
+        if taken != self._config:
+            self._config = taken
+            self.dirty.set()
+
+    def fleet(self) -> Fleet | None:
+        """Return the fleet, or None while nobody has said what it is to be."""
+        if self._config is None:
+            return None
+        config, uid = self._config
+        return Fleet(
+            namespace=self._namespace,
+            config=config,
+            config_name=self._config_name,
+            config_uid=uid,
+            ledger=self.ledger,
+            relays=dict(self._records["VoiceRelay"]),
+            pools=dict(self._records["Transceiver"]),
+            pods=dict(self._records["Pod"]),
+            nodes=dict(self._records["Node"]),
+            slices=dict(self._records["TopologySlice"]),
+            applied={(kind, name): record for kind in _APPLIED for name, record in self._records[kind].items()},
+            drained=dict(self.drained),
+            sessions=self.sessions,
+            acknowledged=self.acknowledged,
+        )
