@@ -1,0 +1,169 @@
+"""A Kubernetes of records, for plans to be carried out in: it schedules, starts, breaks and removes pods.
+
+It enforces what a real one would: a pod's name is free, two pods with one host port never share a node, a generation
+never comes twice. It holds no opinion about what a plan should say.
+"""
+
+from dataclasses import replace
+
+from voicefleet_contract.resources import TransceiverSpec, VoiceRelaySpec
+from voicefleet_operator.desired.config import Cluster, Dataplane, FleetConfig, Gateway
+from voicefleet_operator.desired.objects import ANNOTATION_DIGEST
+from voicefleet_operator.desired.plan import Plan, plan
+from voicefleet_operator.desired.state import (
+    Applied,
+    Component,
+    Drained,
+    Fleet,
+    Node,
+    Pod,
+    PoolResource,
+    RelayResource,
+)
+
+CONFIG = FleetConfig(
+    cluster=Cluster(id=7, name="test"), dataplane=Dataplane(image="voicefleet:1"), gateway=Gateway(enabled=False)
+)
+
+
+def nodes(count: int) -> dict[str, Node]:
+    return {
+        f"node-{i}": Node(f"node-{i}", {"zone": "a"}, f"10.0.0.{i + 1}", f"203.0.113.{i + 1}") for i in range(count)
+    }
+
+
+def pool(name: str = "agents", generation: int = 1, **spec) -> PoolResource:
+    spec = {"replicas": 3, "ports": {"min": 20000, "max": 20019}, **spec}
+    return PoolResource(name, f"uid-{name}", generation, TransceiverSpec.model_validate(spec))
+
+
+def relay(name: str = "fra", **spec) -> RelayResource:
+    spec = {"location": {"region": "eu", "latitude": 50.1, "longitude": 8.7}, **spec}
+    return RelayResource(name, f"uid-{name}", 1, VoiceRelaySpec.model_validate(spec))
+
+
+def empty_fleet(node_count: int = 3, **fields) -> Fleet:
+    return Fleet("voice", CONFIG, "voicefleet-fleet", "uid-config", nodes=nodes(node_count), **fields)
+
+
+class World:
+    """A fleet in time. ``images`` that start nothing are in ``bad_images``; ``sessions`` are by pod name."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet, self.now = fleet, 1_000.0
+        self.bad_images: set[str] = set()
+        self.images: dict[str, str] = {}
+        self.sessions: dict[str, int] = {}
+        self.pairs: set[tuple[int, int]] = set()  # every (slot, generation) that ever was a pod
+        self.deleted: list[str] = []
+        self._uid = 0
+
+    # What the API server does with a plan
+
+    def carry_out(self, todo: Plan) -> None:
+        fleet = self.fleet
+        if todo.ledger is not None:
+            fleet = replace(fleet, ledger=todo.ledger)
+        pods = dict(fleet.pods)
+        for manifest in todo.create_pods:
+            pod = self._made(manifest)
+            assert pod.name not in pods, f"{pod.name} exists"
+            entry = fleet.ledger.entries[pod.slot]
+            assert (entry.pool, entry.generation) == (pod.resource, pod.generation), "created before it was claimed"
+            assert (pod.slot, pod.generation) not in self.pairs, "a generation came twice"
+            self.pairs.add((pod.slot, pod.generation))
+            pods[pod.name] = pod
+        for fence in todo.fences:
+            pods[fence.pod] = replace(pods[fence.pod], draining_since=self.now)
+        for delete in todo.deletes:
+            pods[delete.pod] = replace(pods[delete.pod], deleting=True)
+            self.deleted.append(delete.pod)
+        applied = {key: value for key, value in fleet.applied.items() if key not in todo.prune}
+        for manifest in todo.apply:
+            kind, name = manifest["kind"], manifest["metadata"]["name"]
+            applied[kind, name] = Applied(kind, name, manifest["metadata"]["annotations"][ANNOTATION_DIGEST])
+        slices = {name: part for name, part in {**fleet.slices, **todo.slices}.items() if name not in todo.stale_slices}
+        relays, pools = dict(fleet.relays), dict(fleet.pools)
+        for change in todo.statuses:
+            kept = relays if change.kind == "VoiceRelay" else pools
+            kept[change.name] = replace(kept[change.name], status=change.status)
+        self.fleet = replace(fleet, pods=pods, applied=applied, slices=slices, relays=relays, pools=pools)
+
+    def _made(self, manifest) -> Pod:
+        labels = manifest["metadata"]["labels"]
+        self._uid += 1
+        name = manifest["metadata"]["name"]
+        self.images[name] = manifest["spec"]["containers"][0]["image"]
+        return Pod(
+            name=name,
+            uid=f"u{self._uid}",
+            component=Component.TRANSCEIVER,
+            resource=labels["voicefleet.dev/pool"],
+            slot=int(labels["voicefleet.dev/slot"]),
+            generation=int(labels["voicefleet.dev/generation"]),
+            port=int(labels["voicefleet.dev/port"]),
+            template=manifest["metadata"]["annotations"][ANNOTATION_DIGEST],
+            created_at=self.now,
+        )
+
+    # What scheduler and kubelets do
+
+    def schedule(self) -> None:
+        pods = dict(self.fleet.pods)
+        for name in sorted(pods):
+            pod = pods[name]
+            if pod.node or pod.deleting or pod.finished:
+                continue
+            held = {(other.node, other.port) for other in pods.values() if other.node}
+            free = [node for node in sorted(self.fleet.nodes) if (node, pod.port) not in held]
+            counts = {node: sum(other.node == node for other in pods.values()) for node in free}
+            if free:
+                node = min(free, key=lambda node: (counts[node], node))
+                pods[name] = replace(pod, node=node, host_ip=self.fleet.nodes[node].internal)
+        self.fleet = replace(self.fleet, pods=pods)
+
+    def run_kubelets(self) -> None:
+        """Start what can start; end what is being deleted; let draining transceivers say how many sessions they have."""
+        pods, drained = {}, dict(self.fleet.drained)
+        for name, pod in self.fleet.pods.items():
+            if pod.deleting:
+                self.sessions.pop(name, None)
+                continue
+            if pod.node and not pod.finished:
+                good = self.images.get(name) not in self.bad_images
+                pod = replace(pod, running=good, ready=good, trouble="" if good else "ImagePullBackOff")
+            if pod.draining_since is not None and pod.running:
+                drained[pod.uid] = Drained("draining", self.sessions.get(name, 0))
+            pods[name] = pod
+        self.fleet = replace(self.fleet, pods=pods, drained=drained)
+
+    # Time
+
+    def step(self) -> Plan:
+        """Do one plan, then let the rest of the world move a second."""
+        todo = plan(self.fleet, self.now)
+        self.carry_out(todo)
+        self.schedule()
+        self.run_kubelets()
+        self.now += 1
+        return todo
+
+    def settle(self, limit: int = 200) -> None:
+        """Step until a plan has nothing to do, and nothing waits for a time."""
+        for _ in range(limit):
+            before = self.fleet
+            todo = self.step()
+            if todo.quiet and self.fleet == before and todo.look_again_at is None:
+                return
+        raise AssertionError(f"not settled after {limit} steps: {todo}")
+
+    def change_pool(self, name: str = "agents", **spec) -> None:
+        """Change a Transceiver's spec (fields as in YAML)."""
+        old = self.fleet.pools[name]
+        document = {**old.spec.model_dump(by_alias=True, mode="json", exclude_none=True), **spec}
+        new = replace(old, spec=TransceiverSpec.model_validate(document), generation=old.generation + 1)
+        self.fleet = replace(self.fleet, pools={**self.fleet.pools, name: new})
+
+    def serving(self, name: str = "agents") -> list[Pod]:
+        pods = self.fleet.pods_of(Component.TRANSCEIVER, name)
+        return [pod for pod in pods if pod.ready and not pod.leaving]
