@@ -125,7 +125,8 @@ class World:
     def run_kubelets(self) -> None:
         """Start what can start; end what is being deleted; let draining transceivers say how many sessions they have."""
         pods, drained = {}, dict(self.fleet.drained)
-        for name, pod in self.fleet.pods.items():
+        for name, seen in self.fleet.pods.items():
+            pod = seen
             if pod.deleting:
                 self.sessions.pop(name, None)
                 continue

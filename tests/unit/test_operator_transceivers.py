@@ -107,7 +107,7 @@ def test_slots_that_still_drain_come_back_with_another_generation_and_port():
 
 def test_a_change_replaces_slot_by_slot_and_the_old_generation_keeps_its_calls():
     made = world(replicas=3)
-    made.sessions = {name: 1 for name in made.fleet.pods}
+    made.sessions = dict.fromkeys(made.fleet.pods, 1)
     made.change_pool(capacity={"sessions": 10})
     fewest = 3
     for _ in range(30):
@@ -173,7 +173,7 @@ def test_a_pod_that_fails_at_once_is_replaced_no_faster_than_every_ten_seconds()
 
 def test_no_free_port_is_a_condition_that_names_the_range_and_who_holds_it():
     made = world(replicas=3, ports={"min": 20000, "max": 20003})
-    made.sessions = {name: 1 for name in made.fleet.pods}
+    made.sessions = dict.fromkeys(made.fleet.pods, 1)
     made.change_pool(capacity={"sessions": 10})
     for _ in range(10):
         made.step()
