@@ -252,6 +252,17 @@ async def test_run_relay_ends_cleanly_when_it_is_told_to_leave(tmp_path, caplog)
     await running
 
 
+async def test_a_registry_that_is_away_is_said_and_stops_nothing(tmp_path, caplog):
+    caplog.set_level("INFO")
+    relay = RunningRelay(tmp_path, redis_url=f"redis://{HOST}:1")
+    relay.write_topology()
+    running = asyncio.create_task(run_relay(relay.settings))
+    await until(lambda: any("registry is away" in message for message in caplog.messages))
+    assert any(message.startswith("public") for message in caplog.messages)
+    running.cancel()
+    await running
+
+
 async def test_a_missing_key_file_stops_it_at_start(tmp_path):
     relay = RunningRelay(tmp_path)
     relay.keys_file.unlink()

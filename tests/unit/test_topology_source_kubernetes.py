@@ -175,6 +175,15 @@ async def test_an_outage_that_changed_nothing_gives_the_same_topology(api):
         assert source() is before
 
 
+async def test_the_revision_is_the_newest_resource_version_seen(api):
+    async with following(api) as source:
+        await until(lambda: source() is not None and source().topology.revision == api.version)
+        api.put("pool-agents-1", pool(200))
+        await until(lambda: source().topology.revision == api.version)
+        api.delete("pool-agents-1")
+        await until(lambda: source().topology.revision == api.version)
+
+
 async def test_the_token_is_read_for_each_request(api, tmp_path):
     token = tmp_path / "token"
     token.write_text("one\n")

@@ -7,38 +7,23 @@ Owns: the socket, the core's timer, and sending what the core wants sent. Does n
 """
 
 import asyncio
-import contextlib
-import socket
 import time
 
-from voicefleet_contract.addresses import Address, from_kernel
+from voicefleet_contract.addresses import from_kernel
 from voicefleet_contract.drops import DropReason
 from voicefleet_dataplane.core.transceiver import Transceiver
-
-RECEIVE_BUFFER_BYTES = 4 << 20
-PACKETS_PER_WAKE = 64  # so that control requests and timers get their turn under load
-_LARGEST_READ_BYTES = 2_048
-_SOURCES_REMEMBERED = 4_096
+from voicefleet_dataplane.shell.udp import LARGEST_READ_BYTES, PACKETS_PER_WAKE, Sources, bind_udp
 
 
 class MediaSocket:
     """Binds at once; reads from `start` on."""
 
     def __init__(self, core: Transceiver, host: str, port: int) -> None:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        self._socket = socket.socket(family, socket.SOCK_DGRAM)
-        with contextlib.suppress(OSError):
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-        self._socket.setblocking(False)
-        try:
-            self._socket.bind((host, port))
-        except OSError:
-            self._socket.close()
-            raise
+        self._socket = bind_udp(host, port)
         self.address = from_kernel(self._socket.getsockname())
         self.packets_out = 0
         self._core = core
-        self._sources: dict[object, Address] = {}
+        self._sources = Sources()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
         self._flush_scheduled = False
@@ -76,13 +61,8 @@ class MediaSocket:
         self._in_loop = True
         try:
             for _ in range(PACKETS_PER_WAKE):
-                datagram, source = read(_LARGEST_READ_BYTES)
-                address = sources.get(source)
-                if address is None:
-                    if len(sources) >= _SOURCES_REMEMBERED:
-                        sources.clear()
-                    address = sources[source] = from_kernel(source)
-                receive(datagram, address, time.monotonic())
+                datagram, source = read(LARGEST_READ_BYTES)
+                receive(datagram, sources[source], time.monotonic())
         except BlockingIOError:
             pass
         except OSError:

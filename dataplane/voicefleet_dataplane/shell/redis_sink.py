@@ -1,12 +1,12 @@
-"""Where a transceiver's records go: a connection to Redis that may come and go. Does not own: what they mean."""
+"""Where a process's records go: a connection to Redis that may come and go. Does not own: what they mean."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import redis.asyncio as redis
 
-from voicefleet_contract.settings import TransceiverSettings
-from voicefleet_dataplane.shell.transceiver_records import Record
+from voicefleet_contract.settings import RelaySettings, TransceiverSettings
+from voicefleet_dataplane.shell.records import Record
 
 _REDIS_TIMEOUT_S = 1.0
 
@@ -14,7 +14,7 @@ _REDIS_TIMEOUT_S = 1.0
 class RedisSink:
     """Records into Redis, a round trip for all of a moment's."""
 
-    def __init__(self, settings: TransceiverSettings) -> None:
+    def __init__(self, settings: RelaySettings | TransceiverSettings) -> None:
         password = Path(settings.redis_password_file).read_text().strip() if settings.redis_password_file else None
         self._redis = redis.Redis.from_url(
             settings.redis_url,

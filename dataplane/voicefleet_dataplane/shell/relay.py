@@ -22,7 +22,9 @@ from voicefleet_contract.drops import DropReason
 from voicefleet_contract.settings import RelaySettings
 from voicefleet_dataplane.core.relay import Forward, Relay
 from voicefleet_dataplane.shell.http_health import inner_app
+from voicefleet_dataplane.shell.redis_sink import RedisSink
 from voicefleet_dataplane.shell.relay_metrics import relay_registry
+from voicefleet_dataplane.shell.relay_records import Acknowledger
 from voicefleet_dataplane.shell.topology import Source, open_topology
 from voicefleet_dataplane.shell.udp import (
     LARGEST_READ_BYTES,
@@ -153,14 +155,21 @@ class RelayProcess:
 
 async def run_relay(settings: RelaySettings) -> None:
     """Run until cancelled; then leave. Raises OSError or ValueError when it cannot start."""
-    async with open_topology(settings.topology, settings.namespace) as topology:
+    async with open_topology(settings.topology, settings.namespace) as topology, contextlib.AsyncExitStack() as closing:
         process = RelayProcess(settings, topology)
+        sink = RedisSink(settings) if settings.redis_url else None
+        if sink is not None:
+            closing.push_async_callback(sink.close)
         await process.start()
+        closing.push_async_callback(process.stop)
+        if sink is not None:
+            acknowledger = Acknowledger(settings, process.core, sink)
+            closing.push_async_callback(acknowledger.leave)
+            reporting = asyncio.create_task(acknowledger.run())
+            closing.callback(reporting.cancel)
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
             process.leave()
             log.info("leaving in %g s", settings.leave_grace_s)
             await asyncio.sleep(settings.leave_grace_s)
-        finally:
-            await process.stop()

@@ -133,6 +133,7 @@ class KubernetesTopology:
         document = answer.json()
         version = str(document["metadata"]["resourceVersion"])
         listed = {item["metadata"]["name"]: item for item in document["items"]}
+        self._revision = max(self._revision, *map(_revision_of, listed.values()), 0)
         for gone in (self._slices.keys() | self._bad_slices.keys()) - listed.keys():
             self._drop(gone)
         for item in listed.values():
@@ -171,6 +172,7 @@ class KubernetesTopology:
         elif kind == "DELETED":
             self._drop(item["metadata"]["name"])
         if kind != "BOOKMARK":
+            self._revision = max(self._revision, _revision_of(item))
             self._publish_when_settled()
         return str(item["metadata"]["resourceVersion"])
 
@@ -207,12 +209,9 @@ class KubernetesTopology:
             self._not_joined = "no TopologySlice: has the operator published one?"
             return
         try:
-            topology = join(self._slices.values(), revision=self._revision + 1)
-            unchanged = self._index is not None and topology == self._index.topology.model_copy(
-                update={"revision": topology.revision}
-            )
-            if not unchanged:  # a list after an outage often brings nothing new
-                self._index, self._revision = TopologyIndex(topology), topology.revision
+            topology = join(self._slices.values(), revision=self._revision)
+            if self._index is None or topology != self._index.topology:  # a list after an outage may bring nothing new
+                self._index = TopologyIndex(topology)
         except TopologyError as error:
             self._not_joined = str(error)
             log.error("%s; the topology joined before stays in use", error)
@@ -222,6 +221,12 @@ class KubernetesTopology:
     def _headers(self) -> dict[str, str]:
         # The kubelet renews the token in place: read it for each request.
         return {"Authorization": f"Bearer {self._token.read_text().strip()}"} if self._token else {}
+
+
+def _revision_of(item: Any) -> int:
+    """Return the object's resource version: the one number about slices that every process and the operator agree on."""
+    version = str(item["metadata"]["resourceVersion"])
+    return int(version) if version.isdecimal() else 0
 
 
 class _ListAgain(Exception):  # noqa: N818  not an error: the API server's way to say "from the start, please"

@@ -35,10 +35,11 @@ from voicefleet_dataplane.media.echo import Echo
 from voicefleet_dataplane.shell.call import RunningCall
 from voicefleet_dataplane.shell.control import build_app, build_server_context, load_certificates
 from voicefleet_dataplane.shell.media_socket import MediaSocket
+from voicefleet_dataplane.shell.records import RecordSink
 from voicefleet_dataplane.shell.redis_sink import RedisSink
 from voicefleet_dataplane.shell.topology import open_topology
 from voicefleet_dataplane.shell.transceiver_metrics import TransceiverMetrics
-from voicefleet_dataplane.shell.transceiver_records import RecordSink, Reporter
+from voicefleet_dataplane.shell.transceiver_records import Reporter
 from voicefleet_dataplane.shell.watched import Watched, watch_inner_tls, watch_key_ring
 
 log = logging.getLogger("voicefleet.transceiver")

@@ -11,7 +11,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
 
 from voicefleet_contract.registry import (
     ACK_TTL_S,
@@ -30,27 +29,13 @@ from voicefleet_contract.settings import TransceiverSettings
 from voicefleet_contract.topology import TopologyIndex
 from voicefleet_dataplane.core.session import Session
 from voicefleet_dataplane.core.transceiver import Transceiver
+from voicefleet_dataplane.shell.records import Record, RecordSink
 
 log = logging.getLogger("voicefleet.transceiver")
 
 # A third of the TTL: a record survives one write that fails.
 _SESSION_REWRITE_S = SESSION_TTL_S / 3
 _ACK_REWRITE_S = ACK_TTL_S / 3
-
-
-class Record(NamedTuple):
-    """One key with its JSON and how long it lives."""
-
-    key: str
-    value: str
-    ttl_s: int
-
-
-class RecordSink(Protocol):
-    """Where records go."""
-
-    async def write(self, records: Sequence[Record], forgotten: Sequence[str]) -> None:
-        """Write records and delete keys, at once. May raise what its client library raises."""
 
 
 class Reporter:

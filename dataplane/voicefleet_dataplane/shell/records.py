@@ -1,0 +1,19 @@
+"""A record for the registry, and where records go. Does not own: what they mean (each role), the connection (redis_sink)."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+
+class Record(NamedTuple):
+    """One key with its JSON and how long it lives."""
+
+    key: str
+    value: str
+    ttl_s: int
+
+
+class RecordSink(Protocol):
+    """Where records go."""
+
+    async def write(self, records: Sequence[Record], forgotten: Sequence[str]) -> None:
+        """Write records and delete keys, at once. May raise what its client library raises."""
