@@ -45,7 +45,7 @@ cluster-down: ## take the local cluster away, whatever state it is in
 	@python3 -m e2e.cluster down
 
 e2e: deps .venv/.installed ## stories on the real cluster (starts it when it is not up)
-	@$(PY) -m e2e.cluster up
+	@$(PY) -m e2e.cluster up --images
 	@.venv/bin/pytest -q -x --maxfail=3 e2e
 
 test: ## everything: check, interop, e2e

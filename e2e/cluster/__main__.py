@@ -119,6 +119,12 @@ def command_client(arguments: argparse.Namespace) -> None:
     network.add_client(Client(arguments.name, arguments.address))
 
 
+def command_node(arguments: argparse.Namespace) -> None:
+    require_root()
+    argv = [*startup.node_prefix(arguments.name), *(arguments.words or ["bash"])]
+    os.execvp(argv[0], argv)
+
+
 def parser() -> argparse.ArgumentParser:
     commands = argparse.ArgumentParser(prog="python -m e2e.cluster", description="A real Kubernetes on this machine.")
     verbs = commands.add_subparsers(required=True, metavar="COMMAND")
@@ -145,6 +151,9 @@ def parser() -> argparse.ArgumentParser:
     client = verb("client", command_client, "make a network namespace for a test client on the nodes' network")
     client.add_argument("--name", default=Client().name)
     client.add_argument("--address", default=Client().address)
+    node = verb("node", command_node, "run a command in a node's network and mount namespaces: node node-a -- ss -ulpn")
+    node.add_argument("name")
+    node.add_argument("words", nargs="*", metavar="COMMAND")
     return commands
 
 

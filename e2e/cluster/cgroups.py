@@ -46,11 +46,23 @@ def make(nodes: list[str]) -> Path:
     """Make the groups; returns the file that a starting daemon writes its id to."""
     points = mounted()
     for point in points:
+        (point / ROOT).mkdir(exist_ok=True)
+        _hand_down_controllers(point)
         for node in nodes:
             (point / pod_root(node).lstrip("/")).mkdir(parents=True, exist_ok=True)
     daemons = points[0] / DAEMONS
     daemons.mkdir(parents=True, exist_ok=True)
     return daemons / "cgroup.procs"
+
+
+def _hand_down_controllers(point: Path) -> None:
+    """Version 2 only: a group has the controllers that its parent hands down, and the kubelet insists on them."""
+    for parent in (point, point / ROOT):
+        with contextlib.suppress(OSError):
+            for controller in (parent / "cgroup.controllers").read_text().split():
+                # One at a time: some cannot be handed down everywhere, and the others should be all the same.
+                with contextlib.suppress(OSError):
+                    (parent / "cgroup.subtree_control").write_text(f"+{controller}")
 
 
 def _groups() -> Iterator[Path]:

@@ -133,7 +133,6 @@ def kubelet_config(state: Path, node: Node) -> str:
                 "imagefs.available": "0%",
                 "nodefs.inodesFree": "0%",
             },
-            "localStorageCapacityIsolation": False,
             "volumeStatsAggPeriod": "-1s",
             "nodeStatusUpdateFrequency": "5s",
             "syncFrequency": "30s",

@@ -48,6 +48,13 @@ def runs() -> bool:
     return _MARK.is_file() and not daemons.dead(all_daemons())
 
 
+def node_prefix(name: str) -> tuple[str, ...]:
+    """What to put before a command that is to run in a node: its network, mounts and host name."""
+    if (holder := daemons.pid_of(f"{name}-holder")) is None:
+        raise ClusterError(f"no node {name} is running")
+    return node.enter(holder)
+
+
 def may_lower_oom_score() -> bool:
     effective = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("CapEff:"))
     return bool(int(effective.split()[1], 16) >> CAP_SYS_RESOURCE & 1)
