@@ -113,7 +113,8 @@ async def _lead(
     tasks = {asyncio.create_task(part, name=name) for name, part in parts.items()}
     stopping = asyncio.create_task(stop.wait(), name="signal")
     done, _ = await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    clean = stop.is_set()
+    # kopf takes SIGTERM for itself when it starts, and then ends without an error.
+    clean = stop.is_set() or any(task.get_name() == "watches" and task.exception() is None for task in done)
     for task in done - {stopping}:
         if not clean:
             log.error("%s ended: %s", task.get_name(), task.exception() or "without an error")

@@ -17,7 +17,10 @@ from voicefleet_operator.desired.state import Applied, Component, Node, Pod, Poo
 
 Object = dict[str, Any]
 
-# Reasons of a waiting container that time alone will not cure.
+# Reasons of a waiting container that time alone will not cure. The kubelet tells some of them in turns, with other words
+# each time: they count as one and get no words, or a status would be written every few seconds.
+_IN_TURNS = {"ErrImagePull": "ImagePullBackOff"}
+_WORDLESS = frozenset({"CrashLoopBackOff", "ImagePullBackOff"})
 _TROUBLES = frozenset(
     {
         "CrashLoopBackOff",
@@ -83,9 +86,9 @@ def _trouble(conditions: dict[str, Object], containers: list[Object]) -> tuple[s
     for container in containers:
         waiting = container.get("state", {}).get("waiting") or {}
         if waiting.get("reason") in _TROUBLES:
-            # The back-off's countdown would make a new message, and a write, every few seconds.
-            text = "" if waiting["reason"] == "CrashLoopBackOff" else str(waiting.get("message", ""))[:300]
-            return waiting["reason"], text
+            reason = _IN_TURNS.get(waiting["reason"], waiting["reason"])
+            text = container.get("image", "") if reason in _WORDLESS else str(waiting.get("message", ""))[:300]
+            return reason, text
     return "", ""
 
 
