@@ -80,7 +80,7 @@ async def fleet(secrets_dir: Path, **fields) -> AsyncIterator[Fleet]:
         "call_keys_file": str(secrets_dir / "call-keys" / "keys.json"),
         "api_keys_dir": str(secrets_dir / "api-keys"),
         "region": "eu",
-        "owner_timeout_s": 0.3,
+        "owner_timeout_s": 20,  # no test waits for it, but the one that says so
         "calls_per_second_per_client": 1000,
         "calls_per_second_per_key": 1000,
     }
@@ -160,7 +160,10 @@ async def test_a_member_that_is_not_there_is_passed_over(secrets_dir: Path) -> N
 
 
 async def test_a_member_that_answers_too_late_is_passed_over_and_keeps_no_orphan(secrets_dir: Path) -> None:
-    async with fleet(secrets_dir) as f, FakeTransceiver(1, secrets_dir, create_but_stay_silent_once) as one:
+    async with (
+        fleet(secrets_dir, owner_timeout_s=0.3) as f,
+        FakeTransceiver(1, secrets_dir, create_but_stay_silent_once) as one,
+    ):
         f.publish(one.member())
         response = await f.offer()
         assert response.status_code == 503
@@ -355,7 +358,7 @@ async def test_too_many_requests_at_once_get_429(secrets_dir: Path) -> None:
         return await refuse(503, "full")(fake, body)
 
     async with (
-        fleet(secrets_dir, max_concurrent_requests_per_client=1, owner_timeout_s=20) as f,
+        fleet(secrets_dir, max_concurrent_requests_per_client=1) as f,
         FakeTransceiver(1, secrets_dir, slow) as one,
     ):
         f.publish(one.member())
@@ -441,7 +444,7 @@ async def test_requests_in_progress_are_answered_when_the_gateway_leaves(secrets
         await gate.wait()
         return await accept(fake, body)
 
-    async with fleet(secrets_dir, owner_timeout_s=20) as f, FakeTransceiver(1, secrets_dir, slow) as one:
+    async with fleet(secrets_dir) as f, FakeTransceiver(1, secrets_dir, slow) as one:
         f.publish(one.member())
         offer = asyncio.create_task(f.offer())
         await waiting.wait()
