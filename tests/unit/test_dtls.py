@@ -194,6 +194,16 @@ def test_close_notify_closes_the_other_end():
     assert (client.state, server.state) == (DtlsState.CLOSED, DtlsState.CLOSED)
 
 
+def test_close_notify_is_answered_once():
+    client, server = make_pair()
+    run_handshake(client, server)
+    client.close()
+    deliver(client, server)
+    server.close()
+    server.close()
+    assert [datagram[0] for datagram in server.poll()] == [21]
+
+
 def test_every_datagram_of_a_handshake_fits_the_inner_path():
     client, server = make_pair()
     sizes = []

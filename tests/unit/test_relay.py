@@ -8,7 +8,7 @@ from voicefleet_contract.hint import Hint, encode_hint, ice_pwd
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.spp import HEADER_BYTES, decode_spp, encode_spp
 from voicefleet_contract.topology import Member, MemberState, Pool, Topology, TopologyIndex
-from voicefleet_dataplane.core.flow import MAX_FLOWS_PER_UFRAG
+from voicefleet_dataplane.core.flow import GOODBYE_S, MAX_FLOWS_PER_UFRAG
 from voicefleet_dataplane.core.relay import Relay
 from voicefleet_dataplane.wire.stun import build_binding_request, build_binding_success
 
@@ -179,6 +179,35 @@ def test_the_owners_packets_keep_a_tuple_from_being_idle(relay: Relay) -> None:
     relay.receive_inside(encode_spp(ALICE, INNER) + RTP, OWNER_A, IDLE_S - 1)
     relay.receive_outside(check(ufrag(slot=2, generation=7)), ALICE, IDLE_S + 1)
     assert relay.receive_outside(RTP, ALICE, IDLE_S + 1)[1] == OWNER_A
+
+
+ALERT = encode_spp(ALICE, INNER) + b"\x15\xfe\xfd" + bytes(40)
+
+
+def test_an_owner_that_said_goodbye_lets_the_tuple_go_soon(relay: Relay) -> None:
+    bound(relay)
+    relay.receive_inside(ALERT, OWNER_A, 1.0)
+    assert relay.receive_outside(check(ufrag(slot=2, generation=7)), ALICE, 1.1)[1] == OWNER_B  # as a guest
+    assert relay.receive_outside(RTP, ALICE, 1.2)[1] == OWNER_A
+    relay.receive_outside(check(ufrag(slot=2, generation=7)), ALICE, 1.0 + GOODBYE_S)
+    assert relay.receive_outside(RTP, ALICE, 3.2)[1] == OWNER_B
+
+
+def test_an_alert_that_is_not_the_last_word_is_no_goodbye(relay: Relay) -> None:
+    bound(relay)
+    relay.receive_inside(ALERT, OWNER_A, 1.0)
+    relay.receive_inside(encode_spp(ALICE, INNER) + RTP, OWNER_A, 1.1)
+    relay.receive_outside(check(ufrag(slot=2, generation=7)), ALICE, 1.1 + GOODBYE_S)
+    assert relay.receive_outside(RTP, ALICE, 3.2)[1] == OWNER_A
+
+
+def test_a_clients_alert_or_a_guests_ends_nothing(relay: Relay) -> None:
+    bound(relay)
+    relay.receive_outside(check(ufrag(slot=2, generation=7)), ALICE, 1.0)
+    relay.receive_outside(ALERT[HEADER_BYTES:], ALICE, 1.0)
+    assert relay.receive_inside(ALERT, OWNER_B, 1.0) is DropReason.FLOW_OF_ANOTHER_OWNER
+    relay.receive_outside(check(ufrag(slot=2, generation=7)), ALICE, 1.0 + GOODBYE_S)
+    assert relay.receive_outside(RTP, ALICE, 3.2)[1] == OWNER_A
 
 
 # ---- rule 3: the inner side

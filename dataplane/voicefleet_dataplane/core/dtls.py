@@ -114,8 +114,8 @@ class Dtls:
         return True
 
     def close(self) -> None:
-        """Say close_notify if there is somebody to say it to."""
-        if self.state is DtlsState.CONNECTED:
+        """Say close_notify, or answer the peer's (RFC 5246 section 7.2.1): relays read from it that the call is over."""
+        if self.state in {DtlsState.CONNECTED, DtlsState.CLOSED}:
             self._shutdown()
         if self.state is not DtlsState.FAILED:
             self.state = DtlsState.CLOSED

@@ -9,15 +9,16 @@
     client ◀─── … ────────────── the flow in the header ◀─ SPP + … ─────── owner
 
 It reads the ufrag of STUN checks and ends no protocol: no ICE, no DTLS, no codec. All it knows of a call is its flow, and
-the next check builds that anew, so a relay may be killed in mid-call.
+the next check builds that anew, so a relay may be killed in mid-call. Of everything else it reads the first byte: a DTLS
+alert as its owner's last word says that the call is over.
 
 The rules, each of which has a test by its name in tests/unit/test_relay.py:
 
 1. **Every check is routed by its own hint**, after the hint's tag (cheap: most garbage ends there) and MESSAGE-INTEGRITY
    under the password derived from the hint (proof) verify. No look-up outside this process.
 2. **Media follows the flow, and a live flow is not rebound.** A valid caller of owner B who spoofs the address of a client
-   of owner A gets a check through to B and nothing else: the tuple's media stays with A for as long as the flow lives.
-   Meanwhile B is a `Guest`: its STUN answers go out, at most as many bytes as came in for it. Were they kept back, a
+   of owner A gets a check through to B and nothing else: the tuple's media stays with A until A ended the call or the flow
+   is idle. Meanwhile B is a `Guest`: its STUN answers go out, at most as many bytes as came in for it. Were they kept back, a
    client that really has two calls on one tuple would never be told; were more let out, B could talk to a stranger.
 3. **Outside, only to flows that we hold, only from their owner.** Whoever spoofs a member reaches no stranger.
 4. **A flow lives on evidence** (core/flow.py), room is bounded, and a live flow is never evicted for a new one.
@@ -41,6 +42,7 @@ from voicefleet_contract.spp import HEADER_BYTES, SppError, decode_spp, encode_s
 from voicefleet_contract.topology import Member, MemberState, TopologyIndex
 from voicefleet_dataplane.core.flow import Flow, FlowTable, Guest
 from voicefleet_dataplane.wire.demux import Kind, classify
+from voicefleet_dataplane.wire.dtls_record import ALERT
 from voicefleet_dataplane.wire.stun import StunError, parse_binding_request, verify_integrity
 
 LARGEST_DATAGRAM_BYTES = 1_500
@@ -123,6 +125,7 @@ class Relay:
         if not payload:
             return DropReason.EMPTY
         flow.alive_at = now
+        flow.goodbye = payload[0] == ALERT
         flow.packets_out += 1
         flow.bytes_out += len(payload)
         return payload, flow.client
