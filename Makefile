@@ -46,7 +46,8 @@ cluster-down: ## take the local cluster away, whatever state it is in
 
 e2e: deps .venv/.installed ## stories on the real cluster (starts it when it is not up)
 	@$(PY) -m e2e.cluster up --images
-	@.venv/bin/pytest -q -x --maxfail=3 e2e
+	@$(PY) -m e2e.cluster image --tag next
+	@.venv/bin/pytest -q --maxfail=3 e2e
 
 test: ## everything: check, interop, e2e
 	@$(MAKE) --no-print-directory deps venv

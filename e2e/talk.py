@@ -1,0 +1,89 @@
+"""Calls of the stories: a client in this process, and what its owner says of it over the control API."""
+
+import asyncio
+import json
+import ssl
+import subprocess
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from e2e.fleet import Fleet
+from voicefleet_contract import names
+from voicefleet_dataplane.media.speech import encode_opus, read_wav, repeat
+from voicefleet_dataplane.shell.caller import Caller, CallResult, make_identity
+
+SPEECH = Path("/usr/share/sounds/alsa")
+PACKETS_PER_S = 50
+
+
+def speech(seconds: float, number: int = 0) -> list[bytes]:
+    """Opus packets of a recording, over and over."""
+    found = sorted(SPEECH.glob("*_*.wav"))
+    assert found, f"no recorded speech in {SPEECH}: run `make deps`"
+    return repeat(encode_opus(read_wav(found[number % len(found)])), round(seconds * PACKETS_PER_S))
+
+
+@asynccontextmanager
+async def calling(fleet: Fleet, seconds: float, during: Callable[[Caller], Awaitable[None]] | None = None):
+    """A call under way, audio heard; its result is there when the body has ended and the speech is over."""
+    async with httpx.AsyncClient(verify=False, timeout=15, trust_env=False) as http:
+        caller = Caller(http, make_identity(), speech(seconds))
+        headers = {"Authorization": f"Bearer {fleet.api_key}"}
+        task = asyncio.create_task(caller.run(fleet.url + "/v1/realtime/calls", headers))
+        try:
+            async with asyncio.timeout(20):
+                while "audio" not in caller.result.timeline_ms:
+                    assert not task.done(), caller.result.error
+                    await asyncio.sleep(0.02)
+            yield caller
+            await task
+        finally:
+            task.cancel()
+
+
+def lost_after(result: CallResult, number: int) -> int:
+    """How many of the packets from ``number`` on never came back."""
+    return len(set(range(number, result.sent)) - set(result.heard))
+
+
+def place_calls(fleet: Fleet, count: int, seconds: float = 3.0) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """`voicefleet call`: the calls and the summary."""
+    argv = [sys.executable, "-m", "voicefleet_dataplane", "call", fleet.url, "--json", "--insecure"]
+    options = ["--count", str(count), "--concurrency", str(count), "--duration", str(seconds), "--key", fleet.api_key]
+    done = subprocess.run([*argv, *options], capture_output=True, text=True, check=False, timeout=120)
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert lines, done.stderr
+    return lines[:-1], lines[-1]
+
+
+def control(fleet: Fleet, pod: Any, path: str, method: str = "GET", *, certificate: str | None = "gateway") -> Any:
+    """Ask a transceiver over mutual TLS; ``certificate=None`` comes without one. Raises httpx.HTTPError."""
+    with tempfile.TemporaryDirectory() as directory:
+        secret = fleet.kube.secret(names.tls_secret(certificate or "gateway"))
+        for name, content in secret.items():
+            (Path(directory) / name).write_bytes(content)
+        context = ssl.create_default_context(cafile=f"{directory}/{names.TLS_CA_FILE}")
+        if certificate is not None:
+            context.load_cert_chain(f"{directory}/{names.TLS_CERT_FILE}", f"{directory}/{names.TLS_KEY_FILE}")
+    url = f"https://{pod['status']['hostIP']}:{pod['metadata']['labels'][names.LABEL_PORT]}{path}"
+    with httpx.Client(verify=context, trust_env=False, timeout=5) as http:
+        answer = http.request(method, url, extensions={"sni_hostname": names.inner_dns_name("transceiver")})
+    answer.raise_for_status()
+    return answer.json()
+
+
+def relay_drops(pod: Any, port: int = 3479) -> dict[str, int]:
+    """A relay's drop counters, from its metrics."""
+    text = httpx.get(f"http://{pod['status']['hostIP']}:{port}/metrics", trust_env=False, timeout=5).text
+    found: dict[str, int] = {}
+    for line in text.splitlines():
+        if line.startswith("voicefleet_relay_drops_total{"):
+            reason = line.split('reason="', 1)[1].split('"', 1)[0]
+            found[reason] = found.get(reason, 0) + int(float(line.rsplit(" ", 1)[1]))
+    return found
