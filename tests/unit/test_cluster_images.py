@@ -8,7 +8,7 @@ import tarfile
 from pathlib import Path
 
 from e2e.cluster import loading
-from e2e.cluster.archive import docker_archive
+from e2e.cluster.archive import docker_archive, image_layers, is_docker_archive, write_thin_archive
 
 
 def members(archive: bytes) -> dict[str, bytes]:
@@ -41,3 +41,38 @@ def test_an_archive_written_again_is_another_one(tmp_path: Path):
     before = loading.archive_identity(archive)
     os.utime(archive, ns=(1, 1))
     assert loading.archive_identity(archive) != before
+
+
+def archive_of(folder: Path, name: str, program: bytes) -> Path:
+    path = folder / f"{name}.tar"
+    path.write_bytes(docker_archive(f"local/{name}:1", {f"/{name}": program}, [f"/{name}"], "amd64"))
+    return path
+
+
+def test_a_thin_archive_names_every_image_and_holds_only_the_layers_that_are_missing(tmp_path: Path):
+    old, new = archive_of(tmp_path, "old", b"x" * 5000), archive_of(tmp_path, "new", b"y")
+    (there,), (lacking,) = image_layers(old), image_layers(new)
+    write_thin_archive(tmp_path / "thin.tar", [old, new], {there})
+    files = members((tmp_path / "thin.tar").read_bytes())
+    index = json.loads(files["index.json"])["manifests"]
+    assert [entry["annotations"]["io.containerd.image.name"] for entry in index] == ["local/old:1", "local/new:1"]
+    assert "blobs/" + lacking.replace(":", "/") in files and "blobs/" + there.replace(":", "/") not in files
+    for entry, layer in zip(index, (there, lacking), strict=True):
+        manifest = json.loads(files["blobs/" + entry["digest"].replace(":", "/")])
+        assert [described["digest"] for described in manifest["layers"]] == [layer]
+        assert manifest["config"]["size"] == len(files["blobs/" + manifest["config"]["digest"].replace(":", "/")])
+
+
+def test_every_blob_of_a_thin_archive_has_the_digest_it_is_named_by(tmp_path: Path):
+    write_thin_archive(tmp_path / "thin.tar", [archive_of(tmp_path, "a", b"1"), archive_of(tmp_path, "b", b"1")], set())
+    blobs = {
+        name: data for name, data in members((tmp_path / "thin.tar").read_bytes()).items() if name.startswith("blobs/")
+    }
+    assert blobs and all(hashlib.sha256(data).hexdigest() == name.rpartition("/")[2] for name, data in blobs.items())
+
+
+def test_another_kind_of_archive_is_told_apart(tmp_path: Path):
+    write_thin_archive(tmp_path / "thin.tar", [docker := archive_of(tmp_path, "a", b"1")], set())
+    (tmp_path / "text").write_text("no archive")
+    assert is_docker_archive(docker)
+    assert not is_docker_archive(tmp_path / "thin.tar") and not is_docker_archive(tmp_path / "text")
