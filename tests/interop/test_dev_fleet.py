@@ -39,6 +39,20 @@ def test_a_refused_call_shows_what_the_gateway_said(fleet):
     assert re.search(r"401 .*key", lines[0]["error"])
 
 
+def test_a_certificate_that_is_not_trusted_is_said_with_the_options_that_help(fleet):
+    argv = [sys.executable, "-m", "voicefleet_dataplane", "call", fleet.url, "--json", "--duration", "1"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert "--cacert" in json.loads(done.stdout.splitlines()[0])["error"]
+
+
+def test_a_gateway_that_is_not_there_is_named(fleet):
+    argv = [sys.executable, "-m", "voicefleet_dataplane", "call", "https://127.0.0.1:1", "--json", "--duration", "1"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 1
+    assert "https://127.0.0.1:1" in json.loads(done.stdout.splitlines()[0])["error"]
+
+
 async def talk(fleet, packets: list[bytes], during) -> CallResult:
     async with httpx.AsyncClient(verify=False, timeout=15, trust_env=False) as http:
         caller = Caller(http, make_identity(), packets)

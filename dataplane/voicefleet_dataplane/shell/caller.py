@@ -95,7 +95,9 @@ class Caller:
             await self._talk()
         except TimeoutError:
             self.result.error = f"no media within {_SETUP_TIMEOUT_S:g} s; reached: {', '.join(self.result.timeline_ms)}"
-        except (CallError, AnswerError, httpx.HTTPError, OSError) as error:
+        except httpx.HTTPError as error:
+            self.result.error = _not_reached(url, error)
+        except (CallError, AnswerError, OSError) as error:
             self.result.error = str(error) or type(error).__name__
         finally:
             if location:
@@ -241,6 +243,13 @@ class Caller:
     def _send(self, datagram: bytes) -> None:
         with contextlib.suppress(OSError):  # lost, as on any network
             self._socket.send(datagram)
+
+
+def _not_reached(url: str, error: httpx.HTTPError) -> str:
+    said = str(error) or type(error).__name__
+    if "CERTIFICATE_VERIFY_FAILED" in said:
+        return f"the certificate of {url} is not trusted: name its CA with --cacert, or trust anybody with --insecure"
+    return f"{url} cannot be reached: {said}"
 
 
 def _said(response: httpx.Response) -> str:
