@@ -50,19 +50,51 @@ class Image:
     base: Base
     dockerfile: Path
     context: Path
+    sources: tuple[str, ...]  # what the Dockerfile copies, below the context
     tag: str | None = None  # None: the caller's
 
     def full_name(self, tag: str) -> str:
         return f"voicefleet.local/{self.name}:{self.tag or tag}"
 
+    def key(self) -> str:
+        """Of everything that goes in."""
+        digest = hashlib.sha256(self.base.key.encode() + self.dockerfile.read_bytes())
+        for source in self.sources:
+            root = self.context / source
+            for path in sorted(root.rglob("*")) if root.is_dir() else [root]:
+                if (
+                    path.is_file()
+                    and not IGNORED.intersection(path.relative_to(self.context).parts)
+                    and path.suffix != ".pyc"
+                ):
+                    digest.update(
+                        f"\0{path.relative_to(self.context)}\0{path.stat().st_mode & 0o111}\0".encode()
+                        + path.read_bytes()
+                    )
+        return digest.hexdigest()[:16]
+
 
 PYTHON = Base("python", ("ca-certificates", "python3", "python3-venv"))
 REDIS = Base("redis", ("redis-server", "redis-tools"))
+IGNORED = frozenset({"__pycache__", "build", "voicefleet.egg-info"})  # as .dockerignore has it
+
+
+def _sources(role: str) -> tuple[str, ...]:
+    return (
+        "pyproject.toml",
+        "README.md",
+        "requirements/build.lock",
+        f"requirements/{role}.lock",
+        "dataplane",
+        "operator",
+    )
+
+
 _REDIS_FOLDER = PACKAGE / "images" / "redis"
 IMAGES = (
-    Image("operator", PYTHON, CHECKOUT / "operator" / "Dockerfile", CHECKOUT),
-    Image("dataplane", PYTHON, CHECKOUT / "dataplane" / "Dockerfile", CHECKOUT),
-    Image("redis", REDIS, _REDIS_FOLDER / "Dockerfile", _REDIS_FOLDER, tag="7"),
+    Image("operator", PYTHON, CHECKOUT / "operator" / "Dockerfile", CHECKOUT, _sources("operator")),
+    Image("dataplane", PYTHON, CHECKOUT / "dataplane" / "Dockerfile", CHECKOUT, _sources("dataplane")),
+    Image("redis", REDIS, _REDIS_FOLDER / "Dockerfile", _REDIS_FOLDER, (), tag="7"),
 )
 
 
@@ -139,47 +171,30 @@ class Builder:
         name = image.full_name(tag)
         if not image.dockerfile.is_file():
             raise ClusterError(f"{image.dockerfile} is missing")
+        stem = f"{image.name}-{image.tag or tag}"
+        archive = self._archives / f"{stem}-{image.key()}.tar"
+        if archive.is_file():
+            return archive
         with step(f"image {name}") as line:
-            id_file = self._scratch / f"{image.name}.id"
             log = cache() / f"image-{image.name}.log"
             with log.open("w") as out:
                 argv = [
-                    *(
-                        *self._buildah,
-                        "bud",
-                        "--isolation",
-                        "chroot",
-                        "--layers",
-                        "--pull-never",
-                        "--build-arg",
-                        f"BASE={image.base.tag}",
-                    ),
-                    *(
-                        *options,
-                        "--iidfile",
-                        str(id_file),
-                        "--tag",
-                        name,
-                        "--file",
-                        str(image.dockerfile),
-                        str(image.context),
-                    ),
+                    *(*self._buildah, "bud", "--isolation", "chroot", "--layers", "--pull-never"),
+                    *("--build-arg", f"BASE={image.base.tag}", *options, "--tag", name),
+                    *("--file", str(image.dockerfile), str(image.context)),
                 ]
                 if subprocess.run(argv, stdout=out, stderr=out, check=False).returncode != 0:
                     raise ClusterError(f"the image {name} was not built", log)
-            image_id = id_file.read_text().strip().removeprefix("sha256:")[:16]
-            stem = f"{image.name}-{image.tag or tag}"
-            archive = self._archives / f"{stem}-{image_id}.tar"
-            if archive.is_file():
-                line.note = "unchanged"
-                return archive
             draft = self._archives / f".{archive.name}.draft"
             draft.unlink(missing_ok=True)
-            # docker-archive and not OCI: its layers are not compressed, and they only go to this machine, three times.
+            # docker-archive and not OCI: its layers are not compressed, and they only go to this machine.
             run([*self._buildah, "push", "--quiet", name, f"docker-archive:{draft}:{name}"])
-            for older in self._archives.glob(f"{stem}-????????????????.tar"):
-                older.unlink()
             draft.rename(archive)
+            # The one before stays: another checkout may be about to load it.
+            for older in sorted(
+                self._archives.glob(f"{stem}-????????????????.tar"), key=lambda path: path.stat().st_mtime
+            )[:-2]:
+                older.unlink(missing_ok=True)
             line.note = f"{archive.stat().st_size >> 20} MiB"
         return archive
 

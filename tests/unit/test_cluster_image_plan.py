@@ -76,3 +76,38 @@ def test_down_leaves_the_cluster_of_the_current_context_alone(
     monkeypatch.setenv("VOICEFLEET_USE_CURRENT_CONTEXT", "1")
     assert program.main(["down"]) == 0
     assert "stays" in capsys.readouterr().out
+
+
+def image_of(folder: Path) -> images.Image:
+    (folder / "Dockerfile").write_text("FROM x\n")
+    (folder / "src").mkdir(exist_ok=True)
+    (folder / "src" / "a.py").write_text("1\n")
+    return images.Image("x", images.PYTHON, folder / "Dockerfile", folder, ("src",))
+
+
+def test_an_image_is_built_again_when_a_source_changes(tmp_path: Path):
+    image = image_of(tmp_path)
+    before = image.key()
+    (tmp_path / "src" / "a.py").write_text("2\n")
+    assert image.key() != before
+
+
+def test_an_image_is_not_built_again_for_what_it_does_not_hold(tmp_path: Path):
+    image = image_of(tmp_path)
+    before = image.key()
+    (tmp_path / "src" / "__pycache__").mkdir()
+    (tmp_path / "src" / "__pycache__" / "a.pyc").write_bytes(b"x")
+    (tmp_path / "other.txt").write_text("x")
+    assert image.key() == before
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_hash_covers_all_that_the_dockerfile_copies(role: str):
+    (image,) = [image for image in images.IMAGES if image.name == role]
+    copied = [
+        source.rstrip("/")
+        for line in dockerfile(role).splitlines()
+        if line.startswith("COPY") and "--from" not in line
+        for source in line.split()[1:-1]
+    ]
+    assert set(copied) == set(image.sources)
