@@ -87,6 +87,7 @@ def pool_steps(
     views: list[SlotView] = []
     to_create: list[int] = []
     later: list[float] = []
+    retrying: set[int] = set()
     for slot, here in by_slot.items():
         live = [pod for pod in here if not pod.leaving]
         fresh = [pod for pod in live if pod.template == template and pod.port in pool.spec.ports]
@@ -109,6 +110,7 @@ def pool_steps(
                 to_create.append(slot)
             else:
                 later.append(retry_at)
+                retrying.add(slot)
     moves: Moves = next_moves(views, pool.spec.rollout)
     fences += [pod for slot in moves.drain for pod in by_slot[slot] if not pod.leaving and pod not in fences]
 
@@ -128,7 +130,7 @@ def pool_steps(
     for pod in pods:
         if not pod.leaving or pod.deleting:
             continue
-        if pod.finished and now < pod.created_at + FAILED_POD_RETRY_S and pod.slot in by_slot:
+        if pod.finished and pod.slot in retrying:
             continue  # it stands for its slot until the retry
         why = _reason_to_delete(fleet, pool, pod, now)
         if why is not None:
