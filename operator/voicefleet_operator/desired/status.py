@@ -166,7 +166,11 @@ def _ring_converged(fleet: Fleet, pool: Pool) -> Condition:
     """
     if fleet.acknowledged is None:
         return Condition("RingConverged", None, "RegistryAway", "no registry to read acknowledgements from")
-    asked = sorted(pod.name for pod in fleet.pods.values() if pod.ready and not pod.leaving and pod.component is not Component.GATEWAY)
+    asked = sorted(
+        pod.name
+        for pod in fleet.pods.values()
+        if pod.ready and not pod.leaving and pod.component is not Component.GATEWAY
+    )
     behind = [name for name in asked if fleet.acknowledged.get(name, {}).get(pool.name, -1) < pool.ring_epoch]
     if behind:
         return Condition("RingConverged", False, "Waiting", f"epoch {pool.ring_epoch} not yet seen by {_list(behind)}")
