@@ -1,0 +1,157 @@
+"""The shell around plans: an observation that is behind changes nothing back, the ledger goes first, one Lease holder."""
+
+import pytest
+
+from tests.support.fleet_world import CONFIG, empty_fleet, pool
+from voicefleet_operator.cluster.api import KubeError
+from voicefleet_operator.cluster.apply import LedgerStore, apply_plan
+from voicefleet_operator.cluster.lease import Lease
+from voicefleet_operator.cluster.observe import UnreadableError, observe_pod
+from voicefleet_operator.desired.plan import plan
+from voicefleet_operator.handlers.store import FleetStore
+
+LABELS = {
+    "app.kubernetes.io/component": "transceiver",
+    "voicefleet.dev/pool": "agents",
+    "voicefleet.dev/slot": "4",
+    "voicefleet.dev/generation": "2",
+    "voicefleet.dev/port": "20004",
+}
+
+
+def pod(version: int, *, ready: bool = True, labels=LABELS, waiting=None, **metadata):
+    state = {"waiting": waiting} if waiting else {"running": {}}
+    return {
+        "metadata": {"name": "agents-4-2", "uid": "u", "resourceVersion": str(version), "labels": labels, **metadata},
+        "spec": {"nodeName": "node-0"},
+        "status": {
+            "hostIP": "10.0.0.1",
+            "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
+            "containerStatuses": [{"image": "x:1", "state": state}],
+        },
+    }
+
+
+def config_map(version: int, text: str):
+    metadata = {"name": "voicefleet-fleet", "uid": "c", "resourceVersion": str(version)}
+    return {"metadata": metadata, "data": {"fleet.json": text}}
+
+
+def store() -> FleetStore:
+    made = FleetStore("voice", "voicefleet-fleet")
+    made.take("ConfigMap", config_map(1, CONFIG.model_dump_json()))
+    made.dirty.clear()
+    return made
+
+
+def test_a_pod_is_read_from_its_labels_and_status():
+    seen = observe_pod(pod(1, deletionTimestamp="2026-01-01T00:00:00Z"))
+    assert (seen.slot, seen.generation, seen.port, seen.resource) == (4, 2, 20004, "agents")
+    assert seen.ready
+    assert seen.running
+    assert seen.leaving
+
+
+def test_a_pod_without_its_labels_is_unreadable_and_named():
+    with pytest.raises(UnreadableError, match="agents-4-2"):
+        observe_pod(pod(1, labels={"app.kubernetes.io/component": "transceiver"}))
+
+
+def test_the_kubelets_turns_between_two_words_for_one_trouble_are_one_observation():
+    one = observe_pod(pod(1, waiting={"reason": "ErrImagePull", "message": "rpc error 1"}))
+    two = observe_pod(pod(2, waiting={"reason": "ImagePullBackOff", "message": "Back-off"}))
+    assert one == two
+
+
+def test_a_watch_that_is_behind_our_own_write_changes_nothing_back():
+    made = store()
+    made.take("Pod", pod(7, ready=True))
+    made.take("Pod", pod(5, ready=False))
+    assert made.fleet().pods["agents-4-2"].ready
+
+
+def test_a_heartbeat_that_changes_no_record_makes_nobody_look():
+    made = store()
+    made.take("Pod", pod(7))
+    made.dirty.clear()
+    made.take("Pod", pod(8))
+    assert not made.dirty.is_set()
+
+
+def test_the_deletion_of_an_older_namesake_is_not_believed():
+    made = store()
+    made.take("Pod", pod(9))
+    made.forget("Pod", "agents-4-2", 8)
+    assert "agents-4-2" in made.fleet().pods
+    made.forget("Pod", "agents-4-2", 10)
+    assert made.fleet().pods == {}
+
+
+def test_a_broken_config_leaves_the_last_good_one_in_use():
+    made = store()
+    made.take("ConfigMap", config_map(2, "{"))
+    assert made.fleet().config == CONFIG
+    assert "fleet.json" in made.config_problem
+
+
+class Api:
+    """Objects by kind and name; ``refuse`` is a set of kinds whose writes end in 409."""
+
+    def __init__(self):
+        self.objects, self.calls, self.refuse, self.version = {}, [], set(), 0
+
+    async def list(self, kind, labels=""):
+        return [body for (k, _), body in self.objects.items() if k == kind]
+
+    async def get(self, kind, name):
+        return self.objects.get((kind, name))
+
+    async def create(self, kind, body):
+        return self._write("create", kind, body)
+
+    async def replace(self, kind, body):
+        return self._write("replace", kind, body)
+
+    async def apply(self, kind, body, *, subresource=""):
+        return self._write("apply", kind, body)
+
+    def _write(self, verb, kind, body):
+        self.calls.append((verb, kind, body["metadata"]["name"]))
+        if kind in self.refuse:
+            raise KubeError(409, verb, "somebody else wrote")
+        self.version += 1
+        made = {**body, "metadata": {"uid": "u", **body["metadata"], "resourceVersion": str(self.version)}}
+        self.objects[kind, body["metadata"]["name"]] = made
+        return made
+
+
+async def carry_out(api: Api) -> None:
+    ledger = LedgerStore(api)
+    await ledger.read()
+    todo = plan(empty_fleet(pools={"agents": pool(replicas=2)}), 1.0)
+    await apply_plan(api, ledger, todo, 1.0, lambda kind, body: None, lambda kind, name: None)
+
+
+async def test_the_ledger_is_written_before_any_pod():
+    api = Api()
+    await carry_out(api)
+    assert [call[1] for call in api.calls[:3]] == ["ConfigMap", "Pod", "Pod"]
+    assert api.objects["ConfigMap", "voicefleet-slots-0"]["data"] == {"0": "agents 1", "1": "agents 1"}
+
+
+async def test_when_another_operator_wrote_the_ledger_no_pod_is_made():
+    api = Api()
+    api.refuse = {"ConfigMap"}
+    with pytest.raises(KubeError):
+        await carry_out(api)
+    assert [call[1] for call in api.calls] == ["ConfigMap"]
+
+
+async def test_a_lease_has_one_holder_until_it_gives_it_back():
+    api = Api()
+    first, second = Lease(api, "l", "a"), Lease(api, "l", "b")
+    await first.acquire()
+    assert not await second._try()
+    await first.release()
+    assert await second._try()
+    assert not await first._try()
