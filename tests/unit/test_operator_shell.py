@@ -129,7 +129,7 @@ async def carry_out(api: Api) -> None:
     ledger = LedgerStore(api)
     await ledger.read()
     todo = plan(empty_fleet(pools={"agents": pool(replicas=2)}), 1.0)
-    await apply_plan(api, ledger, todo, 1.0, lambda kind, body: None, lambda kind, name: None)
+    await apply_plan(api, ledger, todo, 1.0, lambda *_: None, lambda *_: None)
 
 
 async def test_the_ledger_is_written_before_any_pod():
