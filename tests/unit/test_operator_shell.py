@@ -1,9 +1,10 @@
 """The shell around plans: an observation that is behind changes nothing back, the ledger goes first, one Lease holder."""
 
 import pytest
+from kubernetes.aio.client import ApiClient, Configuration
 
 from tests.support.fleet_world import CONFIG, empty_fleet, pool
-from voicefleet_operator.cluster.api import KubeError
+from voicefleet_operator.cluster.api import KubeApi, KubeError
 from voicefleet_operator.cluster.apply import LedgerStore, apply_plan
 from voicefleet_operator.cluster.lease import Lease
 from voicefleet_operator.cluster.observe import UnreadableError, observe_pod
@@ -155,3 +156,11 @@ async def test_a_lease_has_one_holder_until_it_gives_it_back():
     await first.release()
     assert await second._try()
     assert not await first._try()
+
+
+async def test_an_api_server_that_does_not_answer_is_an_error_that_is_tried_again():
+    api = KubeApi(ApiClient(Configuration(host="http://127.0.0.1:9")), "voice")  # the discard port: nobody listens
+    with pytest.raises(KubeError) as caught:
+        await api.list("Pod")
+    await api.close()
+    assert caught.value.status == 0

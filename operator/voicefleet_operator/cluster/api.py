@@ -8,6 +8,7 @@ import json
 from typing import Any
 from urllib.parse import quote, urlencode
 
+import aiohttp
 from kubernetes.aio import config as client_config
 from kubernetes.aio.client import ApiClient, Configuration
 
@@ -33,10 +34,11 @@ _KINDS = {
     "TopologySlice": (f"/apis/{names.GROUP}/{names.API_VERSION}", "topologyslices"),
 }
 _PAGE = 500
+_TIMEOUT_S = 30
 
 
 class KubeError(Exception):
-    """The API server refused or failed. ``status`` is the HTTP code."""
+    """The API server refused, failed or did not answer. ``status`` is the HTTP code; 0: no answer."""
 
     def __init__(self, status: int, what: str, message: str) -> None:
         super().__init__(f"{what}: {status} {message}")
@@ -132,8 +134,11 @@ class KubeApi:
             body=body,
             auth_settings=["BearerToken"],
         )
-        response = await self._client.call_api(method, url, headers, content, _request_timeout=30)
-        raw = await response.read()
+        try:
+            response = await self._client.call_api(method, url, headers, content, _request_timeout=_TIMEOUT_S)
+            raw = await response.read()
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:  # a server that is away is no reason to end
+            raise KubeError(0, f"{verb} {path}", f"{type(error).__name__}: {error}") from None
         if not 200 <= response.status <= 299:
             raise KubeError(response.status, f"{verb} {path}", _message(raw))
         found: Object = json.loads(raw) if raw else {}
