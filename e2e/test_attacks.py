@@ -3,11 +3,14 @@
 import asyncio
 import secrets
 import socket
+from typing import Any
 
 import httpx
 import pytest
 
+from e2e.cluster.nodes import HOST_ADDRESS
 from e2e.fleet import Fleet
+from e2e.spoof import send_spoofed
 from e2e.talk import calling, control, relay_drops
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.hint import ice_pwd, peek_hint
@@ -59,6 +62,51 @@ async def test_strangers_get_no_byte_from_a_relay_and_each_moves_its_own_counter
             assert moved(before, after) == {reason: 1}
     assert not caller.result.error
     assert caller.result.loss == 0  # the valid twin, all the while
+
+
+async def test_a_replayed_check_from_another_address_gets_no_answer_and_moves_nothing(fleet: Fleet) -> None:
+    async with calling(fleet, seconds=8) as caller:
+        host = caller.result.ingress.rsplit(":", 1)[0]
+        [owner] = [pod for pod in fleet.transceivers() if slot_of(pod) == peek_hint(caller.result.ufrag).slot]
+        before = control(fleet, owner, "/v1/status")["drops"]
+        assert await asyncio.to_thread(send_and_listen, caller.last_check, host, 3478) == b""
+        assert moved(before, control(fleet, owner, "/v1/status")["drops"]) == {"ice_replay": 1}
+    assert not caller.result.error
+    assert caller.result.loss == 0
+
+
+async def test_a_valid_check_of_another_call_from_a_live_victims_tuple_takes_nothing_over(fleet: Fleet) -> None:
+    keys = KeyRing.parse(fleet.kube.secret("voicefleet-hint-keys")["keys.json"])
+    async with calling(fleet, seconds=12) as victim:
+        mine = victim.result.ingress.rsplit(":", 1)[0]
+        async with calling(fleet, seconds=3) as attacker:
+            ufrag = attacker.result.ufrag
+            packet = check(ufrag, ice_pwd(ufrag, peek_hint(ufrag).key_epoch, keys))
+            for _ in range(10):
+                send_spoofed(packet, victim.address, Address(mine, 3478))
+    assert not victim.result.error
+    assert victim.result.loss == 0
+
+
+async def test_who_spoofs_a_member_reaches_no_stranger(fleet: Fleet) -> None:
+    """Return traffic with a member's source address, for a client that has no flow."""
+    relay = fleet.relays()[0]
+    host = relay["status"]["hostIP"]
+    member = next(pod for pod in fleet.transceivers() if pod["status"]["hostIP"] != host)
+    source = Address(member["status"]["hostIP"], int(member["metadata"]["labels"]["voicefleet.dev/port"]))
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.settimeout(0.5)
+        stranger.bind((HOST_ADDRESS, 0))
+        client = Address(HOST_ADDRESS, stranger.getsockname()[1])
+        before = relay_drops(relay)
+        send_spoofed(encode_spp(client, Address(host, 3479)) + RTP, source, Address(host, 3479))
+        with pytest.raises(TimeoutError):
+            stranger.recv(2048)
+    assert moved(before, relay_drops(relay)) == {"flow_unknown": 1}
+
+
+def slot_of(pod: Any) -> int:
+    return int(pod["metadata"]["labels"]["voicefleet.dev/slot"])
 
 
 async def test_a_transceiver_takes_nothing_from_a_stranger(fleet: Fleet) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from voicefleet_contract.addresses import Address, from_kernel
 from voicefleet_dataplane.core.dtls import Dtls, DtlsState
 from voicefleet_dataplane.core.dtls_identity import DtlsIdentity, build_certificate
 from voicefleet_dataplane.core.srtp import Srtp
@@ -85,6 +86,8 @@ class Caller:
         self._last_heard = 0.0
         self._media = asyncio.Event()
         self._hung_up = False
+        self.last_check = b""  # the STUN check sent last, and from where: tests replay it
+        self.address: Address | None = None
         self.result = CallResult()
 
     async def run(self, url: str, headers: dict[str, str]) -> CallResult:
@@ -129,6 +132,7 @@ class Caller:
         with socket.socket(family, socket.SOCK_DGRAM) as self._socket:
             self._socket.setblocking(False)
             self._socket.connect(target)
+            self.address = from_kernel(self._socket.getsockname())
             loop.add_reader(self._socket, self._read)
             checks = asyncio.create_task(self._keep_consent())
             try:
@@ -167,7 +171,9 @@ class Caller:
             transaction = secrets.token_bytes(12)
             self._checks[transaction] = time.monotonic()
             username = f"{self._answer.ufrag}:{self._client_ufrag}"
-            self._send(build_binding_request(transaction, username, self._answer.password.encode(), use_candidate=True))
+            password = self._answer.password.encode()
+            self.last_check = build_binding_request(transaction, username, password, use_candidate=True)
+            self._send(self.last_check)
             await asyncio.sleep(_CHECK_S["stun" in self.result.timeline_ms])
             if "dtls" not in self.result.timeline_ms and "stun" in self.result.timeline_ms:
                 self._dtls.advance(time.monotonic())

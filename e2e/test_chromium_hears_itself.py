@@ -1,0 +1,22 @@
+"""A real browser calls the fleet on the cluster and hears its own recording."""
+
+from e2e.fleet import Fleet
+from e2e.talk import SPEECH
+from tests.support.chromium import chromium, contains
+from voicefleet_dataplane.media.speech import read_wav
+
+# The nodes' addresses are of this machine's own making: Chromium asks for leave to reach them, and there is nobody to give it.
+FLAGS = ("--ignore-certificate-errors", "--disable-features=LocalNetworkAccessChecks")
+
+
+async def test_chromium_hears_its_own_recording_through_the_fleet(fleet: Fleet) -> None:
+    microphone, stranger = SPEECH / "Front_Center.wav", SPEECH / "Side_Right.wav"
+    async with chromium(microphone, FLAGS) as browser:
+        heard = await browser.call(fleet.url + "/v1/realtime/calls", fleet.api_key, 6.0)
+    assert heard.status == 201, heard.error
+    assert "connected" in heard.states
+    own, other = (contains(read_wav(wav), heard.samples) for wav in (microphone, stranger))
+    assert own >= 0.7, (own, other)
+    assert other < 0.5, (own, other)
+    assert heard.stats("inbound-rtp")["packetsLost"] == 0
+    assert heard.hang_up_status == 200
