@@ -88,8 +88,12 @@ def call(
     Each call plays a recording of its own (the same word a little faster is another recording). A call is well when it
     heard itself and none of the others. The last line is a JSON summary; exits 1 unless all calls are well.
     """
-    from voicefleet_dataplane.commands.call import CallOptions
-    from voicefleet_dataplane.commands.call import call as call_command
+    try:
+        from voicefleet_dataplane.commands.call import CallOptions
+        from voicefleet_dataplane.commands.call import call as call_command
+    except ModuleNotFoundError as error:
+        typer.echo(f"error: {error.name} is not installed; install voicefleet[dataplane,client]", err=True)
+        raise typer.Exit(2) from None
 
     wavs = tuple(wav or sorted(_SPEECH.glob("*_*.wav")))
     if not wavs:
