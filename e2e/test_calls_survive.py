@@ -3,6 +3,8 @@
 import asyncio
 from typing import Any
 
+import httpx
+
 from e2e.fleet import VALUES, Fleet
 from e2e.kube import eventually, ready
 from e2e.talk import PACKETS_PER_S, calling, lost_after, place_calls
@@ -42,8 +44,12 @@ async def test_redis_is_stopped_and_old_and_new_calls_and_hang_ups_work(fleet: F
             eventually, "Redis gone", lambda: not fleet.kube.pods("app.kubernetes.io/component=redis"), 60.0
         )
         _, summary = await asyncio.to_thread(place_calls, fleet, 3, 2.0)
+        async with calling(fleet, seconds=30) as other:
+            status = await asyncio.to_thread(hang_up, fleet, other.result.call_id)
     try:
         assert summary["audio_ok"] == 3
+        assert status == 200
+        assert other.result.error == "the other side ended the call"
         assert not caller.result.error
         assert caller.result.loss == 0
     finally:
@@ -87,6 +93,12 @@ async def test_scaling_up_adds_members_and_moves_no_call(fleet: Fleet) -> None:
     finally:
         fleet.kube.run("scale", "transceiver", "agents", "--replicas=3")
         eventually("three members again", lambda: len(fleet.transceivers()) == 3, 150.0)
+
+
+def hang_up(fleet: Fleet, call_id: str) -> int:
+    url = f"{fleet.url}/v1/realtime/calls/{call_id}/hangup"
+    headers = {"Authorization": f"Bearer {fleet.api_key}"}
+    return httpx.post(url, headers=headers, verify=False, trust_env=False, timeout=10).status_code
 
 
 def successor(fleet: Fleet, gone: Any) -> bool:
