@@ -106,38 +106,30 @@ def observe_node(body: Object) -> Node:
 
 def observe_relay(body: Object) -> RelayResource:
     """Read a VoiceRelay. Raises UnreadableError."""
-    metadata = body["metadata"]
-    try:
-        spec = VoiceRelaySpec.model_validate(body["spec"])
-    except (KeyError, ValidationError) as error:
-        raise UnreadableError(f"VoiceRelay {metadata['name']}: {error}") from None
-    return RelayResource(
-        name=metadata["name"],
-        uid=metadata["uid"],
-        generation=metadata.get("generation", 0),
-        spec=spec,
-        status=body.get("status") or {},
-        deleting="deletionTimestamp" in metadata,
-        paused=_paused(metadata),
-    )
+    return RelayResource(**_resource("VoiceRelay", VoiceRelaySpec, body))
 
 
 def observe_pool(body: Object) -> PoolResource:
     """Read a Transceiver. Raises UnreadableError."""
+    return PoolResource(**_resource("Transceiver", TransceiverSpec, body))
+
+
+def _resource(kind: str, model: type[VoiceRelaySpec | TransceiverSpec], body: Object) -> dict[str, Any]:
+    """Return the fields that our two resources share. Raises UnreadableError."""
     metadata = body["metadata"]
     try:
-        spec = TransceiverSpec.model_validate(body["spec"])
+        spec = model.model_validate(body["spec"])
     except (KeyError, ValidationError) as error:
-        raise UnreadableError(f"Transceiver {metadata['name']}: {error}") from None
-    return PoolResource(
-        name=metadata["name"],
-        uid=metadata["uid"],
-        generation=metadata.get("generation", 0),
-        spec=spec,
-        status=body.get("status") or {},
-        deleting="deletionTimestamp" in metadata,
-        paused=_paused(metadata),
-    )
+        raise UnreadableError(f"{kind} {metadata['name']}: {error}") from None
+    return {
+        "name": metadata["name"],
+        "uid": metadata["uid"],
+        "generation": metadata.get("generation", 0),
+        "spec": spec,
+        "status": body.get("status") or {},
+        "deleting": "deletionTimestamp" in metadata,
+        "paused": _paused(metadata),
+    }
 
 
 def observe_slice(body: Object) -> TopologySlice:
