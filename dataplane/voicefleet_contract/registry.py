@@ -1,8 +1,11 @@
 """What stands in Redis, and under which keys: this module is the only place that spells one.
 
 Redis is a cache of what processes know themselves: losing it never ends a call, refuses one, or stops a hang-up.
-Every record has a TTL; whoever writes it writes it again. Values are JSON of the models below; a reader skips and
-counts what it cannot parse.
+Every record has a TTL; whoever writes it writes it again. Values are JSON of the models below and of `sessions`; a
+reader skips and counts what it cannot parse.
+
+The braces are Redis Cluster's hash tags: what one slot writes together stands on one node, and slots spread over all of
+them. Keys of the whole fleet are few: the list of slots, the stream of session events, its epoch.
 """
 
 import ipaddress
@@ -18,14 +21,38 @@ ACK_TTL_S = 60
 _PREFIX = "vf1"  # the key space's version
 
 
+def _slot(cluster: int, slot: int) -> str:
+    return f"{_PREFIX}:{{{cluster}:{slot}}}"
+
+
 def heartbeat_key(cluster: int, slot: int, generation: int) -> str:
     """Return the key of a transceiver's heartbeat."""
-    return f"{_PREFIX}:{cluster}:hb:{slot}:{generation}"
+    return f"{_slot(cluster, slot)}:hb:{generation}"
 
 
-def session_key(cluster: int, call_id: str) -> str:
-    """Return the key of a session record."""
-    return f"{_PREFIX}:{cluster}:call:{call_id}"
+def sessions_key(cluster: int, slot: int, generation: int) -> str:
+    """Return the hash of a transceiver's sessions: call id → `sessions.SessionRecord`. One TTL for all of them."""
+    return f"{_slot(cluster, slot)}:calls:{generation}"
+
+
+def index_key(cluster: int, slot: int, generation: int, field: str, value: str) -> str:
+    """Return the set of a transceiver's call ids whose field (`sessions.INDEXED`) has a value."""
+    return f"{_slot(cluster, slot)}:ix:{generation}:{field}:{value}"
+
+
+def slots_key(cluster: int) -> str:
+    """Return the sorted set of the slots that write sessions: ``slot:generation`` by Unix time of the last heartbeat."""
+    return f"{_PREFIX}:{{{cluster}}}:slots"
+
+
+def events_key(cluster: int) -> str:
+    """Return the stream of session events (`sessions.event_command`)."""
+    return f"{_PREFIX}:{{{cluster}}}:events"
+
+
+def epoch_key(cluster: int) -> str:
+    """Return the key that says since when the stream of events is whole."""
+    return f"{_PREFIX}:{{{cluster}}}:epoch"
 
 
 def ack_key(cluster: int, process: str) -> str:
@@ -33,46 +60,30 @@ def ack_key(cluster: int, process: str) -> str:
     return f"{_PREFIX}:{cluster}:ack:{process}"
 
 
-class _Record(BaseModel):
+class Record(BaseModel):
+    """What all values have."""
+
     model_config = ConfigDict(frozen=True, extra="ignore")
     version: int = VERSION
 
 
-class Heartbeat(_Record):
-    """A transceiver's load. ``at`` is Unix time in seconds at the sender."""
+class Heartbeat(Record):
+    """A transceiver's load. ``at`` is Unix time in seconds at the sender; ``counts`` is field → value → sessions."""
 
     slot: int
     generation: int
     pool: str
     state: str  # starting | active | draining
+    pod: str = ""
+    node: str = ""
     sessions: int
     capacity: int
+    counts: dict[str, dict[str, int]] = {}
     oldest_session_age_s: float = 0.0
     at: float
 
 
-class SessionRecord(_Record):
-    """A session as the registry shows it: no SDP, no key, the client's network and not its address."""
-
-    call_id: str
-    pool: str
-    slot: int
-    generation: int
-    pod: str
-    node: str
-    relay: str
-    region: str
-    client_network: str
-    state: str
-    started_at: float
-    rtt_ms: float | None = None
-    loss: float | None = None
-    jitter_ms: float | None = None
-    bytes_in: int = 0
-    bytes_out: int = 0
-
-
-class Acknowledgement(_Record):
+class Acknowledgement(Record):
     """Which topology and keys a process works with. ``ring_epochs`` by pool name."""
 
     process: str

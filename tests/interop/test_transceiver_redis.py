@@ -11,7 +11,8 @@ import redis.asyncio as redis
 
 from tests.support.offers import CHROMIUM
 from tests.support.transceiver_process import HOST, RunningTransceiver, make_settings, running_transceiver
-from voicefleet_contract.registry import Heartbeat, SessionRecord, heartbeat_key, session_key
+from voicefleet_contract.registry import Heartbeat, events_key, heartbeat_key, sessions_key
+from voicefleet_contract.sessions import SessionRecord
 from voicefleet_dataplane.commands.dev_secrets import write_dev_secrets
 from voicefleet_dataplane.shell.redis_sink import RedisSink
 
@@ -56,6 +57,14 @@ async def wait_for(client: redis.Redis, key: str) -> bytes:
             await asyncio.sleep(0.02)
 
 
+async def wait_for_session(client: redis.Redis, call_id: str) -> bytes:
+    async with asyncio.timeout(10):
+        while True:
+            if (value := await client.hget(sessions_key(7, 5, 2), call_id)) is not None:
+                return value
+            await asyncio.sleep(0.02)
+
+
 async def test_records_come_go_and_come_back_and_calls_never_notice(secrets_dir, monkeypatch):
     monkeypatch.setattr("voicefleet_dataplane.shell.transceiver_records.HEARTBEAT_INTERVAL_S", 0.05)
     with socket.socket() as probe:
@@ -74,13 +83,13 @@ async def test_records_come_go_and_come_back_and_calls_never_notice(secrets_dir,
         async with running_redis(port) as client:
             heartbeat = Heartbeat.model_validate_json(await wait_for(client, heartbeat_key(7, 5, 2)))
             assert (heartbeat.slot, heartbeat.state) == (5, "active")
-            record = SessionRecord.model_validate_json(await wait_for(client, session_key(7, first.call_id)))
+            record = SessionRecord.model_validate_json(await wait_for_session(client, first.call_id))
             assert record.pod == "agents-5-2"
         second = await transceiver.create(CHROMIUM)
         assert (await transceiver.hang_up(first.call_id)).status_code == 200
         async with running_redis(port) as client:
-            await wait_for(client, session_key(7, second.call_id))
-            assert await client.get(session_key(7, first.call_id)) is None
+            await wait_for_session(client, second.call_id)
+            assert await client.hget(sessions_key(7, 5, 2), first.call_id) is None
             await transceiver.process.stop()
-            assert await client.keys("*") == []
+            assert await client.keys("*") == [events_key(7).encode()]
     await sink.close()

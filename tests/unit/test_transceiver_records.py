@@ -7,8 +7,10 @@ import pytest
 
 from tests.support.transceiver import RELAY, TOPOLOGY, World
 from tests.support.transceiver_process import HOST
+from voicefleet_contract.addresses import Address
 from voicefleet_contract.registry import SESSION_TTL_S
 from voicefleet_contract.settings import TransceiverSettings
+from voicefleet_dataplane.shell.session_records import SessionTeller
 from voicefleet_dataplane.shell.transceiver_records import Reporter
 
 SETTINGS = TransceiverSettings(
@@ -20,6 +22,7 @@ class Sink:
     def __init__(self):
         self.fails = False
         self.writes = []
+        self.commands = []
         self.wrote = asyncio.Event()
 
     async def write(self, records, forgotten):
@@ -28,59 +31,122 @@ class Sink:
             raise ConnectionError("away")
         self.writes.append((records, forgotten))
 
+    async def execute(self, commands):
+        self.commands += commands
+
 
 def make_reporter(world, sink=None):
     return Reporter(SETTINGS, world.core, lambda: TOPOLOGY, sink or Sink())
 
 
 def due(reporter, now):
-    records, forgotten = reporter.due(now, now + 1_000_000.0)
-    return {record.key: json.loads(record.value) for record in records}, forgotten
+    records, telling = reporter.due(now, now + 1_000_000.0)
+    return {record.key: json.loads(record.value) for record in records}, telling
 
 
-def test_a_heartbeat_is_due_each_time_and_tells_the_load():
+def told(telling):
+    """call id → record of what a telling writes."""
+    found = {}
+    for command in telling.state:
+        if command[0] == "HSET":
+            found |= {call_id: json.loads(text) for call_id, text in zip(command[2::2], command[3::2], strict=True)}
+    return found
+
+
+def events(telling):
+    return [(command[7], json.loads(command[9])["call_id"]) for command in telling.events]
+
+
+def test_a_heartbeat_is_due_each_time_and_tells_the_load_and_where_its_sessions_are():
     world = World()
     world.connected()
     reporter = make_reporter(world)
     for now in (world.now, world.now + 2):
-        heartbeat = due(reporter, now)[0]["vf1:7:hb:5:2"]
+        heartbeat = due(reporter, now)[0]["vf1:{7:5}:hb:2"]
         assert (heartbeat["sessions"], heartbeat["capacity"], heartbeat["state"]) == (1, 10, "active")
+        assert heartbeat["counts"]["state"] == {"connected": 1}
+        assert heartbeat["counts"]["relay"] == {"fra-1": 1}
 
 
-def test_a_call_is_written_when_its_state_changes_and_before_it_would_be_forgotten():
+def test_a_session_is_told_when_its_state_changes_and_before_it_would_be_forgotten():
     world = World()
     caller = world.call()
-    key = f"vf1:7:call:{caller.session.agreed.call_id}"
+    call_id = caller.session.agreed.call_id
     reporter = make_reporter(world)
-    assert due(reporter, 100.0)[0][key]["state"] == "new"
-    assert key not in due(reporter, 102.0)[0]
+    first = due(reporter, 100.0)[1]
+    assert told(first)[call_id]["state"] == "new"
+    assert events(first) == [("ADDED", call_id)]
+    assert told(due(reporter, 102.0)[1]) == {}
     caller.check()
     world.settle()
-    assert due(reporter, 104.0)[0][key]["state"] == "connected"
-    assert key not in due(reporter, 106.0)[0]
-    assert key in due(reporter, 104.0 + SESSION_TTL_S / 2)[0]
+    second = due(reporter, 104.0)[1]
+    assert told(second)[call_id]["state"] == "connected"
+    assert events(second) == [("MODIFIED", call_id)]
+    assert ("SREM", "vf1:{7:5}:ix:2:state:new", call_id) in second.state
+    assert ("SADD", "vf1:{7:5}:ix:2:state:connected", call_id) in second.state
+    assert told(due(reporter, 106.0)[1]) == {}
+    refreshed = due(reporter, 104.0 + SESSION_TTL_S / 2)[1]
+    assert call_id in told(refreshed)
+    assert refreshed.events == []  # a new RTT is no event
+
+
+def test_every_telling_keeps_what_stands_alive():
+    world = World()
+    world.connected()
+    reporter = make_reporter(world)
+    due(reporter, 100.0)
+    state = due(reporter, 102.0)[1].state
+    assert ("EXPIRE", "vf1:{7:5}:calls:2", SESSION_TTL_S) in state
+    assert ("EXPIRE", "vf1:{7:5}:ix:2:state:connected", SESSION_TTL_S) in state
+    assert ("ZADD", "vf1:{7}:slots", 1_000_102.0, "5:2") in state
 
 
 def test_a_record_shows_the_clients_network_and_the_relay_but_no_address():
     world = World()
     caller = world.connected()
-    records, _ = due(make_reporter(world), world.now)
-    record = records[f"vf1:7:call:{caller.session.agreed.call_id}"]
+    record = told(due(make_reporter(world), world.now)[1])[caller.session.agreed.call_id]
     assert record["client_network"] == "198.51.100.0/24"
     assert record["relay"] == "fra-1"
     assert caller.address.host not in json.dumps(record)
     assert RELAY.host not in json.dumps(record)
 
 
-def test_a_call_that_is_over_is_taken_away_once():
+def test_a_session_that_is_over_is_taken_away_once():
     world = World()
     caller = world.connected()
     call_id = caller.session.agreed.call_id
     reporter = make_reporter(world)
     due(reporter, 100.0)
     world.core.hang_up(call_id)
-    assert due(reporter, 102.0)[1] == [f"vf1:7:call:{call_id}"]
-    assert due(reporter, 104.0)[1] == []
+    over = due(reporter, 102.0)[1]
+    assert ("HDEL", "vf1:{7:5}:calls:2", call_id) in over.state
+    assert events(over) == [("DELETED", call_id)]
+    assert due(reporter, 104.0)[1].events == []
+
+
+def test_after_a_failed_write_everything_is_told_as_new_and_what_ended_meanwhile_is_taken_away():
+    world = World()
+    clients = (Address("198.51.100.1", 40_000), Address("198.51.100.1", 40_001))
+    stays, ends = (world.call(client).session.agreed.call_id for client in clients)
+    teller = SessionTeller(SETTINGS, world.core, lambda: TOPOLOGY)
+    teller.due(100.0, 100.0)
+    teller.note_failed()
+    world.core.hang_up(ends)
+    again = teller.due(102.0, 102.0)
+    assert set(told(again)) == {stays}
+    assert events(again) == [("ADDED", stays), ("DELETED", ends)]
+    assert teller.due(104.0, 104.0).events == []
+
+
+def test_who_leaves_takes_its_sessions_along():
+    world = World()
+    call_id = world.connected().session.agreed.call_id
+    teller = SessionTeller(SETTINGS, world.core, lambda: TOPOLOGY)
+    teller.due(100.0, 100.0)
+    left = teller.leave()
+    assert ("DEL", "vf1:{7:5}:calls:2") in left.state
+    assert ("ZREM", "vf1:{7}:slots", "5:2") in left.state
+    assert events(left) == [("DELETED", call_id)]
 
 
 def test_the_acknowledgement_is_written_at_once_when_the_topology_or_a_key_changes():
@@ -106,12 +172,12 @@ async def test_a_registry_that_was_away_is_told_everything_when_it_is_back(monke
     sink.fails = False
     sink.wrote.clear()
     async with asyncio.timeout(5):
-        while not sink.writes:
+        while not sink.commands:
             await sink.wrote.wait()
             sink.wrote.clear()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    keys = [record.key for record in sink.writes[0][0]]
-    assert f"vf1:7:call:{caller.session.agreed.call_id}" in keys
+    hashes = [command for command in sink.commands if command[0] == "HSET"]
+    assert caller.session.agreed.call_id in hashes[0]
     assert sum("the registry is away" in message for message in caplog.messages) == 1

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+from voicefleet_contract.sessions import Command
+
 
 class Record(NamedTuple):
     """One key with its JSON and how long it lives."""
@@ -17,3 +19,6 @@ class RecordSink(Protocol):
 
     async def write(self, records: Sequence[Record], forgotten: Sequence[str]) -> None:
         """Write records and delete keys, at once. May raise what its client library raises."""
+
+    async def execute(self, commands: Sequence[Command]) -> None:
+        """Execute commands in order, in one round trip. May raise what its client library raises."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import redis.asyncio as redis
 
+from voicefleet_contract.sessions import Command
 from voicefleet_contract.settings import RelaySettings, TransceiverSettings
 from voicefleet_dataplane.shell.records import Record
 
@@ -30,6 +31,15 @@ class RedisSink:
             pipeline.set(record.key, record.value, ex=record.ttl_s)
         if forgotten:
             pipeline.delete(*forgotten)
+        await pipeline.execute()
+
+    async def execute(self, commands: Sequence[Command]) -> None:
+        """Execute commands in one round trip; none is none. Raises redis.RedisError or OSError."""
+        if not commands:
+            return
+        pipeline = self._redis.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
         await pipeline.execute()
 
     async def close(self) -> None:

@@ -10,32 +10,26 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 
 from voicefleet_contract.registry import (
     ACK_TTL_S,
     HEARTBEAT_INTERVAL_S,
     HEARTBEAT_TTL_S,
-    SESSION_TTL_S,
     Acknowledgement,
     Heartbeat,
-    SessionRecord,
     ack_key,
-    client_network,
     heartbeat_key,
-    session_key,
 )
 from voicefleet_contract.settings import TransceiverSettings
 from voicefleet_contract.topology import TopologyIndex
-from voicefleet_dataplane.core.session import Session
 from voicefleet_dataplane.core.transceiver import Transceiver
 from voicefleet_dataplane.shell.records import Record, RecordSink
+from voicefleet_dataplane.shell.session_records import SessionTeller, Telling
 
 log = logging.getLogger("voicefleet.transceiver")
 
-# A third of the TTL: a record survives one write that fails.
-_SESSION_REWRITE_S = SESSION_TTL_S / 3
-_ACK_REWRITE_S = ACK_TTL_S / 3
+_ACK_REWRITE_S = ACK_TTL_S / 3  # the record survives one write that fails
 
 
 class Reporter:
@@ -52,55 +46,49 @@ class Reporter:
         self._core = core
         self._topology = topology
         self._sink = sink
-        self._written: dict[str, tuple[float, str]] = {}  # call id → when, and the state that was written
+        self._sessions = SessionTeller(settings, core, topology)
         self._acknowledged: tuple[float, object] = (-_ACK_REWRITE_S, None)
         self._away = False
 
     async def run(self) -> None:
         """Report every HEARTBEAT_INTERVAL_S; a registry that is away is said once."""
         while True:
-            records, forgotten = self.due(time.monotonic(), time.time())
+            records, telling = self.due(time.monotonic(), time.time())
             try:
-                await self._sink.write(records, forgotten)
+                await self._sink.write(records, [])
+                await self._sink.execute(telling.state)
+                await self._sink.execute(telling.events)
             except Exception as error:  # whatever a client library has: nothing of it may end a report
                 self._note_away(error)
             else:
-                self._note_written(records)
+                self._note_written()
             await asyncio.sleep(HEARTBEAT_INTERVAL_S)
 
     async def leave(self) -> None:
         """Take this slot's records away, as far as the registry can be reached."""
-        place = self._core.place
-        keys = [session_key(place.cluster, call_id) for call_id in self._written]
-        keys.append(heartbeat_key(place.cluster, place.slot, place.generation))
+        place, telling = self._core.place, self._sessions.leave()
+        keys = [heartbeat_key(place.cluster, place.slot, place.generation)]
         keys.append(ack_key(place.cluster, self._settings.process_name))
         with contextlib.suppress(Exception):
             async with asyncio.timeout(1.0):
                 await self._sink.write([], keys)
+                await self._sink.execute(telling.state)
+                await self._sink.execute(telling.events)
 
-    def due(self, now: float, unix_now: float) -> tuple[list[Record], list[str]]:
-        """The records to write now, and the keys of calls that are over."""
-        core, cluster = self._core, self._core.place.cluster
-        records = [self._heartbeat(now, unix_now)]
+    def due(self, now: float, unix_now: float) -> tuple[list[Record], Telling]:
+        """The records and session commands to write now."""
+        telling = self._sessions.due(now, unix_now)
+        records = [self._heartbeat(telling.counts, now, unix_now)]
         acknowledgement = self._acknowledgement(unix_now)
         content = acknowledgement.model_copy(update={"at": 0.0})
         at, acknowledged = self._acknowledged
         if content != acknowledged or now - at >= _ACK_REWRITE_S:
             self._acknowledged = (now, content)
-            key = ack_key(cluster, self._settings.process_name)
+            key = ack_key(self._core.place.cluster, self._settings.process_name)
             records.append(Record(key, acknowledgement.model_dump_json(), ACK_TTL_S))
-        for call_id, session in core.sessions.items():
-            at, state = self._written.get(call_id, (-_SESSION_REWRITE_S, ""))
-            if now - at >= _SESSION_REWRITE_S or state != session.state:
-                self._written[call_id] = (now, session.state)
-                value = self._session(session, now, unix_now).model_dump_json()
-                records.append(Record(session_key(cluster, call_id), value, SESSION_TTL_S))
-        over = [call_id for call_id in self._written if call_id not in core.sessions]
-        for call_id in over:
-            del self._written[call_id]
-        return records, [session_key(cluster, call_id) for call_id in over]
+        return records, telling
 
-    def _heartbeat(self, now: float, unix_now: float) -> Record:
+    def _heartbeat(self, counts: Mapping[str, Mapping[str, int]], now: float, unix_now: float) -> Record:
         core, place = self._core, self._core.place
         oldest = min((session.started_at for session in core.sessions.values()), default=now)
         heartbeat = Heartbeat(
@@ -108,7 +96,10 @@ class Reporter:
             generation=place.generation,
             pool=self._settings.pool,
             state=core.state,
+            pod=self._settings.process_name,
+            node=self._settings.node_name,
             sessions=len(core.sessions),
+            counts={field: dict(values) for field, values in counts.items()},
             capacity=place.capacity,
             oldest_session_age_s=round(now - oldest, 3),
             at=unix_now,
@@ -127,37 +118,14 @@ class Reporter:
             at=unix_now,
         )
 
-    def _session(self, session: Session, now: float, unix_now: float) -> SessionRecord:
-        status = session.status(now)
-        path, index, place = session.ice.selected, self._topology(), self._core.place
-        relay = index.relay_at(path.destination) if index is not None and path is not None and path.prefix else None
-        return SessionRecord(
-            call_id=status.call_id,
-            pool=self._settings.pool,
-            slot=place.slot,
-            generation=place.generation,
-            pod=self._settings.process_name,
-            node=self._settings.node_name,
-            relay=relay.name if relay is not None else session.agreed.relay,
-            region=session.agreed.region,
-            client_network=client_network(path.client.host) if path is not None else "",
-            state=status.state,
-            started_at=round(unix_now - status.age_s, 3),
-            rtt_ms=status.rtt_ms,
-            loss=status.loss,
-            jitter_ms=status.jitter_ms,
-            bytes_in=status.bytes_in,
-            bytes_out=status.bytes_out,
-        )
-
     def _note_away(self, error: Exception) -> None:
-        self._written.clear()  # tell everything again when it is back
+        self._sessions.note_failed()
         self._acknowledged = (-_ACK_REWRITE_S, None)
         if not self._away:
             log.warning("the registry is away (%r): calls go on, and are reported when it is back", error)
         self._away = True
 
-    def _note_written(self, records: Sequence[Record]) -> None:
+    def _note_written(self) -> None:
         if self._away:
-            log.info("the registry is back: %d records written", len(records))
+            log.info("the registry is back, and was told of %d sessions", len(self._core.sessions))
         self._away = False
