@@ -20,6 +20,7 @@ from voicefleet_contract.topology import Endpoint
 
 VERSION = 1
 MAX_OFFER_BYTES = 64 * 1024
+MAX_SESSION_BYTES = 64 * 1024  # of JSON: instructions and tools of an agent
 SDP_TYPE = "application/sdp"
 
 
@@ -36,6 +37,8 @@ class CreateSession(_Body):
     candidates: tuple[Endpoint, ...] = Field(min_length=1, max_length=8)
     region: str = ""
     relay: str = ""
+    tenant: str = ""
+    session: dict[str, Any] = {}  # the session object of the Realtime API: from the request, or the ephemeral key
 
 
 class SessionCreated(_Body):
@@ -100,6 +103,7 @@ class SessionStatus(_Body):
     bytes_in: int = 0
     bytes_out: int = 0
     ended_reason: str | None = None
+    ended_detail: str | None = None
 
 
 class SessionList(_Body):

@@ -31,6 +31,8 @@ CHROMIUM = "\r\n".join(
         "a=fmtp:111 minptime=10;useinbandfec=1",
         "a=rtpmap:63 red/48000/2",
         "a=rtpmap:9 G722/8000",
+        "a=rtpmap:110 telephone-event/48000",
+        "a=rtpmap:126 telephone-event/8000",
         "a=ssrc:1234 cname:abc",
         "m=application 9 UDP/DTLS/SCTP webrtc-datachannel",
         "c=IN IP4 0.0.0.0",

@@ -48,6 +48,7 @@ class Recorder:
         self.echo = echo
         self.connected = 0
         self.audio: list[RtpPacket] = []
+        self.keypad: list[RtpPacket] = []
         self.sctp: list[bytes] = []
         self.ended: list[EndReason] = []
         session.attach(self)
@@ -59,6 +60,9 @@ class Recorder:
         self.audio.append(packet)
         if self.echo:
             self.session.send_audio(packet.payload, packet.sequence, packet.timestamp, marker=packet.marker)
+
+    def on_telephone_event(self, packet: RtpPacket) -> None:
+        self.keypad.append(packet)
 
     def on_sctp(self, packet: bytes) -> None:
         self.sctp.append(packet)

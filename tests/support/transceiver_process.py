@@ -37,8 +37,8 @@ class RunningTransceiver:
         )
         return await self.request("POST", "/v1/sessions", content=body.model_dump_json())
 
-    async def create(self, sdp: str, candidates: list[Endpoint] | None = None) -> SessionCreated:
-        response = await self.offer(sdp, candidates)
+    async def create(self, sdp: str, candidates: list[Endpoint] | None = None, **fields) -> SessionCreated:
+        response = await self.offer(sdp, candidates, **fields)
         assert response.status_code == 201, response.text
         return SessionCreated.model_validate_json(response.content)
 

@@ -27,7 +27,7 @@ def sections_of(answer: str) -> list[list[str]]:
 def test_an_answer_to_a_browser_carries_what_it_needs():
     session, audio, data = sections_of(build_answer(parse_offer_untrusted(CHROMIUM), ANSWER))
     assert {"a=ice-lite", "a=group:BUNDLE 0 1"} <= set(session)
-    assert audio[0] == "m=audio 3478 UDP/TLS/RTP/SAVPF 111"
+    assert audio[0] == "m=audio 3478 UDP/TLS/RTP/SAVPF 111 110"
     assert {
         "a=ice-ufrag:" + "U" * 24,
         "a=ice-pwd:" + "P" * 32,
@@ -37,6 +37,8 @@ def test_an_answer_to_a_browser_carries_what_it_needs():
         "a=sendrecv",
         "a=rtpmap:111 opus/48000/2",
         "a=fmtp:111 minptime=10;useinbandfec=1",
+        "a=rtpmap:110 telephone-event/48000",
+        "a=fmtp:110 0-15",
         "a=extmap:4 urn:ietf:params:rtp-hdrext:sdes:mid",
         "a=msid:agent voice",
         "a=ssrc:4711 cname:vf",
@@ -57,6 +59,13 @@ def test_every_accepted_section_carries_the_candidates():
 
 def test_feedback_that_we_cannot_honour_is_not_promised():
     assert "rtcp-fb" not in build_answer(parse_offer_untrusted(CHROMIUM), ANSWER)
+
+
+def test_a_keypad_on_another_clock_than_opus_is_not_taken():
+    slow = CHROMIUM.replace("telephone-event/48000", "telephone-event/16000")
+    _, audio, _ = sections_of(build_answer(parse_offer_untrusted(slow), ANSWER))
+    assert audio[0] == "m=audio 3478 UDP/TLS/RTP/SAVPF 111"
+    assert not any("telephone-event" in line for line in audio)
 
 
 def test_video_is_rejected_in_its_place_and_leaves_the_bundle():

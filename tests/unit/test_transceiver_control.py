@@ -13,6 +13,7 @@ from tests.support.transceiver_process import HOST, RunningTransceiver, make_set
 from voicefleet_contract.http_api import MAX_OFFER_BYTES, Refusal, RefusalReason, SessionCreated
 from voicefleet_contract.topology import Topology, TopologyIndex
 from voicefleet_dataplane.commands.dev_secrets import InnerAuthority, write_dev_secrets
+from voicefleet_dataplane.media.backend import Backend, CallConfig, Ending
 from voicefleet_dataplane.shell.control import MAX_BODY_BYTES
 from voicefleet_dataplane.shell.control_client import client_context
 from voicefleet_dataplane.shell.transceiver import TransceiverProcess
@@ -224,6 +225,27 @@ async def test_a_backend_that_fails_ends_its_own_call_only(secrets_dir):
         process.calls[first.call_id].on_connected()
         assert process.core.ended["backend_failed"] == 1
         assert list(await transceiver.sessions()) == [second.call_id]
+
+
+async def test_a_backend_learns_what_came_with_the_call_and_may_end_it_with_a_reason(secrets_dir):
+    made = []
+
+    class Polite(Backend):
+        def __init__(self, call):
+            made.append(call)
+
+        def on_connected(self):
+            made[0].hang_up(Ending.BACKEND_CLOSED, "the agent has gone home")
+
+    async with running_transceiver(secrets_dir) as transceiver:
+        process = transceiver.process
+        process._make_backend = Polite
+        created = await transceiver.create(CHROMIUM, tenant="acme", session={"instructions": "be brief"})
+        (call,) = made
+        assert call.config == CallConfig(created.call_id, "acme", {"instructions": "be brief"})
+        process.calls[created.call_id].on_connected()
+        assert process.core.ended["backend_closed"] == 1
+        assert call.session.end_detail == "the agent has gone home"
 
 
 async def test_a_backend_that_cannot_be_made_refuses_the_call_so_that_another_member_is_asked(secrets_dir):

@@ -360,6 +360,14 @@ def test_replayed_and_forged_media_are_counted_and_end_nothing():
     assert caller.send(fresh) is None
 
 
+def test_the_clients_keypad_reaches_the_listener_apart_from_its_audio():
+    caller = World().connected()
+    assert caller.speak(b"\x05\x8a\x03\xc0", payload_type=110) is None
+    assert caller.speak(b"opus") is None
+    assert [packet.payload for packet in caller.heard.keypad] == [b"\x05\x8a\x03\xc0"]
+    assert [packet.payload for packet in caller.heard.audio] == [b"opus"]
+
+
 def test_a_payload_type_that_nobody_agreed_on_reaches_no_backend():
     caller = World().connected()
     assert caller.speak(payload_type=96) is DropReason.RTP_UNEXPECTED

@@ -56,6 +56,7 @@ class EndReason(StrEnum):
     """Why a call ended: a metric label and a field of its record."""
 
     HANG_UP = "hang_up"  # the control API, or the backend
+    BACKEND_CLOSED = "backend_closed"  # the agent went away without a word
     CLOSED_BY_CLIENT = "closed_by_client"  # DTLS close_notify
     CONSENT_EXPIRED = "consent_expired"
     SETUP_TIMEOUT = "setup_timeout"
@@ -85,6 +86,9 @@ class Listener(Protocol):
     def on_audio(self, packet: RtpPacket) -> None:
         """An authentic audio packet."""
 
+    def on_telephone_event(self, packet: RtpPacket) -> None:
+        """An authentic packet of the client's keypad (RFC 4733)."""
+
     def on_sctp(self, packet: bytes) -> None:
         """An authentic SCTP packet."""
 
@@ -99,6 +103,7 @@ class Agreed:
     call_id: str
     request_id: str
     payload_type: int
+    telephone_event_type: int | None
     client_receives: bool
     with_data: bool
     sctp_port: int
@@ -132,6 +137,7 @@ class Session:
         "bytes_out",
         "checked_at",
         "connected_at",
+        "end_detail",
         "end_reason",
         "ice",
         "packets_in",
@@ -164,6 +170,7 @@ class Session:
         self.sending = sending
         self.state = SessionState.NEW
         self.end_reason: EndReason | None = None
+        self.end_detail = ""
         self.we_are_client = we_are_client
         self.rtt_s: float | None = None
         self.packets_in = self.packets_out = self.bytes_in = self.bytes_out = 0
@@ -246,7 +253,8 @@ class Session:
         packet = parse_rtp(clear)
         if packet is None:
             return DropReason.SRTP_MALFORMED
-        if packet.payload_type != self.agreed.payload_type:
+        is_audio = packet.payload_type == self.agreed.payload_type
+        if not is_audio and packet.payload_type != self.agreed.telephone_event_type:
             return DropReason.RTP_UNEXPECTED
         if stream is None:
             stream = ReceiveStream(packet.ssrc, packet.sequence, packet.timestamp, now)
@@ -258,7 +266,10 @@ class Session:
         self.packets_in += 1
         self.bytes_in += len(datagram)
         if self._listener is not None:
-            self._listener.on_audio(packet)
+            if is_audio:
+                self._listener.on_audio(packet)
+            else:
+                self._listener.on_telephone_event(packet)
         return None
 
     def receive_rtcp(self, datagram: bytes, now: float) -> DropReason | None:
@@ -334,8 +345,8 @@ class Session:
         """The client said something in a data channel: the call is not idle."""
         self.active_at = now
 
-    def end(self, reason: EndReason) -> None:
-        """End the call, telling the client if there is a way."""
+    def end(self, reason: EndReason, detail: str = "") -> None:
+        """End the call, telling the client if there is a way. The detail is for logs and records."""
         if self.state is SessionState.ENDED:
             return
         path = self.ice.selected
@@ -346,6 +357,7 @@ class Session:
         self._flush_dtls()
         self.state = SessionState.ENDED
         self.end_reason = reason
+        self.end_detail = detail
         self._on_ended(self)
         if self._listener is not None:
             self._listener.on_ended(reason)
@@ -415,6 +427,7 @@ class Session:
             bytes_in=self.bytes_in,
             bytes_out=self.bytes_out,
             ended_reason=self.end_reason,
+            ended_detail=self.end_detail or None,
         )
 
     # ---- inside

@@ -244,6 +244,7 @@ class Transceiver:
             call_id=call_id,
             request_id=request_id,
             payload_type=offer.audio.payload_type,
+            telephone_event_type=offer.audio.telephone_event_type,
             client_receives=direction in ("sendrecv", "recvonly"),
             with_data=offer.data is not None,
             sctp_port=offer.data.sctp_port if offer.data else 0,

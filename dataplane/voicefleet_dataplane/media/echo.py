@@ -5,14 +5,14 @@ and disorder in the client's sequence numbers stay as they are, for a jitter buf
 another SSRC, our numbers go on from where they were.
 """
 
-from voicefleet_dataplane.media.backend import Call, Channel, Message
+from voicefleet_dataplane.media.backend import Backend, Call, Channel, Message
 from voicefleet_dataplane.wire.rtp import RtpPacket
 
 _FRAME_TICKS = 960  # 20 ms at 48 kHz: the step to put between two SSRCs
 _HALF = 0x8000
 
 
-class Echo:
+class Echo(Backend):
     """One call's echo."""
 
     __slots__ = ("_call", "_next_sequence", "_next_timestamp", "_sequence_shift", "_ssrc", "_timestamp_shift")
@@ -22,9 +22,6 @@ class Echo:
         self._ssrc: int | None = None
         self._next_sequence = self._next_timestamp = 0
         self._sequence_shift = self._timestamp_shift = 0
-
-    def on_connected(self) -> None:
-        """Wait for the client to speak."""
 
     def on_audio(self, packet: RtpPacket) -> None:
         """Send it back."""
@@ -39,12 +36,10 @@ class Echo:
             self._next_timestamp = timestamp + _FRAME_TICKS
         self._call.send_audio(packet.payload, sequence, timestamp, marker=packet.marker)
 
-    def on_channel(self, channel: Channel) -> None:
-        """Wait for the client to write."""
+    def on_event(self, event: str) -> None:
+        """Send it back."""
+        self._call.send_event(event)
 
     def on_data(self, channel: Channel, message: Message) -> None:
         """Send it back."""
         channel.send(message)
-
-    def on_ended(self) -> None:
-        """Nothing to put away."""

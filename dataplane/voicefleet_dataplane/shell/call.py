@@ -1,13 +1,24 @@
-"""One running call: joins the session on the wire, its data channels and its backend.
+"""One running call: joins the session on the wire, its data channels, its events and its backend.
 
-Owns: who is told what, and that a backend's mistake ends its own call and nothing else. Does not own: any of the three.
+Owns: who is told what, and that a backend's mistake ends its own call and nothing else. Does not own: any of the four.
 """
 
 import logging
 from collections.abc import Callable
 
 from voicefleet_dataplane.core.session import EndReason, Session
-from voicefleet_dataplane.media.backend import BackendFactory, Channel, Message
+from voicefleet_dataplane.media.backend import (
+    BackendFactory,
+    CallConfig,
+    Channel,
+    Ending,
+    Message,
+    RateHz,
+    Voice,
+    VoiceListener,
+)
+from voicefleet_dataplane.media.dtmf import DtmfReceiver
+from voicefleet_dataplane.media.events import EVENTS_LABEL, EventHub
 from voicefleet_dataplane.shell.sctp import DataChannels
 from voicefleet_dataplane.wire.rtp import RtpPacket
 
@@ -15,19 +26,24 @@ log = logging.getLogger("voicefleet.transceiver")
 
 
 class RunningCall:
-    """Listener of a session and Call of a backend."""
+    """Listener of a session and Call of a backend. `hub` is where a sideband attaches."""
 
     def __init__(
         self,
         session: Session,
+        config: CallConfig,
         make_backend: BackendFactory,
         wake: Callable[[], None],
         ended: Callable[["RunningCall"], None],
     ) -> None:
         self.session = session
+        self.config = config
+        self.hub = EventHub(self._on_event)
         self._wake = wake
         self._ended = ended
         self._channels: DataChannels | None = None
+        self._events_channel: Channel | None = None
+        self._keypad = DtmfReceiver()
         self._backend = make_backend(self)
         session.attach(self)
 
@@ -38,15 +54,23 @@ class RunningCall:
         """Which call it is."""
         return self.session.agreed.call_id
 
+    def open_voice(self, rate: RateHz, listener: VoiceListener) -> Voice:
+        """Hear and speak in PCM."""
+        raise NotImplementedError
+
     def send_audio(self, payload: bytes, sequence: int, timestamp: int, *, marker: bool = False) -> bool:
         """Send one Opus packet."""
         sent = self.session.send_audio(payload, sequence, timestamp, marker=marker)
         self._wake()
         return sent
 
-    def hang_up(self) -> None:
+    def send_event(self, event: str) -> bool:
+        """Tell the client and whoever watches."""
+        return self.hub.tell(event)
+
+    def hang_up(self, ending: Ending = Ending.HANG_UP, detail: str = "") -> None:
         """End the call."""
-        self.session.end(EndReason.HANG_UP)
+        self.session.end(EndReason(ending.value), detail)
         self._wake()
 
     # ---- what the session says
@@ -64,6 +88,12 @@ class RunningCall:
         except Exception as error:
             self._fail(error)
 
+    def on_telephone_event(self, packet: RtpPacket) -> None:
+        """A packet of the keypad; to the backend when a press is complete."""
+        digit = self._keypad.receive(packet)
+        if digit is not None:
+            self._guard(lambda: self._backend.on_digit(digit))
+
     def on_sctp(self, packet: bytes) -> None:
         """To SCTP, if data channels were offered."""
         if self._channels is not None:
@@ -75,18 +105,29 @@ class RunningCall:
             self._channels.close()
             self._channels = None
         self._guard(self._backend.on_ended)
+        self.hub.close()
         self._ended(self)
         self._wake()
 
     # ---- what the data channels say
 
     def on_channel(self, channel: Channel) -> None:
-        """To the backend."""
-        self._guard(lambda: self._backend.on_channel(channel))
+        """The events' channel to the hub, every other one to the backend."""
+        if channel.label == EVENTS_LABEL:
+            self._events_channel = channel
+            self.hub.open_channel(channel)
+        else:
+            self._guard(lambda: self._backend.on_channel(channel))
 
     def on_data(self, channel: Channel, message: Message) -> None:
-        """To the backend."""
-        self._guard(lambda: self._backend.on_data(channel, message))
+        """Text in the events' channel by the hub, anything else straight to the backend."""
+        if channel is self._events_channel and isinstance(message, str):
+            self.hub.hear(message)
+        else:
+            self._guard(lambda: self._backend.on_data(channel, message))
+
+    def _on_event(self, event: str) -> None:
+        self._guard(lambda: self._backend.on_event(event))
 
     def _guard(self, tell: Callable[[], None]) -> None:
         try:
@@ -96,5 +137,5 @@ class RunningCall:
 
     def _fail(self, error: Exception) -> None:
         log.error("call %s: its backend failed", self.call_id, exc_info=error)
-        self.session.end(EndReason.BACKEND_FAILED)
+        self.session.end(EndReason.BACKEND_FAILED, repr(error))
         self._wake()

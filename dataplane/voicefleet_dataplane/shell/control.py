@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from voicefleet_contract import names
 from voicefleet_contract.http_api import (
     MAX_OFFER_BYTES,
+    MAX_SESSION_BYTES,
     CreateSession,
     Refusal,
     RefusalReason,
@@ -31,7 +32,7 @@ from voicefleet_dataplane.wire.sdp import SdpError
 log = logging.getLogger("voicefleet.transceiver")
 
 # JSON escapes line ends, two bytes for one; and the fields around the offer.
-MAX_BODY_BYTES = 2 * MAX_OFFER_BYTES + 8_192
+MAX_BODY_BYTES = 2 * MAX_OFFER_BYTES + 2 * MAX_SESSION_BYTES + 8_192
 _ALLOWED_ROLES = frozenset(names.inner_dns_name(role) for role in ("gateway", "operator"))
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

@@ -102,6 +102,7 @@ class CallApi:
                 candidates=ingress.advertise[:MAX_CANDIDATES],
                 region=ingress.region,
                 relay=ingress.name,
+                tenant=tenant,
             ),
         )
         if walk.session is None or walk.owner is None:

@@ -30,7 +30,7 @@ from voicefleet_dataplane.core.dtls_identity import DtlsIdentity, build_certific
 from voicefleet_dataplane.core.session import EndReason, Limits
 from voicefleet_dataplane.core.srtp import AES_128_GCM, AES_256_GCM, PROFILES
 from voicefleet_dataplane.core.transceiver import Place, Transceiver
-from voicefleet_dataplane.media.backend import BackendFactory
+from voicefleet_dataplane.media.backend import BackendFactory, CallConfig
 from voicefleet_dataplane.media.echo import Echo
 from voicefleet_dataplane.shell.call import RunningCall
 from voicefleet_dataplane.shell.control import build_app, build_server_context, load_certificates
@@ -186,7 +186,8 @@ class TransceiverProcess:
         call_id = outcome.session.agreed.call_id
         if call_id not in self.calls:
             try:
-                call = RunningCall(outcome.session, self._make_backend, self.socket.wake, self._ended)
+                config = CallConfig(call_id, request.tenant, request.session)
+                call = RunningCall(outcome.session, config, self._make_backend, self.socket.wake, self._ended)
             except Exception as error:  # a backend that cannot be made: this member is no use now, another may be
                 log.error("call %s: no backend", call_id, exc_info=error)
                 outcome.session.end(EndReason.BACKEND_FAILED)
@@ -250,9 +251,10 @@ class TransceiverProcess:
                 self._metrics.setup.labels(stage).observe(at - session.started_at)
         status = session.status(time.monotonic())
         log.info(
-            "call %s ended: %s after %.1f s, packets in %d out %d, loss %s, rtt %s ms",
+            "call %s ended: %s%s after %.1f s, packets in %d out %d, loss %s, rtt %s ms",
             call.call_id,
             status.ended_reason,
+            f" ({status.ended_detail})" if status.ended_detail else "",
             status.age_s,
             status.packets_in,
             status.packets_out,

@@ -20,6 +20,7 @@ _DIGEST_BYTES = {"sha-256": 32, "sha-384": 48, "sha-512": 64}
 _MID_EXTENSION = "urn:ietf:params:rtp-hdrext:sdes:mid"
 _DIRECTIONS = ("sendrecv", "sendonly", "recvonly", "inactive")
 _LARGEST_SCTP_PORT = 65_535
+_NO_PAYLOAD_TYPE = 128  # one more than the largest
 
 
 class SdpProblem(StrEnum):
@@ -97,6 +98,7 @@ class OfferedAudio:
     index: int
     mid: str
     payload_type: int
+    telephone_event_type: int | None  # keys pressed (RFC 4733), on the clock of Opus
     fmtp: str
     direction: Direction
     mid_extension_id: int | None
@@ -270,6 +272,16 @@ def _choose_audio(sections: list[_Attributes]) -> int:
     raise _unsupported("a=rtpmap", "the audio section offers no opus/48000/2")
 
 
+def _telephone_event(section: _Attributes, taken: int) -> int | None:
+    """RFC 4733 section 2.6: the events share the audio's SSRC, and so its clock."""
+    for value in section.all("rtpmap"):
+        payload_type, _, encoding = value.partition(" ")
+        if encoding.strip().lower() == "telephone-event/48000" and payload_type in section.formats.split(" "):
+            number = int(payload_type) if re.fullmatch(r"[0-9]{1,3}", payload_type) else _NO_PAYLOAD_TYPE
+            return number if number < _NO_PAYLOAD_TYPE and number != taken else None
+    return None
+
+
 def _opus(section: _Attributes) -> int | None:
     offered: dict[str, str] = {}
     for value in section.all("rtpmap"):
@@ -302,6 +314,7 @@ def _audio(section: _Attributes, index: int, mid: str) -> OfferedAudio:
         index=index,
         mid=mid,
         payload_type=payload_type,
+        telephone_event_type=_telephone_event(section, payload_type),
         fmtp=fmtp,
         direction=next((Direction(name) for name, _ in section.lines if name in _DIRECTIONS), Direction.SENDRECV),
         mid_extension_id=_mid_extension(section),

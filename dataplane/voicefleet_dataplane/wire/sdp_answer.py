@@ -90,11 +90,19 @@ def _audio(offer: OfferedMedia, answer: Answer) -> list[str]:
     audio = offer.audio
     section = offer.sections[audio.index]
     port, connection = _connection(answer)
-    lines = [f"m=audio {port} {section.protocol} {audio.payload_type}", connection]
+    formats = str(audio.payload_type)
+    if audio.telephone_event_type is not None:
+        formats += f" {audio.telephone_event_type}"
+    lines = [f"m=audio {port} {section.protocol} {formats}", connection]
     lines += _mid_lines(audio.mid) + _transport(answer)
     lines += ["a=rtcp-mux", f"a={audio.direction.reversed}", f"a=rtpmap:{audio.payload_type} opus/48000/2"]
     if audio.fmtp:
         lines.append(f"a=fmtp:{audio.payload_type} {audio.fmtp}")
+    if audio.telephone_event_type is not None:
+        lines += [
+            f"a=rtpmap:{audio.telephone_event_type} telephone-event/48000",
+            f"a=fmtp:{audio.telephone_event_type} 0-15",
+        ]
     if audio.ptime_ms is not None:
         lines.append(f"a=ptime:{audio.ptime_ms}")
     if audio.mid_extension_id is not None:

@@ -1,0 +1,127 @@
+"""The events of one call: JSON text between the client's data channel, whoever watches the call, and its backend.
+
+::
+
+    client's oai-events ─┐                      ┌─▶ client's oai-events (queued until the client opens it)
+    sideband WebSocket  ─┼─▶ Backend.on_event   │
+    sideband …          ─┘   Backend … send_event ─▶ each watcher
+
+Owns: who is told, the bounds of what waits, and that a watcher who cannot keep up is let go. Does not own: what an event
+means (a backend), or sockets.
+Invariant: a watcher's trouble never reaches the client or the backend.
+"""
+
+import json
+import logging
+import secrets
+from collections import deque
+from collections.abc import Callable
+from typing import Protocol
+
+from voicefleet_dataplane.media.backend import Channel
+
+log = logging.getLogger("voicefleet.transceiver")
+
+EVENTS_LABEL = "oai-events"
+MAX_EVENT_BYTES = 256 * 1024
+MAX_WAITING = 256  # events for a client that has not opened its channel yet
+MAX_WAITING_BYTES = 1 << 20
+MAX_WATCHERS = 8
+
+
+class Watcher(Protocol):
+    """Somebody beside the client, for instance a sideband WebSocket. Nothing here may block."""
+
+    def on_event(self, event: str) -> bool:
+        """Take an event of the backend; False when no more can be taken: then this was the last."""
+
+    def on_closed(self) -> None:
+        """The call is over, or the watcher was let go."""
+
+
+class EventHub:
+    """One call's events. ``to_backend`` is told what client and watchers say."""
+
+    def __init__(self, to_backend: Callable[[str], None]) -> None:
+        self._to_backend = to_backend
+        self._channel: Channel | None = None
+        self._waiting: deque[str] = deque()
+        self._waiting_bytes = 0
+        self._watchers: list[Watcher] = []
+        self._closed = False
+
+    # ---- from the client and from watchers
+
+    def open_channel(self, channel: Channel) -> None:
+        """The client opened `oai-events`: send what waits. A second channel of that name takes the first one's place."""
+        self._channel = channel
+        while self._waiting:
+            channel.send(self._waiting.popleft())
+        self._waiting_bytes = 0
+
+    def hear(self, event: str) -> None:
+        """Somebody said something to the backend. Too long is refused here, so that every backend is spared it."""
+        if self._closed:
+            return
+        if len(event) > MAX_EVENT_BYTES:
+            self.tell(build_error("event_too_large", f"an event has at most {MAX_EVENT_BYTES} bytes"))
+            return
+        self._to_backend(event)
+
+    def watch(self, watcher: Watcher) -> bool:
+        """Tell a watcher all events from now on; False when the call is over or has enough watchers."""
+        if self._closed or len(self._watchers) >= MAX_WATCHERS:
+            return False
+        self._watchers.append(watcher)
+        return True
+
+    def unwatch(self, watcher: Watcher) -> None:
+        """The watcher left; it is told nothing more."""
+        if watcher in self._watchers:
+            self._watchers.remove(watcher)
+
+    # ---- from the backend
+
+    def tell(self, event: str) -> bool:
+        """Tell client and watchers; False when the client could not be told, now or later."""
+        if self._closed:
+            return False
+        for watcher in tuple(self._watchers):
+            if not self._tell_watcher(watcher, event):
+                self.unwatch(watcher)
+                self._close_watcher(watcher)
+        if self._channel is not None:
+            return self._channel.send(event)
+        if len(self._waiting) >= MAX_WAITING or self._waiting_bytes + len(event) > MAX_WAITING_BYTES:
+            return False
+        self._waiting.append(event)
+        self._waiting_bytes += len(event)
+        return True
+
+    def close(self) -> None:
+        """The call is over."""
+        self._closed = True
+        self._waiting.clear()
+        self._channel = None
+        watchers, self._watchers = self._watchers, []
+        for watcher in watchers:
+            self._close_watcher(watcher)
+
+    def _tell_watcher(self, watcher: Watcher, event: str) -> bool:
+        try:
+            return watcher.on_event(event)
+        except Exception as error:
+            log.error("a watcher failed", exc_info=error)
+            return False
+
+    def _close_watcher(self, watcher: Watcher) -> None:
+        try:
+            watcher.on_closed()
+        except Exception as error:
+            log.error("a watcher failed", exc_info=error)
+
+
+def build_error(code: str, message: str, *, kind: str = "invalid_request_error", event_id: str | None = None) -> str:
+    """Return the Realtime API's `error` event."""
+    error = {"type": kind, "code": code, "message": message, "param": None, "event_id": event_id}
+    return json.dumps({"type": "error", "event_id": f"event_{secrets.token_hex(8)}", "error": error})
