@@ -43,6 +43,7 @@ VALUES: Mapping[str, Any] = {
         "tls": {"selfSignedAddresses": list(ADDRESS.values())},
         "service": {"type": "NodePort", "nodePort": NODE_PORT},
     },
+    "keys": {"settle": "5s"},  # these kubelets watch Secrets: a new pod has the newest one
 }
 
 RESOURCES = """\

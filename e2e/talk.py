@@ -62,6 +62,13 @@ def place_calls(fleet: Fleet, count: int, seconds: float = 3.0) -> tuple[list[di
     return lines[:-1], lines[-1]
 
 
+def hang_up(fleet: Fleet, call_id: str) -> int:
+    """Hang a call up as its caller would; gives the status."""
+    url = f"{fleet.url}/v1/realtime/calls/{call_id}/hangup"
+    headers = {"Authorization": f"Bearer {fleet.api_key}"}
+    return httpx.post(url, headers=headers, verify=False, trust_env=False, timeout=10).status_code
+
+
 def control(fleet: Fleet, pod: Any, path: str, method: str = "GET", *, certificate: str | None = "gateway") -> Any:
     """Ask a transceiver over mutual TLS; ``certificate=None`` comes without one. Raises httpx.HTTPError."""
     with tempfile.TemporaryDirectory() as directory:

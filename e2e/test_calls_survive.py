@@ -3,11 +3,9 @@
 import asyncio
 from typing import Any
 
-import httpx
-
 from e2e.fleet import VALUES, Fleet
 from e2e.kube import eventually, ready
-from e2e.talk import PACKETS_PER_S, calling, lost_after, place_calls
+from e2e.talk import PACKETS_PER_S, calling, hang_up, lost_after, place_calls
 
 DATAPLANE = "app.kubernetes.io/component in (relay,transceiver,gateway)"
 
@@ -93,12 +91,6 @@ async def test_scaling_up_adds_members_and_moves_no_call(fleet: Fleet) -> None:
     finally:
         fleet.kube.run("scale", "transceiver", "agents", "--replicas=3")
         eventually("three members again", lambda: len(fleet.transceivers()) == 3, 150.0)
-
-
-def hang_up(fleet: Fleet, call_id: str) -> int:
-    url = f"{fleet.url}/v1/realtime/calls/{call_id}/hangup"
-    headers = {"Authorization": f"Bearer {fleet.api_key}"}
-    return httpx.post(url, headers=headers, verify=False, trust_env=False, timeout=10).status_code
 
 
 def successor(fleet: Fleet, gone: Any) -> bool:

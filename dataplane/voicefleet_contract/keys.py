@@ -55,6 +55,10 @@ class KeyRing:
             self._derived[epoch, purpose] = known
         return known
 
+    def with_epochs(self, secrets: Mapping[int, bytes], signing: int) -> "KeyRing":
+        """Return a ring of just these epochs: those that this one has keep their secrets, others get the given ones."""
+        return KeyRing({epoch: self._secrets.get(epoch, secret) for epoch, secret in secrets.items()}, signing)
+
     @classmethod
     def parse(cls, text: str | bytes) -> "KeyRing":
         """Read ``{"signing": 1, "epochs": {"1": "<base64 of 32 bytes>"}}``. Raises KeyRingError."""

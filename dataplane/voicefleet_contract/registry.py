@@ -84,12 +84,18 @@ class Heartbeat(Record):
 
 
 class Acknowledgement(Record):
-    """Which topology and keys a process works with. ``ring_epochs`` by pool name."""
+    """Which topology and keys a process works with. ``ring_epochs`` by pool name.
+
+    Who holds no such keys says nothing of them; who holds them and never signs names no signing epoch.
+    """
 
     process: str
     topology_revision: int
     ring_epochs: dict[str, int] = {}
-    key_epochs: tuple[int, ...] = ()
+    key_epochs: tuple[int, ...] = ()  # of hint keys
+    signing_epoch: int | None = None
+    call_key_epochs: tuple[int, ...] = ()
+    call_signing_epoch: int | None = None
     at: float
 
 

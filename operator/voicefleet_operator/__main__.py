@@ -22,6 +22,7 @@ from voicefleet_contract.settings import OperatorSettings, SettingsError
 from voicefleet_operator.cluster.api import KubeApi, KubeError
 from voicefleet_operator.cluster.apply import LedgerStore
 from voicefleet_operator.cluster.credentials import ensure_credentials
+from voicefleet_operator.cluster.key_rotation import KeyRotation
 from voicefleet_operator.cluster.lease import Lease
 from voicefleet_operator.cluster.registry import RegistryReader
 from voicefleet_operator.cluster.transceivers import ControlClient
@@ -36,6 +37,7 @@ log = logging.getLogger("voicefleet.operator")
 _DRAIN_POLL_S = 2.0
 _REGISTRY_POLL_S = 5.0
 _CREDENTIALS_S = 3600.0
+_ROTATION_S = 5.0
 
 
 def main() -> None:
@@ -95,6 +97,7 @@ async def _lead(
     store.ledger = await ledger.read()
     await list_everything(api, store)
     reconciler = health.reconciler = Reconciler(api, store, ledger)
+    rotation = health.rotation = KeyRotation(api)
     registry = RegistryReader(settings.redis_password_file)
     parts: dict[str, Coroutine[Any, Any, None]] = {
         "watches": kopf.operator(
@@ -108,6 +111,7 @@ async def _lead(
         "drains": _follow_drains(store, control),
         "registry": _follow_registry(store, registry),
         "credentials": _renew_credentials(api, control),
+        "key rotation": _rotate_keys(rotation, store),
         **({"lease": lease.hold()} if lease is not None else {}),
     }
     tasks = {asyncio.create_task(part, name=name) for name, part in parts.items()}
@@ -163,6 +167,7 @@ async def _follow_registry(store: FleetStore, registry: RegistryReader) -> None:
         fleet = store.fleet()
         if fleet is not None:
             seen = await registry.read(fleet)
+            store.acknowledgements = seen.acknowledgements
             if (seen.sessions, seen.acknowledged) != (store.sessions, store.acknowledged):
                 changed = seen.acknowledged != store.acknowledged
                 store.sessions, store.acknowledged = seen.sessions, seen.acknowledged
@@ -178,6 +183,18 @@ async def _renew_credentials(api: KubeApi, control: ControlClient) -> None:
             control.use_certificate(await ensure_credentials(api, time.time()))
         except (KubeError, OSError, TimeoutError) as error:
             log.error("credentials: %s; again in an hour", error)
+
+
+async def _rotate_keys(rotation: KeyRotation, store: FleetStore) -> None:
+    while True:
+        await asyncio.sleep(_ROTATION_S)
+        fleet = store.fleet()
+        if fleet is None:
+            continue
+        try:
+            await rotation.advance(fleet, store.acknowledgements, time.time())
+        except (KubeError, OSError, TimeoutError) as error:
+            log.error("key rotation: %s; again in %g s", error, _ROTATION_S)
 
 
 if __name__ == "__main__":

@@ -16,14 +16,17 @@ from typing import Any
 
 from aiohttp import web
 
+from voicefleet_contract.registry import Acknowledgement
 from voicefleet_contract.settings import GatewaySettings
 from voicefleet_contract.topology import TopologyIndex
+from voicefleet_dataplane.shell.acknowledger import Acknowledger, acknowledge
 from voicefleet_dataplane.shell.control_client import ControlClient, client_context
 from voicefleet_dataplane.shell.gateway_files import watch_api_keys, watch_https, watch_places
 from voicefleet_dataplane.shell.gateway_metrics import GatewayMetrics
 from voicefleet_dataplane.shell.http_calls import CALLS_PATH, CallApi
 from voicefleet_dataplane.shell.http_errors import api_errors, preflight
 from voicefleet_dataplane.shell.http_health import add_public_health, inner_app, topology_problems
+from voicefleet_dataplane.shell.redis_sink import RedisSink
 from voicefleet_dataplane.shell.topology import open_topology
 from voicefleet_dataplane.shell.watched import Watched, watch_inner_tls, watch_key_ring
 
@@ -80,6 +83,11 @@ class Gateway:
             found.append("leaving")
         return found
 
+    def acknowledgement(self) -> Acknowledgement:
+        """Return which topology and keys are in use."""
+        said = acknowledge(self._settings.process_name, self._topology())
+        return said.model_copy(update={"call_key_epochs": self._call_keys.value.epochs})
+
     async def stop(self, grace_s: float | None = None) -> None:
         """Leave: unready at once, deaf after the grace, gone when requests in progress are answered."""
         self._leaving = True
@@ -135,11 +143,16 @@ class Gateway:
 
 async def run_gateway(settings: GatewaySettings) -> None:
     """Run until cancelled; then leave gracefully. Raises OSError, ValueError or ssl.SSLError when it cannot start."""
-    async with open_topology(settings.topology, settings.namespace) as topology:
+    async with open_topology(settings.topology, settings.namespace) as topology, contextlib.AsyncExitStack() as closing:
         gateway = Gateway(settings, topology)
         await gateway.start()
+        closing.push_async_callback(gateway.stop)
+        if settings.redis_url:
+            sink = RedisSink(settings)
+            closing.push_async_callback(sink.close)
+            acknowledger = Acknowledger(settings.cluster_id, gateway.acknowledgement, sink)
+            closing.push_async_callback(acknowledger.leave)
+            reporting = asyncio.create_task(acknowledger.run())
+            closing.callback(reporting.cancel)
         log.info("serves callers on port %d, health and metrics on port %d", gateway.public_port, gateway.inner_port)
-        try:
-            await asyncio.Event().wait()
-        finally:
-            await gateway.stop()
+        await asyncio.Event().wait()

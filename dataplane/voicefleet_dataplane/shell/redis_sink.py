@@ -6,7 +6,7 @@ from pathlib import Path
 import redis.asyncio as redis
 
 from voicefleet_contract.sessions import Command
-from voicefleet_contract.settings import RelaySettings, TransceiverSettings
+from voicefleet_contract.settings import GatewaySettings, RelaySettings, TransceiverSettings
 from voicefleet_dataplane.shell.records import Record
 
 _REDIS_TIMEOUT_S = 1.0
@@ -15,7 +15,7 @@ _REDIS_TIMEOUT_S = 1.0
 class RedisSink:
     """Records into Redis, a round trip for all of a moment's."""
 
-    def __init__(self, settings: RelaySettings | TransceiverSettings) -> None:
+    def __init__(self, settings: RelaySettings | TransceiverSettings | GatewaySettings) -> None:
         password = Path(settings.redis_password_file).read_text().strip() if settings.redis_password_file else None
         self._redis = redis.Redis.from_url(
             settings.redis_url,

@@ -19,12 +19,13 @@ from aiohttp import web
 
 from voicefleet_contract.addresses import Address, from_kernel
 from voicefleet_contract.drops import DropReason
+from voicefleet_contract.registry import Acknowledgement
 from voicefleet_contract.settings import RelaySettings
 from voicefleet_dataplane.core.relay import Forward, Relay
+from voicefleet_dataplane.shell.acknowledger import Acknowledger, acknowledge
 from voicefleet_dataplane.shell.http_health import inner_app
 from voicefleet_dataplane.shell.redis_sink import RedisSink
 from voicefleet_dataplane.shell.relay_metrics import relay_registry
-from voicefleet_dataplane.shell.relay_records import Acknowledger
 from voicefleet_dataplane.shell.topology import Source, open_topology
 from voicefleet_dataplane.shell.udp import (
     LARGEST_READ_BYTES,
@@ -100,6 +101,11 @@ class RelayProcess:
         """Be unready from now on, and forward all the same."""
         self._leaving = True
 
+    def acknowledgement(self) -> Acknowledgement:
+        """Return which topology and keys are in use."""
+        said = acknowledge(self._settings.process_name, self.core.topology)
+        return said.model_copy(update={"key_epochs": self.core.keys.epochs})
+
     async def stop(self) -> None:
         """Close everything."""
         await self._closing.aclose()
@@ -163,7 +169,7 @@ async def run_relay(settings: RelaySettings) -> None:
         await process.start()
         closing.push_async_callback(process.stop)
         if sink is not None:
-            acknowledger = Acknowledger(settings, process.core, sink)
+            acknowledger = Acknowledger(settings.cluster_id, process.acknowledgement, sink)
             closing.push_async_callback(acknowledger.leave)
             reporting = asyncio.create_task(acknowledger.run())
             closing.callback(reporting.cancel)

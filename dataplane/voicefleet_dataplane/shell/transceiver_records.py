@@ -115,6 +115,9 @@ class Reporter:
             topology_revision=self._core.topology_revision,
             ring_epochs={pool.name: pool.ring_epoch for pool in pools},
             key_epochs=self._core.hint_keys.epochs,
+            signing_epoch=self._core.hint_keys.signing,
+            call_key_epochs=self._core.call_keys.epochs,
+            call_signing_epoch=self._core.call_keys.signing,
             at=unix_now,
         )
 

@@ -1,6 +1,6 @@
 """Reading what dataplane processes say in the registry: load, and which ring they work with.
 
-The registry is a cache: when it is away, `acknowledged` is None (conditions say Unknown) and nothing else changes.
+The registry is a cache: when it is away, `acknowledgements` is None (conditions say Unknown) and nothing else changes.
 """
 
 import asyncio
@@ -23,10 +23,17 @@ log = logging.getLogger("voicefleet.operator")
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What the registry said."""
+    """What the registry said; ``acknowledgements`` by process, None while the registry is away."""
 
     sessions: Mapping[tuple[int, int], int] = field(default_factory=dict)
-    acknowledged: Mapping[str, Mapping[str, int]] | None = None
+    acknowledgements: Mapping[str, Acknowledgement] | None = None
+
+    @property
+    def acknowledged(self) -> Mapping[str, Mapping[str, int]] | None:
+        """Process → pool → ring epoch."""
+        if self.acknowledgements is None:
+            return None
+        return {process: said.ring_epochs for process, said in self.acknowledgements.items()}
 
 
 class RegistryReader:
@@ -47,7 +54,7 @@ class RegistryReader:
         pods = sorted(fleet.pods.values(), key=lambda pod: pod.name)
         members = [pod for pod in pods if pod.component is Component.TRANSCEIVER]
         if not pods:
-            return Seen(acknowledged={})
+            return Seen(acknowledgements={})
         keys = [heartbeat_key(cluster, pod.slot, pod.generation) for pod in members]
         keys += [ack_key(cluster, pod.name) for pod in pods]
         try:
@@ -64,12 +71,12 @@ class RegistryReader:
             beat = _parsed(Heartbeat, value)
             if beat is not None:
                 sessions[pod.slot, pod.generation] = beat.sessions
-        acknowledged = {}
+        acknowledgements = {}
         for pod, value in zip(pods, values[len(members) :], strict=True):
             said = _parsed(Acknowledgement, value)
             if said is not None:
-                acknowledged[pod.name] = said.ring_epochs
-        return Seen(sessions, acknowledged)
+                acknowledgements[pod.name] = said
+        return Seen(sessions, acknowledgements)
 
     async def close(self) -> None:
         """Close the connection."""

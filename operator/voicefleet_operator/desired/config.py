@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
-from voicefleet_contract.resources import Placement, Resources
+from voicefleet_contract.resources import Duration, Placement, Resources
 
 CONFIG_KEY = "fleet.json"
 
@@ -75,6 +75,13 @@ class Gateway(_Config):
     resources: Resources = Resources()
 
 
+class Keys(_Config):
+    """How key rings are rotated. ``rotation_period`` 0: only when somebody asks."""
+
+    rotation_period: Duration = 30 * 86_400.0
+    settle: Duration = 120.0  # longer than a kubelet may give a new pod the Secret of before
+
+
 class FleetConfig(_Config):
     """The whole of it."""
 
@@ -82,6 +89,7 @@ class FleetConfig(_Config):
     dataplane: Dataplane
     redis: Redis = Redis()
     gateway: Gateway = Gateway()
+    keys: Keys = Keys()
 
 
 def parse_config(data: dict[str, Any] | None) -> FleetConfig:

@@ -160,21 +160,14 @@ def _ports_allocated(resource: PoolResource, steps: PoolSteps, draining: int) ->
 
 
 def _ring_converged(fleet: Fleet, pool: Pool) -> Condition:
-    """Relays and transceivers that run are asked: one that is away reads the newest topology when it comes back.
-
-    Gateways aren't: they acknowledge nothing yet, and the message says so.
-    """
+    """Processes that run are asked: one that is away reads the newest topology when it comes back."""
     if fleet.acknowledged is None:
         return Condition("RingConverged", None, "RegistryAway", "no registry to read acknowledgements from")
-    asked = sorted(
-        pod.name
-        for pod in fleet.pods.values()
-        if pod.ready and not pod.leaving and pod.component is not Component.GATEWAY
-    )
+    asked = sorted(pod.name for pod in fleet.pods.values() if pod.ready and not pod.leaving)
     behind = [name for name in asked if fleet.acknowledged.get(name, {}).get(pool.name, -1) < pool.ring_epoch]
     if behind:
         return Condition("RingConverged", False, "Waiting", f"epoch {pool.ring_epoch} not yet seen by {_list(behind)}")
-    text = f"every relay and transceiver works with epoch {pool.ring_epoch}; gateways do not acknowledge yet"
+    text = f"every process works with epoch {pool.ring_epoch}"
     return Condition("RingConverged", True, "Converged", text)
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from voicefleet_contract import names
+from voicefleet_contract.registry import Acknowledgement
 from voicefleet_operator.cluster.observe import (
     Object,
     UnreadableError,
@@ -67,6 +68,7 @@ class FleetStore:
         self.drained: dict[str, Drained] = {}
         self.sessions: Mapping[tuple[int, int], int] = {}
         self.acknowledged: Mapping[str, Mapping[str, int]] | None = None
+        self.acknowledgements: Mapping[str, Acknowledgement] | None = None
 
     def take(self, kind: str, body: Object) -> None:
         """Take in an object as it is now."""

@@ -1,4 +1,4 @@
-"""A relay's acknowledgements: told when they change, and before they would be forgotten."""
+"""Acknowledgements: told when they change, and before they would be forgotten."""
 
 import asyncio
 import contextlib
@@ -9,10 +9,9 @@ import pytest
 from tests.unit.test_relay import INNER, KEYS, topology
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.registry import ACK_TTL_S, ack_key
-from voicefleet_contract.settings import RelaySettings
 from voicefleet_dataplane.core.relay import Relay
-from voicefleet_dataplane.shell import relay_records
-from voicefleet_dataplane.shell.relay_records import Acknowledger
+from voicefleet_dataplane.shell import acknowledger as module
+from voicefleet_dataplane.shell.acknowledger import Acknowledger, acknowledge
 
 
 class Sink:
@@ -35,8 +34,10 @@ def relay():
 
 @pytest.fixture
 def acknowledger(relay):
-    settings = RelaySettings(cluster_id=9, process_name="fra-0", inner_address=INNER.host)
-    return Acknowledger(settings, relay, Sink())
+    def content():
+        return acknowledge("fra-0", relay.topology).model_copy(update={"key_epochs": relay.keys.epochs})
+
+    return Acknowledger(9, content, Sink())
 
 
 def test_it_says_which_topology_and_keys_are_in_use(relay, acknowledger):
@@ -58,7 +59,7 @@ def test_it_is_written_on_change_and_before_it_is_forgotten(relay, acknowledger)
 
 
 async def test_a_registry_that_is_away_is_told_everything_when_it_is_back(acknowledger, monkeypatch, caplog):
-    monkeypatch.setattr(relay_records, "HEARTBEAT_INTERVAL_S", 0.001)
+    monkeypatch.setattr(module, "HEARTBEAT_INTERVAL_S", 0.001)
     sink = acknowledger._sink
     sink.away = True
     running = asyncio.create_task(acknowledger.run())
