@@ -291,6 +291,7 @@ class Session:
                 self._mid_extension = (
                     b""  # the client has found our stream: MID has done its work (RFC 9143 section 15)
                 )
+                self.sending.loss = block.fraction_lost / 256
                 rtt_s = round_trip_s(block, ntp)
                 self.rtt_s = self.rtt_s if rtt_s is None else rtt_s
         for sender in reports.senders:

@@ -91,7 +91,16 @@ class ReceiveStream:
 class SendStream:
     """What we send under our SSRC. Offsets are random (RFC 3550 section 5.1), given by the caller."""
 
-    __slots__ = ("_sent_at", "packets", "payload_bytes", "sequence_offset", "ssrc", "timestamp", "timestamp_offset")
+    __slots__ = (
+        "_sent_at",
+        "loss",
+        "packets",
+        "payload_bytes",
+        "sequence_offset",
+        "ssrc",
+        "timestamp",
+        "timestamp_offset",
+    )
 
     def __init__(self, ssrc: int, sequence_offset: int, timestamp_offset: int) -> None:
         self.ssrc = ssrc
@@ -100,6 +109,7 @@ class SendStream:
         self.timestamp = timestamp_offset
         self.packets = 0
         self.payload_bytes = 0
+        self.loss = 0.0  # fraction, as the client reported it last
         self._sent_at = 0.0
 
     def note(self, timestamp: int, payload_bytes: int, now: float) -> None:

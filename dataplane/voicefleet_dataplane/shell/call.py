@@ -19,6 +19,7 @@ from voicefleet_dataplane.media.backend import (
 )
 from voicefleet_dataplane.media.dtmf import DtmfReceiver
 from voicefleet_dataplane.media.events import EVENTS_LABEL, EventHub
+from voicefleet_dataplane.media.voice import CallVoice, Clock, Codec
 from voicefleet_dataplane.shell.sctp import DataChannels
 from voicefleet_dataplane.wire.rtp import RtpPacket
 
@@ -33,14 +34,19 @@ class RunningCall:
         session: Session,
         config: CallConfig,
         make_backend: BackendFactory,
+        codec: Codec,
+        clock: Clock,
         wake: Callable[[], None],
         ended: Callable[["RunningCall"], None],
     ) -> None:
         self.session = session
         self.config = config
         self.hub = EventHub(self._on_event)
+        self._codec = codec
+        self._clock = clock
         self._wake = wake
         self._ended = ended
+        self._voice: CallVoice | None = None
         self._channels: DataChannels | None = None
         self._events_channel: Channel | None = None
         self._keypad = DtmfReceiver()
@@ -55,8 +61,14 @@ class RunningCall:
         return self.session.agreed.call_id
 
     def open_voice(self, rate: RateHz, listener: VoiceListener) -> Voice:
-        """Hear and speak in PCM."""
-        raise NotImplementedError
+        """Hear and speak in PCM, or speak in Opus on our clock."""
+        if self._voice is not None:
+            raise RuntimeError("a call has one voice")
+        sending = self.session.sending
+        self._voice = CallVoice(
+            rate, _Guarded(listener, self._fail), self.send_audio, self._codec, self._clock, lambda: sending.loss
+        )
+        return self._voice
 
     def send_audio(self, payload: bytes, sequence: int, timestamp: int, *, marker: bool = False) -> bool:
         """Send one Opus packet."""
@@ -82,14 +94,20 @@ class RunningCall:
         self._guard(self._backend.on_connected)
 
     def on_audio(self, packet: RtpPacket) -> None:
-        """The hot path: straight to the backend."""
+        """The hot path: straight to the backend, or to its voice."""
+        voice = self._voice
         try:
-            self._backend.on_audio(packet)
+            if voice is not None and voice.wants_packets:
+                voice.receive(packet)
+            else:
+                self._backend.on_audio(packet)
         except Exception as error:
             self._fail(error)
 
     def on_telephone_event(self, packet: RtpPacket) -> None:
         """A packet of the keypad; to the backend when a press is complete."""
+        if self._voice is not None and self._voice.wants_packets:
+            self._voice.receive(packet, is_audio=False)
         digit = self._keypad.receive(packet)
         if digit is not None:
             self._guard(lambda: self._backend.on_digit(digit))
@@ -104,6 +122,8 @@ class RunningCall:
         if self._channels is not None:
             self._channels.close()
             self._channels = None
+        if self._voice is not None:
+            self._voice.close()
         self._guard(self._backend.on_ended)
         self.hub.close()
         self._ended(self)
@@ -139,3 +159,32 @@ class RunningCall:
         log.error("call %s: its backend failed", self.call_id, exc_info=error)
         self.session.end(EndReason.BACKEND_FAILED, repr(error))
         self._wake()
+
+
+class _Guarded:
+    """A listener whose mistakes end its own call."""
+
+    def __init__(self, listener: VoiceListener, fail: Callable[[Exception], None]) -> None:
+        self._listener = listener
+        self._fail = fail
+
+    def on_speech(self, pcm: bytes) -> None:
+        try:
+            self._listener.on_speech(pcm)
+        except Exception as error:
+            self._fail(error)
+
+    def on_playing(self, tag: str) -> None:
+        self._tell(lambda: self._listener.on_playing(tag))
+
+    def on_mark(self, name: str) -> None:
+        self._tell(lambda: self._listener.on_mark(name))
+
+    def on_silent(self) -> None:
+        self._tell(self._listener.on_silent)
+
+    def _tell(self, tell: Callable[[], None]) -> None:
+        try:
+            tell()
+        except Exception as error:
+            self._fail(error)

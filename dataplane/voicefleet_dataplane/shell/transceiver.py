@@ -33,8 +33,10 @@ from voicefleet_dataplane.core.transceiver import Place, Transceiver
 from voicefleet_dataplane.media.backend import BackendFactory, CallConfig
 from voicefleet_dataplane.media.echo import Echo
 from voicefleet_dataplane.shell.call import RunningCall
+from voicefleet_dataplane.shell.codec_thread import CodecThread
 from voicefleet_dataplane.shell.control import build_app, build_server_context, load_certificates
 from voicefleet_dataplane.shell.media_socket import MediaSocket
+from voicefleet_dataplane.shell.playout_clock import PlayoutClock
 from voicefleet_dataplane.shell.records import RecordSink
 from voicefleet_dataplane.shell.redis_sink import RedisSink
 from voicefleet_dataplane.shell.topology import open_topology
@@ -96,6 +98,8 @@ class TransceiverProcess:
             secrets.token_bytes,
             time.time() - time.monotonic(),
         )
+        self._codec = CodecThread()
+        self._clock = PlayoutClock()
         self._make_backend = _BACKENDS[settings.backend]
         self._metrics = TransceiverMetrics(self.core, lambda: self.socket.packets_out)
         self._reporter = (
@@ -163,6 +167,8 @@ class TransceiverProcess:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         self._tasks.clear()
+        self._clock.close()
+        self._codec.close()
         self.socket.close()
         if self._runner is not None:
             await self._runner.cleanup()
@@ -187,7 +193,15 @@ class TransceiverProcess:
         if call_id not in self.calls:
             try:
                 config = CallConfig(call_id, request.tenant, request.session)
-                call = RunningCall(outcome.session, config, self._make_backend, self.socket.wake, self._ended)
+                call = RunningCall(
+                    outcome.session,
+                    config,
+                    self._make_backend,
+                    self._codec,
+                    self._clock,
+                    self.socket.wake,
+                    self._ended,
+                )
             except Exception as error:  # a backend that cannot be made: this member is no use now, another may be
                 log.error("call %s: no backend", call_id, exc_info=error)
                 outcome.session.end(EndReason.BACKEND_FAILED)
