@@ -1,4 +1,4 @@
-"""Names that several processes must spell alike: Kubernetes group, labels, Secrets, file names, DNS names in certificates."""
+"""Names that several processes must spell alike: Kubernetes group, labels, Secrets, files, DNS names, exit codes."""
 
 GROUP = "voicefleet.dev"
 API_VERSION = "v1alpha1"
@@ -36,3 +36,6 @@ def inner_dns_name(role: str) -> str:
 
 # Where Secrets are mounted in dataplane pods
 ETC = "/etc/voicefleet"
+
+# With which a role ends when somebody else holds its port: the operator then gives the slot another number.
+EXIT_PORT_TAKEN = 98  # Linux' EADDRINUSE

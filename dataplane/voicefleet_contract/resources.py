@@ -154,10 +154,11 @@ class Backend(_Spec):
 
 
 class Rollout(_Spec):
-    """How many slots move at once: new generations not ready yet, and slots without a ready one."""
+    """How many slots move at once: new generations that have yet to prove themselves, and slots without a ready one."""
 
     max_surge: int = 1
     max_unavailable: int = 0
+    min_ready: Duration = "10s"  # type: ignore[assignment]
 
 
 class TransceiverSpec(_Spec):

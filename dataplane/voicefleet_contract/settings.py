@@ -149,4 +149,5 @@ class OperatorSettings(_Settings):
     health_address: Host = "0.0.0.0"
     health_port: Port = 8080
     redis_password_file: str = ""
+    see_foreign_pods: bool = False  # the host ports of other namespaces' pods: needs the right to read pods everywhere
     log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -20,7 +20,7 @@ import kopf
 
 from voicefleet_contract.settings import OperatorSettings, SettingsError
 from voicefleet_operator.cluster.api import KubeApi, KubeError
-from voicefleet_operator.cluster.apply import LedgerStore
+from voicefleet_operator.cluster.apply import LedgerStore, read_quarantine
 from voicefleet_operator.cluster.credentials import ensure_credentials
 from voicefleet_operator.cluster.key_rotation import KeyRotation
 from voicefleet_operator.cluster.lease import Lease
@@ -30,7 +30,13 @@ from voicefleet_operator.desired.state import Component
 from voicefleet_operator.handlers.health import Health
 from voicefleet_operator.handlers.reconcile import Reconciler
 from voicefleet_operator.handlers.store import FleetStore
-from voicefleet_operator.handlers.watch import build_registry, list_everything, watch_settings
+from voicefleet_operator.handlers.watch import (
+    build_foreign_registry,
+    build_registry,
+    foreign_watch_settings,
+    list_everything,
+    watch_settings,
+)
 
 log = logging.getLogger("voicefleet.operator")
 
@@ -38,6 +44,7 @@ _DRAIN_POLL_S = 2.0
 _REGISTRY_POLL_S = 5.0
 _CREDENTIALS_S = 3600.0
 _ROTATION_S = 5.0
+_KOPF = ("watches", "foreign watch")
 
 
 def main() -> None:
@@ -94,8 +101,8 @@ async def _lead(
 ) -> bool:
     ledger, control = LedgerStore(api), ControlClient(directory)
     control.use_certificate(await ensure_credentials(api, time.time()))
-    store.ledger = await ledger.read()
-    await list_everything(api, store)
+    store.ledger, store.quarantine = await ledger.read(), await read_quarantine(api)
+    await list_everything(api, store, foreign=settings.see_foreign_pods)
     reconciler = health.reconciler = Reconciler(api, store, ledger)
     rotation = health.rotation = KeyRotation(api)
     registry = RegistryReader(settings.redis_password_file)
@@ -107,6 +114,7 @@ async def _lead(
             standalone=True,
             stop_flag=stop,
         ),
+        **({"foreign watch": _watch_foreign(settings, store, stop)} if settings.see_foreign_pods else {}),
         "reconciler": reconciler.run(),
         "drains": _follow_drains(store, control),
         "registry": _follow_registry(store, registry),
@@ -118,17 +126,27 @@ async def _lead(
     stopping = asyncio.create_task(stop.wait(), name="signal")
     done, _ = await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
     # kopf takes SIGTERM for itself when it starts, and then ends without an error.
-    clean = stop.is_set() or any(task.get_name() == "watches" and task.exception() is None for task in done)
+    clean = stop.is_set() or any(task.get_name() in _KOPF and task.exception() is None for task in done)
     for task in done - {stopping}:
         if not clean:
             log.error("%s ended: %s", task.get_name(), task.exception() or "without an error")
     stop.set()
     for task in {*tasks, stopping}:
-        if task.get_name() != "watches":  # kopf ends by its stop flag
+        if task.get_name() not in _KOPF:  # kopf ends by its stop flag
             task.cancel()
     await asyncio.wait({*tasks, stopping}, timeout=10)
     await registry.close()
     return clean
+
+
+async def _watch_foreign(settings: OperatorSettings, store: FleetStore, stop: asyncio.Event) -> None:
+    await kopf.operator(
+        registry=build_foreign_registry(store, settings.kubeconfig),
+        settings=foreign_watch_settings(settings.namespace),
+        clusterwide=True,
+        standalone=True,
+        stop_flag=stop,
+    )
 
 
 async def _before(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:

@@ -172,7 +172,7 @@ def test_a_rollout_never_leaves_more_slots_without_a_ready_member_than_allowed(s
     world = World(empty_fleet(pools={"agents": pool(replicas=replicas, rollout=limits)}))
     world.settle()
     world.change_pool(capacity={"sessions": 7}, rollout=limits)
-    for _ in range(40):
+    for _ in range(80):
         world.step()
         assert len({pod.slot for pod in world.serving()}) >= replicas - unavailable
     assert {pod.generation for pod in world.serving()} == {2}

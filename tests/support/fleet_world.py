@@ -2,6 +2,9 @@
 
 It enforces what a real one would: a pod's name is free, two pods with one host port never share a node, a generation
 never comes twice. It holds no opinion about what a plan should say.
+
+Other people live in it too: `claim` is a pod of theirs that declares a host port, ``processes`` are ports on nodes that
+something holds of which Kubernetes knows nothing.
 """
 
 from dataclasses import replace
@@ -15,9 +18,12 @@ from voicefleet_operator.desired.state import (
     Component,
     Drained,
     Fleet,
+    ForeignPod,
     Node,
+    Place,
     Pod,
     PoolResource,
+    PortRefusal,
     RelayResource,
 )
 
@@ -47,11 +53,16 @@ def empty_fleet(node_count: int = 3, **fields) -> Fleet:
 
 
 class World:
-    """A fleet in time. ``images`` that start nothing are in ``bad_images``; ``sessions`` are by pod name."""
+    """A fleet in time. ``sessions`` are by pod name.
+
+    Images in ``bad_images`` start nothing; those in ``dying_images`` start, are ready, and die after so many seconds.
+    """
 
     def __init__(self, fleet: Fleet) -> None:
         self.fleet, self.now = fleet, 1_000.0
         self.bad_images: set[str] = set()
+        self.dying_images: dict[str, float] = {}
+        self.processes: set[Place] = set()
         self.images: dict[str, str] = {}
         self.sessions: dict[str, int] = {}
         self.pairs: set[tuple[int, int]] = set()  # every (slot, generation) that ever was a pod
@@ -64,6 +75,8 @@ class World:
         fleet = self.fleet
         if todo.ledger is not None:
             fleet = replace(fleet, ledger=todo.ledger)
+        if todo.quarantine is not None:
+            fleet = replace(fleet, quarantine=todo.quarantine)
         pods = dict(fleet.pods)
         for manifest in todo.create_pods:
             pod = self._made(manifest)
@@ -115,11 +128,16 @@ class World:
             if pod.node or pod.deleting or pod.finished:
                 continue
             held = {(other.node, other.port) for other in pods.values() if other.node}
+            held |= {(foreign.node, port) for foreign in self.fleet.foreign.values() for port in foreign.ports}
             free = [node for node in sorted(self.fleet.nodes) if (node, pod.port) not in held]
             counts = {node: sum(other.node == node for other in pods.values()) for node in free}
             if free:
                 node = min(free, key=lambda node: (counts[node], node))
-                pods[name] = replace(pod, node=node, host_ip=self.fleet.nodes[node].internal)
+                pods[name] = replace(
+                    pod, node=node, host_ip=self.fleet.nodes[node].internal, trouble="", port_refused=None
+                )
+            else:
+                pods[name] = replace(pod, trouble="Unschedulable", port_refused=PortRefusal.SCHEDULER)
         self.fleet = replace(self.fleet, pods=pods)
 
     def run_kubelets(self) -> None:
@@ -131,12 +149,29 @@ class World:
                 self.sessions.pop(name, None)
                 continue
             if pod.node and not pod.finished:
-                good = self.images.get(name) not in self.bad_images
-                pod = replace(pod, running=good, ready=good, trouble="" if good else "ImagePullBackOff")
+                pod = self._started(pod)
             if pod.draining_since is not None and pod.running:
                 drained[pod.uid] = Drained("draining", self.sessions.get(name, 0))
             pods[name] = pod
         self.fleet = replace(self.fleet, pods=pods, drained=drained)
+
+    def _started(self, pod: Pod) -> Pod:
+        image = self.images.get(pod.name, "")
+        if image in self.bad_images:
+            return replace(pod, running=False, ready=False, trouble="ImagePullBackOff")
+        if not pod.running and Place(pod.node, pod.port) in self.processes:
+            return replace(pod, ran=True, port_refused=PortRefusal.NODE, restarts=pod.restarts + 1)
+        if pod.running and image in self.dying_images and self.now >= pod.ready_since + self.dying_images[image]:
+            return replace(pod, running=False, ready=False, trouble="CrashLoopBackOff", restarts=pod.restarts + 1)
+        if pod.ready:
+            return pod
+        return replace(pod, running=True, ran=True, ready=True, ready_since=self.now, trouble="", port_refused=None)
+
+    def claim(self, name: str, node: str, port: int) -> None:
+        """Let somebody's pod with a host port come to a node, if the scheduler finds the port free there."""
+        if all((pod.node, pod.port) != (node, port) for pod in self.fleet.pods.values()):
+            foreign = ForeignPod(f"other/{name}", node, frozenset({port}))
+            self.fleet = replace(self.fleet, foreign={**self.fleet.foreign, foreign.name: foreign})
 
     # Time
 

@@ -104,11 +104,23 @@ def test_the_operator_may_touch_exactly_the_secrets_that_it_makes():
     assert [rule["verbs"] for rule in rules if "resourceNames" not in rule] == [["create"]]
 
 
-def test_the_operator_may_touch_every_kind_that_it_speaks_of_and_outside_its_namespace_only_nodes():
+def test_the_operator_may_touch_every_kind_that_it_speaks_of_and_outside_its_namespace_only_reads_nodes_and_pods():
     inside = {r for rule in roles()["Role/voicefleet-operator"] for r in rule["resources"]}
     outside = roles()["ClusterRole/voicefleet-operator-X"]
     assert {plural for kind, (_, plural) in _KINDS.items() if kind != "Node"} <= inside
-    assert outside == [{"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]}]
+    assert outside == [
+        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
+    ]
+
+
+def test_the_right_to_read_every_pod_comes_and_goes_with_the_setting_that_uses_it():
+    text = (TEMPLATES / "rbac.yaml").read_text()
+    assert re.search(r"if \.Values\.operator\.seeForeignPods \}\}\s+- apiGroups: \[\"\"\]\s+resources: \[pods\]", text)
+    assert (
+        "VOICEFLEET_SEE_FOREIGN_PODS, value: {{ .Values.operator.seeForeignPods"
+        in (TEMPLATES / "operator.yaml").read_text()
+    )
 
 
 def test_dataplane_roles_may_read_the_topology_and_nothing_else():

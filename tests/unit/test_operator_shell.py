@@ -1,14 +1,18 @@
 """The shell around plans: an observation that is behind changes nothing back, the ledger goes first, one Lease holder."""
 
+from dataclasses import replace
+
 import pytest
 from kubernetes.aio.client import ApiClient, Configuration
 
 from tests.support.fleet_world import CONFIG, empty_fleet, pool
+from voicefleet_contract.names import EXIT_PORT_TAKEN
 from voicefleet_operator.cluster.api import KubeApi, KubeError
-from voicefleet_operator.cluster.apply import LedgerStore, apply_plan
+from voicefleet_operator.cluster.apply import LedgerStore, apply_plan, read_quarantine
 from voicefleet_operator.cluster.lease import Lease
 from voicefleet_operator.cluster.observe import UnreadableError, observe_pod
 from voicefleet_operator.desired.plan import plan
+from voicefleet_operator.desired.state import ForeignPod, Place, PortRefusal
 from voicefleet_operator.handlers.store import FleetStore
 
 LABELS = {
@@ -62,6 +66,56 @@ def test_the_kubelets_turns_between_two_words_for_one_trouble_are_one_observatio
     one = observe_pod(pod(1, waiting={"reason": "ErrImagePull", "message": "rpc error 1"}))
     two = observe_pod(pod(2, waiting={"reason": "ImagePullBackOff", "message": "Back-off"}))
     assert one == two
+
+
+def test_the_exit_code_of_a_taken_port_is_read_while_the_process_is_down():
+    ended = {"terminated": {"exitCode": EXIT_PORT_TAKEN}}
+    down = pod(1, ready=False)
+    down["status"]["containerStatuses"] = [{"state": ended, "restartCount": 0}]
+    assert observe_pod(down).port_refused is PortRefusal.NODE
+    waiting = {"waiting": {"reason": "CrashLoopBackOff"}}
+    down["status"]["containerStatuses"] = [{"state": waiting, "lastState": ended, "restartCount": 1}]
+    assert observe_pod(down).port_refused is PortRefusal.NODE
+    down["status"]["containerStatuses"] = [{"state": {"running": {}}, "lastState": ended, "restartCount": 2}]
+    assert observe_pod(down).port_refused is None  # it got the port at last
+
+
+def test_the_scheduler_is_read_when_it_finds_no_node_with_the_port_free():
+    waiting = pod(1, ready=False)
+    message = "0/3 nodes are available: 3 node(s) didn't have free ports for the requested pod ports."
+    waiting["status"] = {
+        "conditions": [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}]
+    }
+    seen = observe_pod(waiting)
+    assert seen.port_refused is PortRefusal.SCHEDULER
+    assert not seen.ran
+
+
+def foreign(name: str = "game", node: str = "node-0", phase: str = "Running", **port):
+    ports = [{"containerPort": 7000, **port}]
+    return {
+        "metadata": {"name": name, "namespace": "other"},
+        "spec": {"nodeName": node, "containers": [{"ports": ports}, {}]},
+        "status": {"phase": phase},
+    }
+
+
+def test_of_other_peoples_pods_only_those_with_host_ports_are_kept():
+    made = store()
+    made.take_foreign(foreign("plain"))
+    made.take_foreign(foreign("pending", node="", hostPort=20001))
+    assert not made.dirty.is_set()
+    made.take_foreign(foreign(hostPort=20001))
+    assert made.fleet().foreign == {"other/game": ForeignPod("other/game", "node-0", frozenset({20001}))}
+    made.take_foreign(foreign(hostPort=20001), gone=True)
+    assert made.fleet().foreign == {}
+
+
+def test_a_foreign_pod_that_ended_holds_no_port():
+    made = store()
+    made.take_foreign(foreign(hostPort=20001))
+    made.take_foreign(foreign(hostPort=20001, phase="Succeeded"))
+    assert made.fleet().foreign == {}
 
 
 def test_a_watch_that_is_behind_our_own_write_changes_nothing_back():
@@ -138,6 +192,16 @@ async def test_the_ledger_is_written_before_any_pod():
     await carry_out(api)
     assert [call[1] for call in api.calls[:3]] == ["ConfigMap", "Pod", "Pod"]
     assert api.objects["ConfigMap", "voicefleet-slots-0"]["data"] == {"0": "agents 1", "1": "agents 1"}
+
+
+async def test_the_quarantine_is_written_before_anything_is_done_about_it_and_read_back():
+    api = Api()
+    ledger = LedgerStore(api)
+    todo = plan(empty_fleet(pools={"agents": pool(replicas=1)}), 1.0)
+    todo = replace(todo, ledger=None, quarantine={Place("node-0", 20001): 601.0})
+    await apply_plan(api, ledger, todo, 1.0, lambda *_: None, lambda *_: None)
+    assert [call[1] for call in api.calls[:2]] == ["ConfigMap", "Pod"]
+    assert await read_quarantine(api) == {Place("node-0", 20001): 601.0}
 
 
 async def test_when_another_operator_wrote_the_ledger_no_pod_is_made():

@@ -110,7 +110,7 @@ def test_a_change_replaces_slot_by_slot_and_the_old_generation_keeps_its_calls()
     made.sessions = dict.fromkeys(made.fleet.pods, 1)
     made.change_pool(capacity={"sessions": 10})
     fewest = 3
-    for _ in range(30):
+    for _ in range(45):
         made.step()
         fewest = min(fewest, len({pod.slot for pod in made.serving()}))
     assert fewest == 3
@@ -175,7 +175,7 @@ def test_no_free_port_is_a_condition_that_names_the_range_and_who_holds_it():
     made = world(replicas=3, ports={"min": 20000, "max": 20003})
     made.sessions = dict.fromkeys(made.fleet.pods, 1)
     made.change_pool(capacity={"sessions": 10})
-    for _ in range(10):
+    for _ in range(15):
         made.step()
     allocated = conditions(made)["PortsAllocated"]
     assert (allocated["status"], allocated["reason"]) == ("False", "RangeExhausted")

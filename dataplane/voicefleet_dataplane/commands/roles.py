@@ -6,6 +6,7 @@ ends the process at once.
 
 import asyncio
 import contextlib
+import errno
 import importlib
 import logging
 import os
@@ -17,6 +18,7 @@ from typing import Any
 import typer
 import uvloop
 
+from voicefleet_contract.names import EXIT_PORT_TAKEN
 from voicefleet_contract.settings import (
     PREFIX,
     GatewaySettings,
@@ -33,7 +35,7 @@ _SETTINGS: dict[str, type[RelaySettings | TransceiverSettings | GatewaySettings]
 
 
 def run_role(role: str, *, only_list: bool = False) -> None:
-    """Run a role until a signal ends it. Exits 2 for wrong settings, 1 when the role cannot start."""
+    """Run a role until a signal ends it. Exits 2 for wrong settings, 98 when its port is taken, 1 when it cannot start."""
     model = _SETTINGS[role]
     if only_list:
         _print_settings(model)
@@ -55,7 +57,8 @@ def run_role(role: str, *, only_list: bool = False) -> None:
         uvloop.run(_until_signal(run(settings)))
     except (OSError, ValueError) as error:  # a port in use, a file that is missing or wrong: the text says which
         logging.getLogger("voicefleet").error("%s cannot run: %s", role, error)
-        raise typer.Exit(1) from None
+        taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE
+        raise typer.Exit(EXIT_PORT_TAKEN if taken else 1) from None
 
 
 async def _until_signal(role: Awaitable[None]) -> None:

@@ -5,6 +5,7 @@ and small records anyway. Errors carry the status code and the server's words.
 """
 
 import json
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -66,15 +67,22 @@ class KubeApi:
         await self._client.close()
 
     async def list(self, kind: str, labels: str = "") -> list[Object]:
-        """Return all objects of a kind, page by page. Raises KubeError."""
-        found: list[Object] = []
-        query = {"limit": str(_PAGE), **({"labelSelector": labels} if labels else {})}
+        """Return all objects of a kind. Raises KubeError."""
+        return [item async for page in self.pages(kind, labels) for item in page]
+
+    async def pages(
+        self, kind: str, labels: str = "", fields: str = "", *, everywhere: bool = False
+    ) -> AsyncIterator[Sequence[Object]]:
+        """Yield the objects of a kind page by page, of our namespace or of all. Raises KubeError."""
+        query = {"limit": str(_PAGE), "labelSelector": labels, "fieldSelector": fields}
+        query = {key: value for key, value in query.items() if value}
+        path = "/".join(_KINDS[kind]) if everywhere else self._path(kind)
         while True:
-            page = await self._request("GET", self._path(kind), query)
-            found += page.get("items", [])
+            page = await self._request("GET", path, query)
+            yield page.get("items", [])
             token = page.get("metadata", {}).get("continue")
             if not token:
-                return found
+                return
             query["continue"] = token
 
     async def get(self, kind: str, name: str) -> Object | None:

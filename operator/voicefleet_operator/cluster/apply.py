@@ -14,6 +14,9 @@ from voicefleet_operator.cluster.api import KubeApi, KubeError, Object
 from voicefleet_operator.desired.ledger import Ledger, LedgerError, decode_shards, encode_shards
 from voicefleet_operator.desired.objects import ANNOTATION_DRAINING, MANAGED_BY
 from voicefleet_operator.desired.plan import Plan
+from voicefleet_operator.desired.quarantine import NAME as QUARANTINE
+from voicefleet_operator.desired.quarantine import decode_quarantine, encode_quarantine
+from voicefleet_operator.desired.state import Place
 
 log = logging.getLogger("voicefleet.operator")
 
@@ -56,10 +59,20 @@ class LedgerStore:
                 self._objects[number] = await self._api.replace("ConfigMap", {**body, "data": data})
 
 
+async def read_quarantine(api: KubeApi) -> dict[Place, float]:
+    """Read which port numbers nobody may have for now. Raises KubeError."""
+    found = await api.get("ConfigMap", QUARANTINE)
+    return decode_quarantine((found or {}).get("data") or {})
+
+
 async def apply_plan(api: KubeApi, ledger: LedgerStore, plan: Plan, now: float, took: Took, lost: Lost) -> None:
     """Do what the plan says. Raises KubeError; what was done before it stays done."""
     if plan.ledger is not None:
         await ledger.write(plan.ledger)
+    if plan.quarantine is not None:
+        data = encode_quarantine(plan.quarantine)
+        metadata = {"name": QUARANTINE, "labels": _OURS}
+        await api.apply("ConfigMap", {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
     for manifest in plan.create_pods:
         took("Pod", await _create_pod(api, manifest))
     for fence in plan.fences:

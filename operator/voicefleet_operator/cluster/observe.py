@@ -13,7 +13,16 @@ from voicefleet_contract import names
 from voicefleet_contract.resources import TransceiverSpec, VoiceRelaySpec
 from voicefleet_contract.topology import TopologyError, TopologySlice
 from voicefleet_operator.desired.objects import ANNOTATION_DIGEST, ANNOTATION_DRAINING, ANNOTATION_PAUSED
-from voicefleet_operator.desired.state import Applied, Component, Node, Pod, PoolResource, RelayResource
+from voicefleet_operator.desired.state import (
+    Applied,
+    Component,
+    ForeignPod,
+    Node,
+    Pod,
+    PoolResource,
+    PortRefusal,
+    RelayResource,
+)
 
 Object = dict[str, Any]
 
@@ -21,6 +30,7 @@ Object = dict[str, Any]
 # each time: they count as one and get no words, or a status would be written every few seconds.
 _IN_TURNS = {"ErrImagePull": "ImagePullBackOff"}
 _WORDLESS = frozenset({"CrashLoopBackOff", "ImagePullBackOff"})
+_NO_FREE_PORT = "free ports for the requested pod ports"  # kube-scheduler's words
 _TROUBLES = frozenset(
     {
         "CrashLoopBackOff",
@@ -56,6 +66,8 @@ def observe_pod(body: Object) -> Pod:
     conditions = {c["type"]: c for c in status.get("conditions") or []}
     containers = status.get("containerStatuses") or []
     trouble, message = _trouble(conditions, containers)
+    running = any("running" in c.get("state", {}) for c in containers)
+    ready = conditions.get("Ready", {})
     resource = labels.get(names.LABEL_POOL if transceiver else names.LABEL_RELAY, "")
     return Pod(
         name=metadata["name"],
@@ -68,15 +80,34 @@ def observe_pod(body: Object) -> Pod:
         template=annotations.get(ANNOTATION_DIGEST, ""),
         node=spec.get("nodeName", ""),
         host_ip=status.get("hostIP", ""),
-        running=any("running" in c.get("state", {}) for c in containers),
-        ready=conditions.get("Ready", {}).get("status") == "True",
+        running=running,
+        ran=running or any(c.get("restartCount") or _ended(c) for c in containers),
+        ready=ready.get("status") == "True",
+        ready_since=_unix(ready.get("lastTransitionTime")) if ready.get("status") == "True" else 0.0,
+        restarts=sum(c.get("restartCount", 0) for c in containers),
         finished=status.get("phase") in ("Failed", "Succeeded"),
         deleting="deletionTimestamp" in metadata,
         draining_since=draining_since,
         created_at=_unix(metadata.get("creationTimestamp")),
         trouble=trouble,
         trouble_message=message,
+        port_refused=_port_refused(trouble, message, containers),
     )
+
+
+def _ended(container: Object) -> Object | None:
+    """Return how its process ended, if it does not run now."""
+    state = container.get("state", {})
+    if "running" in state:
+        return None
+    ended: Object | None = state.get("terminated") or container.get("lastState", {}).get("terminated")
+    return ended
+
+
+def _port_refused(trouble: str, message: str, containers: list[Object]) -> PortRefusal | None:
+    if any((_ended(container) or {}).get("exitCode") == names.EXIT_PORT_TAKEN for container in containers):
+        return PortRefusal.NODE
+    return PortRefusal.SCHEDULER if trouble == "Unschedulable" and _NO_FREE_PORT in message else None
 
 
 def _trouble(conditions: dict[str, Object], containers: list[Object]) -> tuple[str, str]:
@@ -90,6 +121,20 @@ def _trouble(conditions: dict[str, Object], containers: list[Object]) -> tuple[s
             text = container.get("image", "") if reason in _WORDLESS else str(waiting.get("message", ""))[:300]
             return reason, text
     return "", ""
+
+
+def observe_foreign_pod(body: Object) -> ForeignPod | None:
+    """Read the host ports of somebody else's pod; None when it stands nowhere or declares none.
+
+    On the host network a declared container port is a host port: the API server fills it in.
+    """
+    metadata, spec = body["metadata"], body.get("spec", {})
+    containers = [*(spec.get("containers") or ()), *(spec.get("initContainers") or ())]
+    ports = frozenset(port["hostPort"] for c in containers for port in c.get("ports") or () if port.get("hostPort"))
+    finished = body.get("status", {}).get("phase") in ("Failed", "Succeeded")
+    if not ports or not spec.get("nodeName") or finished:
+        return None
+    return ForeignPod(f"{metadata['namespace']}/{metadata['name']}", spec["nodeName"], ports)
 
 
 def observe_node(body: Object) -> Node:

@@ -1,6 +1,6 @@
 """The observed fleet → everything to do now, in the order to do it.
 
-    ledger → pods → fences → deletes → objects (relays, gateway) → topology → status
+    ledger → quarantine → pods → fences → deletes → objects (relays, gateway) → topology → status
 
 A plan is made from one observation and thrown away after it; whatever of it failed is planned again. A fleet that is as
 it should be gives an empty plan: `Plan.quiet`.
@@ -14,9 +14,10 @@ from voicefleet_contract.topology import Pool, TopologySlice, join
 from voicefleet_operator.desired.gateway import gateway_objects
 from voicefleet_operator.desired.ledger import Entry, Ledger
 from voicefleet_operator.desired.objects import ANNOTATION_DIGEST
-from voicefleet_operator.desired.ports import ports_in_use
+from voicefleet_operator.desired.ports import PortLedger
+from voicefleet_operator.desired.quarantine import extended
 from voicefleet_operator.desired.relay import relay_daemonset
-from voicefleet_operator.desired.state import Component, Fleet, Manifest
+from voicefleet_operator.desired.state import Component, Fleet, Manifest, Place
 from voicefleet_operator.desired.status import pool_status, relay_status
 from voicefleet_operator.desired.topology import desired_slices
 from voicefleet_operator.desired.transceiver import Delete, Fence, PoolSteps, pool_steps
@@ -37,6 +38,7 @@ class Plan:
     """What to do now. Objects of `prune` are ours and wanted no more."""
 
     ledger: Ledger | None = None
+    quarantine: dict[Place, float] | None = None
     create_pods: tuple[Manifest, ...] = ()
     fences: tuple[Fence, ...] = ()
     deletes: tuple[Delete, ...] = ()
@@ -52,6 +54,7 @@ class Plan:
         """Nothing to do."""
         return not (
             self.ledger
+            or self.quarantine is not None
             or self.create_pods
             or self.fences
             or self.deletes
@@ -67,18 +70,20 @@ def plan(fleet: Fleet, now: float) -> Plan:
     """Return everything to do now."""
     pools = [fleet.pools[name] for name in sorted(fleet.pools)]
     occupied = {pod.slot for pod in fleet.pods.values() if pod.component is Component.TRANSCEIVER}
-    free_slots, taken = fleet.ledger.free_slots(occupied), ports_in_use(fleet)
+    free_slots, ports = fleet.ledger.free_slots(occupied), PortLedger(fleet, now)
     templates = {pool.name: pool_template(fleet.config, pool) for pool in pools}
     steps: dict[str, PoolSteps] = {}
     changes = _abandoned_slots(fleet)
     for pool in pools:
-        steps[pool.name] = pool_steps(fleet, pool, templates[pool.name], taken, free_slots, now)
+        steps[pool.name] = pool_steps(fleet, pool, templates[pool.name], ports, free_slots, now)
         changes |= steps[pool.name].ledger
 
+    taken = [place for pool in pools for place in steps[pool.name].quarantine]
     wanted_slices = desired_slices(fleet)
     wanted_objects = _objects(fleet)
     return Plan(
         ledger=fleet.ledger.changed(changes) if changes else None,
+        quarantine=extended(fleet.quarantine, taken, now) if taken else None,
         create_pods=tuple(
             transceiver_pod(fleet.config, fleet.namespace, pool, create)
             for pool in pools
@@ -90,7 +95,7 @@ def plan(fleet: Fleet, now: float) -> Plan:
         prune=_prune(fleet, wanted_objects),
         slices={name: part for name, part in wanted_slices.items() if fleet.slices.get(name) != part},
         stale_slices=tuple(sorted(fleet.slices.keys() - wanted_slices.keys())),
-        statuses=_statuses(fleet, wanted_slices, templates, steps, now),
+        statuses=_statuses(fleet, wanted_slices, templates, steps, ports, now),
         look_again_at=min((s.look_again_at for s in steps.values() if s.look_again_at is not None), default=None),
     )
 
@@ -126,7 +131,12 @@ def _prune(fleet: Fleet, wanted: list[Manifest]) -> tuple[tuple[str, str], ...]:
 
 
 def _statuses(
-    fleet: Fleet, slices: dict[str, TopologySlice], templates: dict[str, str], steps: dict[str, PoolSteps], now: float
+    fleet: Fleet,
+    slices: dict[str, TopologySlice],
+    templates: dict[str, str],
+    steps: dict[str, PoolSteps],
+    ports: PortLedger,
+    now: float,
 ) -> tuple[StatusChange, ...]:
     topology = join(slices.values())
     pools = {pool.name: pool for pool in topology.pools}
@@ -137,7 +147,7 @@ def _statuses(
             found.append(StatusChange("VoiceRelay", relay.name, status))
     for pool in fleet.pools.values():
         part = pools.get(pool.name, Pool(name=pool.name))
-        status = pool_status(fleet, pool, part, templates[pool.name], steps[pool.name], now)
+        status = pool_status(fleet, pool, part, templates[pool.name], steps[pool.name], ports, now)
         if not pool.deleting and status != _comparable(pool.status, status):
             found.append(StatusChange("Transceiver", pool.name, status))
     return tuple(sorted(found, key=lambda change: (change.kind, change.name)))

@@ -7,7 +7,7 @@ what a decision needs, so that two observations of the same fleet are equal.
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 from voicefleet_contract.resources import TransceiverSpec, VoiceRelaySpec
 from voicefleet_contract.topology import TopologySlice
@@ -35,6 +35,29 @@ class Node:
     external: str = ""
 
 
+class PortRefusal(StrEnum):
+    """Who said that a pod cannot have its port number on a node."""
+
+    NODE = "node"  # the process could not bind it: something holds it that Kubernetes need not know
+    SCHEDULER = "scheduler"  # a pod that declares it stands on every node that would do otherwise
+
+
+@dataclass(frozen=True, slots=True)
+class ForeignPod:
+    """Somebody else's pod on a node, with the host ports that it declares. ``name`` is namespace/name."""
+
+    name: str
+    node: str
+    ports: frozenset[int]
+
+
+class Place(NamedTuple):
+    """A port number on a node; no node: wherever it was that the scheduler spoke of."""
+
+    node: str
+    port: int
+
+
 @dataclass(frozen=True, slots=True)
 class Pod:
     """A dataplane pod. ``resource`` names its Transceiver or VoiceRelay; slot, generation and port are a transceiver's."""
@@ -50,13 +73,17 @@ class Pod:
     node: str = ""
     host_ip: str = ""
     running: bool = False  # its process runs: it may hold sessions
+    ran: bool = False  # its process has run at some time
     ready: bool = False
+    ready_since: float = 0.0  # of its present readiness
+    restarts: int = 0
     finished: bool = False  # phase Failed or Succeeded: it will not run again
     deleting: bool = False
     draining_since: float | None = None
     created_at: float = 0.0
     trouble: str = ""  # why it does not start, as Kubernetes says: ImagePullBackOff, CrashLoopBackOff, Unschedulable
     trouble_message: str = ""
+    port_refused: PortRefusal | None = None
 
     @property
     def leaving(self) -> bool:
@@ -123,6 +150,8 @@ class Fleet:
     slices: Mapping[str, TopologySlice] = field(default_factory=dict)
     applied: Mapping[tuple[str, str], Applied] = field(default_factory=dict)
     drained: Mapping[str, Drained] = field(default_factory=dict)
+    foreign: Mapping[str, ForeignPod] = field(default_factory=dict)
+    quarantine: Mapping[Place, float] = field(default_factory=dict)  # until when (Unix time)
     sessions: Mapping[tuple[int, int], int] = field(default_factory=dict)  # (slot, generation) → load, if known
     # process → pool → ring epoch, from the registry; None while it is away
     acknowledged: Mapping[str, Mapping[str, int]] | None = None

@@ -11,13 +11,17 @@ from datetime import UTC, datetime
 from typing import Any
 
 from voicefleet_contract import names
-from voicefleet_contract.resources import AdvertiseFrom
+from voicefleet_contract.resources import AdvertiseFrom, TransceiverSpec
 from voicefleet_contract.topology import Pool, Relay, RelayState
+from voicefleet_operator.desired.objects import resource_requirements
+from voicefleet_operator.desired.ports import PortLedger, overlapping_pools
 from voicefleet_operator.desired.relay import chosen_nodes
 from voicefleet_operator.desired.state import Component, Fleet, Manifest, Pod, PoolResource, RelayResource
 from voicefleet_operator.desired.transceiver import PoolSteps
+from voicefleet_operator.desired.transceiver_pod import CPU, MEMORY
 
 _MAX_MESSAGE = 1000
+CRASH_LOOP_RESTARTS = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ def relay_status(fleet: Fleet, resource: RelayResource, entries: Iterable[Relay]
 
 
 def pool_status(
-    fleet: Fleet, resource: PoolResource, pool: Pool, template: str, steps: PoolSteps, now: float
+    fleet: Fleet, resource: PoolResource, pool: Pool, template: str, steps: PoolSteps, ports: PortLedger, now: float
 ) -> Manifest:
     """Return a Transceiver's status. ``pool`` is its part of the topology to publish."""
     spec = resource.spec
@@ -107,14 +111,16 @@ def pool_status(
     updated = {pod.slot for pod in serving if pod.ready and pod.template == template}
     draining = [pod for pod in pods if pod.leaving and not pod.finished]
     moving = len(updated) < spec.replicas or len(slots) > spec.replicas or bool(steps.creates or steps.fences)
-    stuck = _trouble(serving)
+    stuck = _trouble(serving) or _crash_loop(serving, spec.rollout.min_ready, now)
+    if stuck and any(pod.ready and pod.template != template for pod in serving):
+        stuck += "; the old generation serves on, and no further slot is touched: apply the old spec to roll back"
     conditions = [
         _pool_ready(resource, len(ready_slots), stuck),
         _reconciling(moving=moving and not resource.paused, updated=len(updated), replicas=spec.replicas),
         Condition("Stalled", bool(stuck), "PodTrouble" if stuck else "NotStalled", stuck),
-        _ports_allocated(resource, steps, len(draining)),
+        _ports_allocated(fleet, resource, steps, ports, served=len(ready_slots), draining=len(draining)),
         _ring_converged(fleet, pool),
-        _draining(draining, spec.drain.deadline),
+        _draining(draining, spec),
     ]
     used = {pod.port for pod in pods if pod.port in spec.ports}
     return {
@@ -148,15 +154,30 @@ def _reconciling(*, moving: bool, updated: int, replicas: int) -> Condition:
     return Condition("Reconciling", False, "Settled")
 
 
-def _ports_allocated(resource: PoolResource, steps: PoolSteps, draining: int) -> Condition:
-    ports = resource.spec.ports
-    if not steps.without_port:
-        return Condition("PortsAllocated", True, "Allocated")
-    waiting = f"{draining} draining pods keep theirs until they end" if draining else "none is draining"
-    text = (
-        f"no number left of {ports.min}-{ports.max} for slots {_list(steps.without_port)}; {waiting}; widen spec.ports"
-    )
-    return Condition("PortsAllocated", False, "RangeExhausted", text)
+def _ports_allocated(
+    fleet: Fleet, resource: PoolResource, steps: PoolSteps, ports: PortLedger, *, served: int, draining: int
+) -> Condition:
+    """False while a slot has no number that works; True, and who is in the way, when all do in spite of others."""
+    mine, short = resource.spec.ports, bool(steps.without_port)
+    obstacles = ports.obstacles(resource)
+    in_the_way = _list(obstacles)
+    if obstacles and (
+        short or steps.quarantine or (served < resource.spec.replicas and any(o.until for o in obstacles))
+    ):
+        text = f"{in_the_way}; " + ("no other number is left: widen spec.ports" if short else "another number is taken")
+        return Condition("PortsAllocated", False, "PortConflict", text)
+    if short:
+        waiting = f"{draining} draining pods keep theirs until they end" if draining else "none is draining"
+        slots = _list(steps.without_port)
+        text = f"no number left of {mine.min}-{mine.max} for slots {slots}; {waiting}; widen spec.ports"
+        return Condition("PortsAllocated", False, "RangeExhausted", text)
+    if shared := overlapping_pools(fleet.pools, resource):
+        both = _list(f"{part.min}-{part.max} with Transceiver {name}" for name, part in shared)
+        text = f"spec.ports of {resource.name} shares {both}: give each its own range; what runs stays"
+        return Condition("PortsAllocated", False, "RangesOverlap", text)
+    if obstacles:
+        return Condition("PortsAllocated", True, "ConflictsAvoided", f"{in_the_way}; other numbers are used")
+    return Condition("PortsAllocated", True, "Allocated")
 
 
 def _ring_converged(fleet: Fleet, pool: Pool) -> Condition:
@@ -171,12 +192,15 @@ def _ring_converged(fleet: Fleet, pool: Pool) -> Condition:
     return Condition("RingConverged", True, "Converged", text)
 
 
-def _draining(draining: list[Pod], deadline_s: float) -> Condition:
+def _draining(draining: list[Pod], spec: TransceiverSpec) -> Condition:
+    """Say who drains until when, and what the overlap costs: a node that is full of leaving pods must not be a riddle."""
     if not draining:
         return Condition("Draining", False, "NoneDraining")
-    until = [pod.draining_since + deadline_s for pod in draining if pod.draining_since is not None]
+    until = [pod.draining_since + spec.drain.deadline for pod in draining if pod.draining_since is not None]
     latest = f", until {datetime.fromtimestamp(max(until), UTC):%Y-%m-%dT%H:%M:%SZ} at the latest" if until else ""
-    return Condition("Draining", True, "WaitingForCalls", f"{_list(pod.name for pod in draining)}{latest}")
+    requests = resource_requirements(spec.resources, CPU, MEMORY)["requests"]
+    kept = f"; each keeps its port and {requests['cpu']} CPU, {requests['memory']} memory requested"
+    return Condition("Draining", True, "WaitingForCalls", f"{_list(pod.name for pod in draining)}{latest}{kept}")
 
 
 def _trouble(pods: Iterable[Pod]) -> str:
@@ -186,6 +210,14 @@ def _trouble(pods: Iterable[Pod]) -> str:
     first = found[0]
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
     return f"{first.name}: {first.trouble}: {first.trouble_message}"[: _MAX_MESSAGE - 80] + more
+
+
+def _crash_loop(pods: Iterable[Pod], min_ready_s: float, now: float) -> str:
+    """Name a pod that starts and dies again and again, also in the moments in which it runs."""
+    for pod in pods:
+        if pod.restarts >= CRASH_LOOP_RESTARTS and not (pod.ready and now >= pod.ready_since + min_ready_s):
+            return f"{pod.name}: CrashLoopBackOff: ends again and again"
+    return ""
 
 
 def _before(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -8,11 +8,12 @@ Every slot that the pool holds has one pod that serves; everything else leaves. 
 Invariants
 - The ledger holds (slot, generation) before the pod exists, and never goes back: no pair names two pods.
 - No port number is given twice while its pod exists; a replacement never waits for its predecessor's number.
+- A pod that cannot have its number (ports) leaves, its number goes into quarantine first, and its slot gets another.
 - A pod that may hold sessions is fenced before it is deleted, and fenced only when its slot has another ready pod, or
   is not wanted, or the pod isn't ready itself, or the pool allows slots to be unavailable.
 - Nothing is remembered here: a step that got lost is found again in the next observation.
 
-Owns: which pods. Does not own: what is in them (transceiver_pod), how many move at once (rollout).
+Owns: which pods. Does not own: what is in them (transceiver_pod), which slots move (rollout), port numbers (ports).
 """
 
 from collections.abc import Iterable
@@ -20,9 +21,10 @@ from dataclasses import dataclass, field
 
 from voicefleet_contract.resources import DrainPolicy
 from voicefleet_operator.desired.ledger import Entry, FreeSlots
-from voicefleet_operator.desired.ports import choose_port
-from voicefleet_operator.desired.rollout import Moves, SlotView, next_moves
-from voicefleet_operator.desired.state import Component, Drained, Fleet, Pod, PoolResource
+from voicefleet_operator.desired.ports import PortLedger
+from voicefleet_operator.desired.quarantine import QUARANTINE_S
+from voicefleet_operator.desired.rollout import SlotView, look_at_slot, next_moves
+from voicefleet_operator.desired.state import Component, Drained, Fleet, Place, Pod, PoolResource, PortRefusal
 
 FAILED_POD_RETRY_S = 10.0  # a pod that ended by itself is replaced no faster than this
 FENCE_SETTLES_S = 2.0  # gateways have the new ring by then
@@ -60,9 +62,10 @@ class Delete:
 
 @dataclass(frozen=True, slots=True)
 class PoolSteps:
-    """What to do now, in this order: ledger, creates, fences, deletes. `look_again_at` is the next time that matters."""
+    """What to do now, in this order. `look_again_at` is the next time that matters."""
 
     ledger: dict[int, Entry] = field(default_factory=dict)
+    quarantine: tuple[Place, ...] = ()
     creates: tuple[Create, ...] = ()
     fences: tuple[Fence, ...] = ()
     deletes: tuple[Delete, ...] = ()
@@ -71,81 +74,106 @@ class PoolSteps:
 
 
 def pool_steps(
-    fleet: Fleet, pool: PoolResource, template: str, taken_ports: set[int], free_slots: FreeSlots, now: float
+    fleet: Fleet, pool: PoolResource, template: str, ports: PortLedger, free_slots: FreeSlots, now: float
 ) -> PoolSteps:
-    """Return a pool's next steps. ``taken_ports`` and ``free_slots`` are the fleet's; what is given out here is marked."""
+    """Return a pool's next steps. ``ports`` and ``free_slots`` are the fleet's; what is given out here is marked."""
     if pool.deleting or pool.paused:
         return PoolSteps()  # its pods go with it (owner references), or stay as they are
     pods = fleet.pods_of(Component.TRANSCEIVER, pool.name)
     held, ledger = _held_slots(fleet, pool, pods, free_slots)
-    by_slot: dict[int, list[Pod]] = {slot: [] for slot in held}
+    shut, misplaced = _without_their_port(pool, pods, ports, now)
+    live: dict[int, list[Pod]] = {slot: [] for slot in held}
     unwanted: list[Pod] = []
+    for pod in sorted(pods, key=lambda pod: _age(fleet, pod), reverse=True):
+        if not pod.leaving and pod not in misplaced:
+            live.get(pod.slot, unwanted).append(pod)
+
+    views = [look_at_slot(slot, here, template, pool.spec.ports, pool.spec.rollout, now) for slot, here in live.items()]
+    moves = next_moves(views, pool.spec.rollout)
+    fences = {pod.name: pod for pod in (*misplaced, *unwanted)}
+    for view in views:
+        leaving = live[view.slot] if view.slot in moves.drain else view.needless()
+        fences |= {pod.name: pod for pod in leaving}
+
+    retries = _retries(pods, [slot for slot, here in live.items() if not here], now)
+    empty = sorted(slot for slot, here in live.items() if not here and slot not in retries)
+    creates, without_port = _creates(fleet, pool, (*empty, *moves.surge), ports)
+    deletes, later = _deletes(fleet, pool, [pod for pod in pods if pod.slot not in retries or not pod.finished], now)
+    times = [*later, *retries.values(), *_proofs(views)]
+    return PoolSteps(
+        ledger=ledger | {create.slot: Entry(pool.name, create.generation) for create in creates},
+        quarantine=shut,
+        creates=tuple(creates),
+        fences=tuple(Fence(pod.name, pod.uid) for _, pod in sorted(fences.items())),
+        deletes=tuple(deletes),
+        without_port=tuple(without_port),
+        look_again_at=min(times, default=None),
+    )
+
+
+def _without_their_port(
+    pool: PoolResource, pods: Iterable[Pod], ports: PortLedger, now: float
+) -> tuple[tuple[Place, ...], list[Pod]]:
+    """Return the places where numbers were found taken, and the pods that leave for it.
+
+    Without another number to give them they stay: their holder may go away.
+    """
+    refused = [pod for pod in pods if pod.port_refused is not None and not pod.ready and not pod.leaving]
+    places = {pod.name: Place(pod.node if pod.port_refused is PortRefusal.NODE else "", pod.port) for pod in refused}
+    for place in places.values():
+        ports.shut(place, now + QUARANTINE_S)
+    if not ports.spare(pool):
+        return (), []
+    return tuple(places.values()), refused
+
+
+def _retries(pods: Iterable[Pod], empty: Iterable[int], now: float) -> dict[int, float]:
+    """Return the slots whose last pod ended by itself just now, and when another may try. That pod stands for its slot."""
+    at = dict.fromkeys(empty, 0.0)
     for pod in pods:
-        by_slot.get(pod.slot, unwanted).append(pod)
+        if pod.finished and pod.slot in at:
+            at[pod.slot] = max(at[pod.slot], pod.created_at + FAILED_POD_RETRY_S)
+    return {slot: time for slot, time in at.items() if time > now}
 
-    fences = [pod for pod in unwanted if not pod.leaving]
-    views: list[SlotView] = []
-    to_create: list[int] = []
-    later: list[float] = []
-    retrying: set[int] = set()
-    for slot, here in by_slot.items():
-        live = [pod for pod in here if not pod.leaving]
-        fresh = [pod for pod in live if pod.template == template and pod.port in pool.spec.ports]
-        stale = [pod for pod in live if pod not in fresh]
-        keep = max(fresh, key=lambda pod: (pod.ready, _age(fleet, pod)), default=None)
-        fences += [pod for pod in fresh if pod is not keep]
-        # A stale pod that isn't ready serves nobody: it need not wait for a replacement.
-        fences += [pod for pod in stale if (keep is not None and keep.ready) or not pod.ready]
-        views.append(
-            SlotView(
-                slot,
-                starting=keep is not None and not keep.ready and any(pod.ready for pod in stale),
-                ready=any(pod.ready for pod in live),
-                stale=keep is None and bool(stale),
-            )
-        )
-        if not live:
-            retry_at = max((pod.created_at + FAILED_POD_RETRY_S for pod in here if pod.finished), default=now)
-            if retry_at <= now:
-                to_create.append(slot)
-            else:
-                later.append(retry_at)
-                retrying.add(slot)
-    moves: Moves = next_moves(views, pool.spec.rollout)
-    fences += [pod for slot in moves.drain for pod in by_slot[slot] if not pod.leaving and pod not in fences]
 
+def _creates(
+    fleet: Fleet, pool: PoolResource, slots: Iterable[int], ports: PortLedger
+) -> tuple[list[Create], list[int]]:
+    """Return the pods to make, and the slots for which there is no port number."""
     creates: list[Create] = []
     without_port: list[int] = []
-    for slot in (*sorted(to_create), *moves.surge):
+    for slot in slots:
         generation = fleet.ledger.next_generation(slot)
-        port = choose_port(pool.spec.ports, taken_ports, slot, generation)
+        port = ports.choose(pool, slot, generation)
         if port is None:
             without_port.append(slot)
-            continue
-        taken_ports.add(port)
-        ledger[slot] = Entry(pool.name, generation)
-        creates.append(Create(pool.name, slot, generation, port))
+        else:
+            creates.append(Create(pool.name, slot, generation, port))
+    return creates, without_port
 
+
+def _deletes(fleet: Fleet, pool: PoolResource, pods: Iterable[Pod], now: float) -> tuple[list[Delete], list[float]]:
+    """Return the pods that have nothing to lose any more, and when the patience with others ends."""
     deletes: list[Delete] = []
+    later: list[float] = []
     for pod in pods:
         if not pod.leaving or pod.deleting:
             continue
-        if pod.finished and pod.slot in retrying:
-            continue  # it stands for its slot until the retry
         why = _reason_to_delete(fleet, pool, pod, now)
         if why is not None:
             forced = why in ("deadline", "hang up")
             deletes.append(Delete(pod.name, pod.uid, HANG_UP_GRACE_S if forced else EMPTY_GRACE_S, why))
         elif pod.draining_since is not None:
             later.append(pod.draining_since + _patience_s(pool))
-    return PoolSteps(
-        ledger=ledger,
-        creates=tuple(creates),
-        fences=tuple(Fence(pod.name, pod.uid) for pod in sorted(fences, key=lambda pod: pod.name)),
-        deletes=tuple(deletes),
-        without_port=tuple(without_port),
-        look_again_at=min(later, default=None),
-    )
+    return deletes, later
+
+
+def _proofs(views: Iterable[SlotView]) -> list[float]:
+    """Return when new generations will have proven themselves, where something waits for it."""
+    seen = list(views)
+    if not any(view.stale for view in seen):
+        return []
+    return [view.proven_at for view in seen if view.proven_at is not None]
 
 
 def _held_slots(

@@ -11,6 +11,7 @@ from voicefleet_operator.desired.config import FleetConfig
 from voicefleet_operator.desired.state import Component, Manifest, PoolResource
 from voicefleet_operator.desired.transceiver import Create
 
+CPU, MEMORY = "100m", "128Mi"  # requests of a pod whose pool asks for none
 _END_GRACE_S = 15  # between the drain deadline and SIGKILL: a process ends what is left
 
 
@@ -116,9 +117,10 @@ def transceiver_pod(config: FleetConfig, namespace: str, pool: PoolResource, cre
                         {"name": "media", "containerPort": create.port, "hostPort": create.port, "protocol": "UDP"},
                         {"name": "control", "containerPort": create.port, "hostPort": create.port, "protocol": "TCP"},
                     ],
+                    "terminationMessagePolicy": "FallbackToLogsOnError",  # `kubectl describe` then shows its last words
                     "readinessProbe": {**probe, "periodSeconds": 2, "failureThreshold": 3},
                     "livenessProbe": {**probe, "periodSeconds": 10, "failureThreshold": 6},
-                    "resources": objects.resource_requirements(spec.resources, "100m", "128Mi"),
+                    "resources": objects.resource_requirements(spec.resources, CPU, MEMORY),
                     "securityContext": objects.CONTAINER_SECURITY,
                     "volumeMounts": mounts,
                 }

@@ -54,6 +54,8 @@ class Reconciler:
             await apply_plan(self._api, self._ledger, todo, now, self._store.take, self._store.forget)
             if todo.ledger is not None:
                 self._store.ledger = todo.ledger
+            if todo.quarantine is not None:
+                self._store.quarantine = todo.quarantine
         except (KubeError, OSError, TimeoutError) as error:
             return await self._failed(error)
         self._failures = 0

@@ -17,6 +17,7 @@ from voicefleet_operator.cluster.observe import (
     Object,
     UnreadableError,
     observe_applied,
+    observe_foreign_pod,
     observe_node,
     observe_pod,
     observe_pool,
@@ -26,7 +27,7 @@ from voicefleet_operator.cluster.observe import (
 from voicefleet_operator.desired.config import FleetConfig, FleetConfigError, parse_config
 from voicefleet_operator.desired.ledger import Ledger
 from voicefleet_operator.desired.objects import LABEL_FLEET, MANAGED_BY
-from voicefleet_operator.desired.state import Drained, Fleet
+from voicefleet_operator.desired.state import Drained, Fleet, ForeignPod, Place
 
 log = logging.getLogger("voicefleet.operator")
 
@@ -65,6 +66,8 @@ class FleetStore:
         self.config_problem = f"ConfigMap {config_name} not found: is the chart installed in namespace {namespace}?"
         self.dirty = asyncio.Event()
         self.ledger = Ledger()
+        self.quarantine: Mapping[Place, float] = {}
+        self._foreign: dict[str, ForeignPod] = {}
         self.drained: dict[str, Drained] = {}
         self.sessions: Mapping[tuple[int, int], int] = {}
         self.acknowledged: Mapping[str, Mapping[str, int]] | None = None
@@ -99,6 +102,18 @@ class FleetStore:
                 self.dirty.set()
             return
         self._set(kind, name, None)
+
+    def take_foreign(self, body: Object, *, gone: bool = False) -> None:
+        """Take in another namespace's pod; most declare no host port and leave no trace here."""
+        key = f"{body['metadata']['namespace']}/{body['metadata']['name']}"
+        record = None if gone else observe_foreign_pod(body)
+        if self._foreign.get(key) == record:
+            return
+        if record is None:
+            del self._foreign[key]
+        else:
+            self._foreign[key] = record
+        self.dirty.set()
 
     def _set(self, kind: str, name: str, record: Any) -> None:
         records = self._records[kind]
@@ -145,6 +160,8 @@ class FleetStore:
             slices=dict(self._records["TopologySlice"]),
             applied={(kind, name): record for kind in _APPLIED for name, record in self._records[kind].items()},
             drained=dict(self.drained),
+            foreign=dict(self._foreign),
+            quarantine=self.quarantine,
             sessions=self.sessions,
             acknowledged=self.acknowledged,
         )
