@@ -149,6 +149,18 @@ class Fleet:
             for c in found.get("status", {}).get("conditions", ())
         )
 
+    def status_condition(self, kind: str, name: str, wanted: str) -> tuple[str, str, str]:
+        """Return a condition's status, reason and message, of the present generation; empty ones while there is none."""
+        found = self.kube.get(kind, name)
+        for c in found.get("status", {}).get("conditions", ()):
+            if c["type"] == wanted and c.get("observedGeneration") == found["metadata"]["generation"]:
+                return c["status"], c["reason"], c["message"]
+        return "", "", ""
+
+    def change(self, patch: Mapping[str, Any]) -> None:
+        """Change the pool's spec, as `kubectl patch` does."""
+        self.kube.run("patch", "transceiver", POOL, "--type=merge", "--patch", json.dumps({"spec": patch}))
+
     def _gateway_ready(self) -> bool:
         return any(map(ready, self.kube.pods("app.kubernetes.io/component=gateway")))
 

@@ -52,14 +52,33 @@ def lost_after(result: CallResult, number: int) -> int:
     return len(set(range(number, result.sent)) - set(result.heard))
 
 
+class Calls:
+    """`voicefleet call` under way: so many calls at once, each for so long."""
+
+    def __init__(self, fleet: Fleet, count: int, seconds: float) -> None:
+        argv = [sys.executable, "-m", "voicefleet_dataplane", "call", fleet.url, "--json", "--insecure"]
+        options = ["--count", str(count), "--concurrency", str(count), "--duration", str(seconds)]
+        self._process = subprocess.Popen(
+            [*argv, *options, "--key", fleet.api_key], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        self._patience_s = seconds + 90
+
+    @property
+    def running(self) -> bool:
+        """Not one of them has reported yet, for all that can be seen from outside."""
+        return self._process.poll() is None
+
+    def finish(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """Wait for the end; return the calls and the summary."""
+        out, said = self._process.communicate(timeout=self._patience_s)
+        lines = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
+        assert lines, said
+        return lines[:-1], lines[-1]
+
+
 def place_calls(fleet: Fleet, count: int, seconds: float = 3.0) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """`voicefleet call`: the calls and the summary."""
-    argv = [sys.executable, "-m", "voicefleet_dataplane", "call", fleet.url, "--json", "--insecure"]
-    options = ["--count", str(count), "--concurrency", str(count), "--duration", str(seconds), "--key", fleet.api_key]
-    done = subprocess.run([*argv, *options], capture_output=True, text=True, check=False, timeout=120)
-    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert lines, done.stderr
-    return lines[:-1], lines[-1]
+    return Calls(fleet, count, seconds).finish()
 
 
 def hang_up(fleet: Fleet, call_id: str) -> int:
