@@ -214,6 +214,18 @@ def test_the_ring_has_converged_when_every_process_acknowledged_its_epoch(acknow
     assert ring_condition(replace(world.fleet, acknowledged=acknowledged))["status"] == status
 
 
+def test_a_ring_has_not_converged_while_a_gateway_chooses_from_an_older_one():
+    world = World(empty_fleet(pools={"agents": pool(replicas=1)}))
+    world.settle()
+    gateway = Pod("gateway-0", "uid-g", Component.GATEWAY, "", ready=True, running=True)
+    fleet = replace(world.fleet, pods={**world.fleet.pods, gateway.name: gateway})
+    told = {"agents-0-1": {"agents": 1}, "gateway-0": {"agents": 0}}
+    waiting = ring_condition(replace(fleet, acknowledged=told))
+    assert (waiting["status"], waiting["message"]) == ("False", "epoch 1 not yet seen by gateway-0")
+    told["gateway-0"] = {"agents": 1}
+    assert ring_condition(replace(fleet, acknowledged=told))["status"] == "True"
+
+
 def test_conditions_of_other_writers_cause_no_write():
     world = World(empty_fleet(pools={"agents": pool(replicas=1)}))
     world.settle()
