@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 
@@ -53,7 +53,7 @@ def lost_after(result: CallResult, number: int) -> int:
 
 
 class Calls:
-    """`voicefleet call` under way: so many calls at once, each for so long."""
+    """`voicefleet call` under way: so many calls at once, each for so long. Leaving the ``with`` early ends them."""
 
     def __init__(self, fleet: Fleet, count: int, seconds: float) -> None:
         argv = [sys.executable, "-m", "voicefleet_dataplane", "call", fleet.url, "--json", "--insecure"]
@@ -63,9 +63,16 @@ class Calls:
         )
         self._patience_s = seconds + 90
 
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
     @property
     def running(self) -> bool:
-        """Not one of them has reported yet, for all that can be seen from outside."""
+        """The last of them has not ended."""
         return self._process.poll() is None
 
     def finish(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
@@ -78,14 +85,8 @@ class Calls:
 
 def place_calls(fleet: Fleet, count: int, seconds: float = 3.0) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """`voicefleet call`: the calls and the summary."""
-    return Calls(fleet, count, seconds).finish()
-
-
-def hang_up(fleet: Fleet, call_id: str) -> int:
-    """Hang a call up as its caller would; gives the status."""
-    url = f"{fleet.url}/v1/realtime/calls/{call_id}/hangup"
-    headers = {"Authorization": f"Bearer {fleet.api_key}"}
-    return httpx.post(url, headers=headers, verify=False, trust_env=False, timeout=10).status_code
+    with Calls(fleet, count, seconds) as calls:
+        return calls.finish()
 
 
 def control(fleet: Fleet, pod: Any, path: str, method: str = "GET", *, certificate: str | None = "gateway") -> Any:

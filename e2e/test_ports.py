@@ -83,8 +83,8 @@ def test_numbers_that_a_foreign_pod_has_are_avoided_and_its_name_is_said(fleet: 
 def test_a_foreign_pod_that_wants_our_number_later_waits_and_moves_no_call(fleet: Fleet) -> None:
     before = {pod["metadata"]["uid"] for pod in fleet.transceivers()}
     ours = fleet.transceivers()[0]
-    calls = Calls(fleet, 5, seconds=12)
-    with foreign_pod(fleet, "late", ours["spec"]["nodeName"], [port_of(ours)]):
+    where = ours["spec"]["nodeName"]
+    with Calls(fleet, 5, seconds=12) as calls, foreign_pod(fleet, "late", where, [port_of(ours)]):
         eventually(
             "the late one refused", lambda: "free ports" in json.dumps(foreign_status(fleet, "late")), within_s=30
         )
@@ -97,25 +97,20 @@ def test_a_foreign_pod_that_wants_our_number_later_waits_and_moves_no_call(fleet
 @contextlib.contextmanager
 def process_on_every_node(port: int) -> Iterator[None]:
     """Bind a UDP port in the namespace of each node, as a process that Kubernetes does not know."""
-    program = f"import socket,sys; s=socket.socket(socket.AF_INET,socket.SOCK_DGRAM); s.bind(('0.0.0.0',{port})); print('bound',flush=True); sys.stdin.read()"
-    processes = [
-        subprocess.Popen(
-            ["ip", "netns", "exec", node.name, "python3", "-c", program],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for node in NODES
-    ]
-    try:
-        for process in processes:
+    program = (
+        "import socket, sys; one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); "
+        f"one.bind(('0.0.0.0', {port})); print('bound', flush=True); sys.stdin.read()"
+    )
+    with contextlib.ExitStack() as ending:
+        for node in NODES:
+            argv = ["ip", "netns", "exec", node.name, "python3", "-c", program]
+            process = ending.enter_context(
+                subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            )
+            ending.callback(process.terminate)
             assert process.stdout is not None
             assert process.stdout.readline() == "bound\n"
         yield
-    finally:
-        for process in processes:
-            process.terminate()
-            process.wait(timeout=10)
 
 
 def test_a_number_that_a_process_on_the_node_holds_is_found_out_shut_and_replaced(fleet: Fleet) -> None:
