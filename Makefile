@@ -25,12 +25,22 @@ lock: ## write requirements/*.lock again from pyproject.toml
 	@for role in operator dataplane; do .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --extra $$role pyproject.toml -o requirements/$$role.lock -c requirements/dev.lock || exit 1; done
 	@.venv/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --group build -o requirements/build.lock -c requirements/dev.lock
 
+BPF := dataplane/voicefleet_dataplane/fastpath/bpf
+bpf: $(BPF)/relay.bpf.o ## the kernel fast path, compiled by clang
+
+# -mcpu=v2: what every kernel that has the helpers takes. -g: type information, without which maps have no types.
+$(BPF)/relay.bpf.o: $(BPF)/relay.bpf.c $(BPF)/maps.h $(BPF)/parse.h
+	@clang -O2 -g -Wall -Wextra -Werror -target bpf -mcpu=v2 -I/usr/include/$(shell uname -m)-linux-gnu -c $< -o $@
+
 check: .venv/.installed ## ruff, mypy strict, import-linter, unit and property tests: about a minute
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-logo > .venv/lint-imports.log 2>&1 || { cat .venv/lint-imports.log; exit 1; }
 	@.venv/bin/pytest -q -n 2 tests/unit tests/property
+
+kernel: deps bpf .venv/.installed ## the fast path in network namespaces (root)
+	@.venv/bin/pytest -q tests/kernel
 
 interop: deps .venv/.installed ## other people's WebRTC stacks against ours, on loopback
 	@.venv/bin/pytest -q tests/interop
@@ -49,13 +59,14 @@ e2e: deps .venv/.installed ## stories on the real cluster (starts it when it is 
 	@$(PY) -m e2e.cluster image --tag next
 	@.venv/bin/pytest -q --maxfail=3 e2e
 
-test: ## everything: check, interop, e2e
+test: ## everything: check, kernel, interop, e2e
 	@$(MAKE) --no-print-directory deps venv
 	@$(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory kernel
 	@$(MAKE) --no-print-directory interop
 	@$(MAKE) --no-print-directory e2e
 
 demo: deps .venv/.installed ## a cluster, a fleet on it, ten concurrent calls through it
 	@$(PY) -m e2e.demo
 
-.PHONY: help venv deps lock check interop image cluster cluster-down e2e test demo
+.PHONY: help venv deps lock bpf check kernel interop image cluster cluster-down e2e test demo

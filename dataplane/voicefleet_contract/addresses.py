@@ -8,6 +8,8 @@ they enter and compared as text afterwards.
 import ipaddress
 from typing import NamedTuple
 
+_MAPPED_PREFIX = b"\x00" * 10 + b"\xff\xff"
+
 
 class Address(NamedTuple):
     """A UDP or TCP address: ``host`` in canonical text (see `normalise`), ``port`` 0–65535."""
@@ -33,3 +35,17 @@ def from_kernel(source: tuple[str, int] | tuple[str, int, int, int]) -> Address:
     if host.startswith("::ffff:") and "." in host:
         host = host[7:]
     return Address(host, source[1])
+
+
+def to_mapped(host: str) -> bytes:
+    """Return 16 bytes: IPv6 as it is, IPv4 as IPv4-mapped. What SPP headers and the kernel's tables hold."""
+    if ":" in host:
+        return ipaddress.IPv6Address(host).packed
+    return _MAPPED_PREFIX + ipaddress.IPv4Address(host).packed
+
+
+def from_mapped(packed: bytes) -> str:
+    """Return the canonical text of what `to_mapped` gives."""
+    if packed[:12] == _MAPPED_PREFIX:
+        return str(ipaddress.IPv4Address(packed[12:]))
+    return str(ipaddress.IPv6Address(packed))

@@ -39,6 +39,8 @@ def parse_duration_s(value: object) -> float:
 Seconds = Annotated[float, BeforeValidator(parse_duration_s), Field(ge=0)]
 Host = Annotated[str, BeforeValidator(lambda value: normalise(str(value)))]
 Port = Annotated[int, Field(ge=0, le=65535)]  # 0: any free one (tests, `voicefleet dev`)
+# The first four are VoiceRelay's; the others name one way to attach, for benches and tests.
+Datapath = Literal["Auto", "TC", "XDP", "Userspace", "TCX", "Clsact", "XDPNative", "XDPGeneric"]
 
 
 class _Settings(BaseModel):
@@ -88,6 +90,11 @@ class RelaySettings(_Inner):
     max_flows: int = Field(default=1_000_000, ge=1)
     flow_idle_timeout_s: Seconds = 30.0
     leave_grace_s: Seconds = 2.0  # readiness is gone so long before the sockets close
+    relay_name: str = ""  # the VoiceRelay: with node_name, the identity of what is pinned; empty: the public port
+    datapath: Datapath = "Userspace"
+    bpffs: str = "/sys/fs/bpf"
+    fastpath_object: str = ""  # another BPF object than the packaged one
+    fastpath_interfaces: str = ""  # comma-separated; empty: every Ethernet interface with an address
 
 
 class TransceiverSettings(_Inner):

@@ -21,11 +21,10 @@ Owns: the bytes. Does not own: whom to believe. A header is only worth what its 
 topology, and never dial an address because a header names it.
 """
 
-import ipaddress
 import struct
 from functools import lru_cache
 
-from voicefleet_contract.addresses import Address
+from voicefleet_contract.addresses import Address, from_mapped, to_mapped
 
 MAGIC = 0x56EC
 FIRST_BYTE = 0x56
@@ -40,7 +39,7 @@ class SppError(ValueError):
 
 def encode_spp(client: Address, relay: Address) -> bytes:
     """Return the 38-byte header; the datagram follows it. Build it once per flow: it does not change."""
-    return _HEADER.pack(MAGIC, _packed(client.host), _packed(relay.host), client.port, relay.port)
+    return _HEADER.pack(MAGIC, to_mapped(client.host), to_mapped(relay.host), client.port, relay.port)
 
 
 def decode_spp(datagram: bytes) -> tuple[Address, Address]:
@@ -53,15 +52,4 @@ def decode_spp(datagram: bytes) -> tuple[Address, Address]:
 @lru_cache(maxsize=65_536)  # one entry a flow: turning 16 bytes into text costs more than the rest of the path
 def _decode_header(header: bytes) -> tuple[Address, Address]:
     _, client, relay, client_port, relay_port = _HEADER.unpack(header)
-    return Address(_text(client), client_port), Address(_text(relay), relay_port)
-
-
-def _packed(host: str) -> bytes:
-    if ":" in host:
-        return ipaddress.IPv6Address(host).packed
-    return b"\x00" * 10 + b"\xff\xff" + ipaddress.IPv4Address(host).packed
-
-
-def _text(packed: bytes) -> str:
-    parsed = ipaddress.IPv6Address(packed)
-    return str(parsed.ipv4_mapped or parsed)
+    return Address(from_mapped(client), client_port), Address(from_mapped(relay), relay_port)

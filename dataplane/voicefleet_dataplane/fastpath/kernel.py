@@ -1,0 +1,261 @@
+"""The fast path in the kernel: maps and programs loaded or adopted, attached where packets come by, kept in force.
+
+Life of what is pinned, each step such that no packet of a live rule finds no program:
+
+1. *Open.* Maps that a predecessor of the same layout pinned are reused, rules and all; the new programs are loaded onto
+   them and swapped into the hooks in place. A predecessor of another layout is left alone (HandOverError): it forwards while this
+   process carries new packets in user space and tells owners so, until everybody has been told.
+2. *Tend.* The lease moves on; interfaces that appeared are covered.
+3. *Close.* With ``keep`` only descriptors are closed. Without, hooks are detached first, then the pins go.
+
+A rule has force for LEASE_S after the last `tend`: as long as clients' consent can outlive their checks, and a margin for
+a slow start. What a relay leaves that never comes back is swept by the next one on the node.
+
+Owns: maps, programs, hooks, the lease. Does not own: which rules there are (shell/relay_kernel_path.py).
+"""
+
+import errno
+import os
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from voicefleet_contract.settings import Datapath
+from voicefleet_dataplane.fastpath.engine import LADDER, Mode
+from voicefleet_dataplane.fastpath.hooks import EGRESS, INGRESS, Hooks
+from voicefleet_dataplane.fastpath.loader import Libbpf, Object, checked
+from voicefleet_dataplane.fastpath.maps import (
+    CONTROL,
+    ENDS,
+    RULE,
+    Carried,
+    Map,
+    Rule,
+    decode_ends,
+    decode_rule,
+    encode_rule,
+    read_counters,
+)
+from voicefleet_dataplane.fastpath.netlink import ARPHRD_ETHER, Interface, Way, interfaces, way_to
+from voicefleet_dataplane.fastpath.pins import Pins, is_bpffs, lease_of, prune
+
+OBJECT = Path(__file__).parent / "bpf" / "relay.bpf.o"
+LEASE_S = 60.0
+_LOOK_AROUND_S = 5.0
+_ZERO = bytes(4)
+_INGRESS_PROGRAM = {Mode.TCX: "relay_ingress", Mode.CLSACT: "relay_ingress"}
+# Where a transceiver stands on the relay's own node, answers pass a TC hook at egress in every mode: XDP has none.
+_EGRESS = {Mode.TCX: (Mode.TCX,), Mode.CLSACT: (Mode.CLSACT,)}
+
+
+class HandOverError(Exception):
+    """A predecessor of another layout still forwards: try again when its flows are known to be elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the fast path works, and what it is told."""
+
+    node: str
+    relay: str
+    public_port: int
+    flow_ports: range
+    max_flows: int
+    bpffs: Path = Path("/sys/fs/bpf")
+    program: Path = OBJECT
+    only: tuple[str, ...] = ()  # interfaces; empty: every Ethernet interface with an address
+
+
+class KernelFastPath:
+    """Implements FastPath. Opening raises OSError with what is missing, or HandOverError."""
+
+    def __init__(self, place: Place, datapath: Datapath) -> None:
+        self.reason = ""
+        self._place = place
+        self._lib = Libbpf()
+        self._pins = Pins(place.bpffs, place.node, place.relay)
+        if not is_bpffs(place.bpffs):
+            raise OSError(errno.ENOENT, f"no BPF file system at {place.bpffs}")
+        if not place.program.is_file():
+            raise OSError(errno.ENOENT, f"{place.program} is missing: make bpf")
+        self._sweep()
+        if self._pins.of_other_layouts():
+            raise HandOverError(f"a relay of another version left {self._pins.of_other_layouts()[0]}")
+        self._pins.here.mkdir(parents=True, exist_ok=True)
+        fresh = not any(self._pins.here.iterdir())
+        self._hooks = Hooks(self._lib, self._pins.here)
+        self._fds: dict[str, int] = {}
+        self._covered: dict[int, Interface] = {}
+        try:
+            self._load()
+            self.mode = self._climb(datapath)
+        except OSError:
+            self.close(keep=not fresh)
+            raise
+        self._looked_at = time.monotonic()
+
+    # ---- FastPath
+
+    def way(self, host: str) -> Way | None:
+        """How packets reach a host, if all of its packets pass where a program hangs and may be forwarded."""
+        found = way_to(host)
+        if found is None or found.local:
+            return found
+        interface = self._covered.get(found.ifindex)
+        return found if interface is not None and _forwards(interface.name, host) else None
+
+    def put(self, rule: Rule) -> None:
+        """Make or replace a rule."""
+        self._rules.put(rule.seen.encode(), encode_rule(rule))
+
+    def drop(self, rule: Rule) -> None:
+        """Delete a rule if it is still this one."""
+        key = rule.seen.encode()
+        value = self._rules.get(key)
+        if value is not None and decode_ends(value) == rule.to:
+            self._rules.delete(key)
+
+    def rules(self) -> list[tuple[Rule, Carried]]:
+        """Return every rule with what it has carried."""
+        return [decode_rule(key, value) for batch in self._rules.batches() for key, value in batch]
+
+    def carried(self) -> Iterator[list[tuple[bytes, Carried]]]:
+        """Return what rules have carried, by key."""
+        for batch in self._rules.batches():
+            yield [(key, Carried(*RULE.unpack(value)[7:])) for key, value in batch]
+
+    def tend(self, now: float) -> None:
+        """Renew the lease; cover interfaces that appeared."""
+        self._renew(now)
+        if now - self._looked_at >= _LOOK_AROUND_S:
+            self._looked_at = now
+            self._attach(self.mode)
+
+    def counters(self) -> Mapping[str, int]:
+        """Return what became of packets."""
+        counts = read_counters(self._lib, self._fds["counters"], self._lib.libbpf_num_possible_cpus())
+        return {counter.name.lower(): value for counter, value in counts.items()}
+
+    def close(self, *, keep: bool) -> None:
+        """Let go of descriptors; unless ``keep``, of everything."""
+        for fd in self._fds.values():
+            os.close(fd)
+        self._fds.clear()
+        if not keep:
+            remove_pins(self._lib, self._pins.here)
+
+    def _renew(self, now: float) -> None:
+        """Put the rules in force until LEASE_S from now."""
+        ports = self._place.flow_ports
+        port = self._place.public_port.to_bytes(2, "big")
+        lease_ns = int((now + LEASE_S) * 1e9)
+        self._control.put(_ZERO, CONTROL.pack(lease_ns, port, ports.start, ports.stop - 1, 0))
+
+    # ---- opening
+
+    def _load(self) -> None:
+        """Load the programs onto the maps that are pinned, or onto new ones that are pinned then."""
+        found = Object(self._lib, str(self._place.program))
+        maps = ("rules", "control", "counters")
+        try:
+            for name in maps:
+                pin = self._pins.here / name
+                if pin.exists():
+                    fd = checked(self._lib.bpf_obj_get(str(pin).encode()), f"pinned map {name}")
+                    found.reuse_map(name, fd)
+                    os.close(fd)
+                elif name == "rules":
+                    found.size_map(name, 2 * self._place.max_flows)
+            found.load()
+            for name in maps:
+                fd = self._fds[name] = found.map_fd(name)
+                pin = self._pins.here / name
+                if not pin.exists():
+                    checked(self._lib.bpf_obj_pin(fd, str(pin).encode()), f"pin of map {name}")
+            for name in ("relay_ingress", "relay_egress", "relay_xdp"):
+                self._fds[name] = found.program_fd(name)
+        finally:
+            found.close()
+        self._rules = Map(self._lib, self._fds["rules"], ENDS.size, RULE.size)
+        self._control = Map(self._lib, self._fds["control"], 4, CONTROL.size)
+        self._renew(time.monotonic())
+
+    def _climb(self, datapath: Datapath) -> Mode:
+        """Attach in the first way that works; what hung there in another way goes afterwards. Raises OSError."""
+        refused: list[str] = []
+        for mode in LADDER[datapath]:
+            try:
+                attached = self._attach(mode)
+            except OSError as error:
+                refused.append(f"{mode.value}: {error.strerror}")
+                continue
+            for name in list(self._hooks.names()):
+                if name not in attached:
+                    self._hooks.detach(name, interfaces())
+            names = ", ".join(sorted(interface.name for interface in self._covered.values()))
+            self.reason = "; ".join([f"on {names}", *refused])
+            return mode
+        for name in list(self._hooks.names()):
+            self._hooks.detach(name, interfaces())
+        raise OSError(errno.EOPNOTSUPP, "; ".join(refused) or f"datapath {datapath} has no kernel path")
+
+    def _attach(self, mode: Mode) -> set[str]:
+        """Attach everywhere; gives the names. Raises OSError, and then some may hang already."""
+        wanted = [found for found in interfaces() if self._wants(found)]
+        if not wanted:
+            raise OSError(errno.ENODEV, "no Ethernet interface with an address")
+        ingress = self._fds[_INGRESS_PROGRAM.get(mode, "relay_xdp")]
+        names = set()
+        for interface in wanted:
+            names.add(self._hooks.attach(mode, ingress, interface, INGRESS))
+            names.add(self._attach_egress(mode, interface))
+        self._covered = {interface.ifindex: interface for interface in wanted}
+        return names
+
+    def _attach_egress(self, mode: Mode, interface: Interface) -> str:
+        *first, last = _EGRESS.get(mode, (Mode.TCX, Mode.CLSACT))
+        for choice in first:
+            try:
+                return self._hooks.attach(choice, self._fds["relay_egress"], interface, EGRESS)
+            except OSError:
+                continue
+        return self._hooks.attach(last, self._fds["relay_egress"], interface, EGRESS)
+
+    def _wants(self, interface: Interface) -> bool:
+        if self._place.only:
+            return interface.name in self._place.only
+        return interface.kind == ARPHRD_ETHER and bool(interface.addresses)
+
+    # ---- what others left
+
+    def _sweep(self) -> None:
+        """Remove what relays of this node left that did not come back."""
+        for directory, control in self._pins.others():
+            fd = checked(self._lib.bpf_obj_get(str(control).encode()), f"pinned {control}")
+            value = Map(self._lib, fd, 4, CONTROL.size).get(_ZERO)
+            os.close(fd)
+            if value is not None and lease_of(value) < time.monotonic_ns():
+                remove_pins(self._lib, directory)
+
+
+def remove_pins(lib: Libbpf, directory: Path) -> None:
+    """Detach and unpin everything in one relay's directory of one layout, and the directory itself."""
+    hooks = Hooks(lib, directory)
+    found = interfaces()
+    for name in list(hooks.names()):
+        hooks.detach(name, found)
+    for entry in directory.iterdir():
+        if entry.is_dir():
+            entry.rmdir()
+        else:
+            entry.unlink()
+    prune(directory)
+
+
+def _forwards(interface: str, host: str) -> bool:
+    family = "ipv6" if ":" in host else "ipv4"
+    try:
+        return Path(f"/proc/sys/net/{family}/conf/{interface}/forwarding").read_text("ascii").strip() != "0"
+    except OSError:
+        return False

@@ -1,0 +1,78 @@
+"""Where the fast path's maps and links are pinned: what a successor finds, and what is left of whom.
+
+::
+
+    /sys/fs/bpf/voicefleet/<node>/<relay>/v1/          one directory a layout (maps.LAYOUT)
+                                            rules      maps
+                                            control
+                                            counters
+                                            TCX-ingress-eth0 …   links (hooks.py)
+
+Several nodes may share one bpffs (nodes that are containers or namespaces), and several relays one node: both names are in
+the path. bpffs takes no dot in a name, so names are spelled.
+
+Owns: paths, and finding what is not ours to adopt. Does not own: what hangs on the hooks (hooks.py).
+"""
+
+import re
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+from voicefleet_dataplane.fastpath.maps import LAYOUT
+
+_ROOT = "voicefleet"
+
+
+def spell(name: str) -> str:
+    """Return a name that bpffs takes; different for different names."""
+    return re.sub(r"[^A-Za-z0-9_-]", lambda found: f"={ord(found[0]):02X}", name)
+
+
+def is_bpffs(path: Path) -> bool:
+    """Say whether a BPF file system is mounted at ``path`` or above it."""
+    best, kind = "", ""
+    for line in Path("/proc/self/mounts").read_text("utf-8").splitlines():
+        _, point, found, *_ = line.split()
+        under = str(path) == point or str(path).startswith(point.rstrip("/") + "/")
+        if under and len(point) >= len(best):
+            best, kind = point, found
+    return kind == "bpf"
+
+
+class Pins:
+    """The pins of one relay on one node."""
+
+    def __init__(self, bpffs: Path, node: str, relay: str) -> None:
+        self.node = bpffs / _ROOT / spell(node)
+        self.relay = self.node / spell(relay)
+        self.here = self.relay / f"v{LAYOUT}"
+
+    def of_other_layouts(self) -> list[Path]:
+        """Return what a predecessor of another version left: it forwards still, and we cannot read it."""
+        return [found for found in _entries(self.relay) if found != self.here]
+
+    def others(self) -> Iterator[tuple[Path, Path]]:
+        """Return the directories, with their control maps, of other relays of this node whose layout we know."""
+        for relay in _entries(self.node):
+            control = relay / self.here.name / "control"
+            if relay != self.relay and control.exists():
+                yield control.parent, control
+
+
+def prune(directory: Path) -> None:
+    """Remove a relay's emptied directory of one layout, and the two above it if they hold nothing else."""
+    for one in (directory, directory.parent, directory.parent.parent):
+        try:
+            one.rmdir()
+        except OSError:
+            return
+
+
+def lease_of(control: bytes) -> int:
+    """Return until when a control map's rules hold."""
+    return int(struct.unpack_from("=Q", control)[0])
+
+
+def _entries(directory: Path) -> list[Path]:
+    return sorted(directory.iterdir()) if directory.is_dir() else []
