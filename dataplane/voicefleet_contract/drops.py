@@ -32,12 +32,16 @@ class DropReason(StrEnum):
     SESSION_UNKNOWN = "session_unknown"  # a transceiver has no session of this ufrag
     # Flows of a relay
     FLOW_UNKNOWN = "flow_unknown"  # media from an address that no check has bound
+    FLOW_LOOKUP_PENDING = "flow_lookup_pending"  # …while the flow cache is being asked, and one packet is held already
+    FLOW_LOOKUP_LIMIT = "flow_lookup_limit"  # …and the flow cache is asked no faster: a later packet asks again
     FLOW_TABLE_FULL = "flow_table_full"
     FLOW_OF_ANOTHER_OWNER = "flow_of_another_owner"  # return traffic of an owner that does not hold the flow
     # The inner side
     SPP_MALFORMED = "spp_malformed"
     SPP_FROM_STRANGER = "spp_from_stranger"  # not from a relay (or transceiver) of the topology
     SPP_WRONG_RELAY = "spp_wrong_relay"  # the header names a relay address that is not ours
+    ANNOUNCEMENT_FORGED = "announcement_forged"  # or for another owner, or under a key that we do not hold
+    ANNOUNCEMENT_STALE = "announcement_stale"  # repeated, overtaken, or of a relay whose clock is far off
     DIRECT_NOT_ACCEPTED = "direct_not_accepted"  # a bare packet where only SPP is taken
     # Inside a session
     ICE_REPLAY = "ice_replay"  # a transaction seen from another address

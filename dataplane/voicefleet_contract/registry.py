@@ -1,11 +1,12 @@
 """What stands in Redis, and under which keys: this module is the only place that spells one.
 
 Redis is a cache of what processes know themselves: losing it never ends a call, refuses one, or stops a hang-up.
-Every record has a TTL; whoever writes it writes it again. Values are JSON of the models below and of `sessions`; a
-reader skips and counts what it cannot parse.
+Every record has a TTL; whoever writes it writes it again. Values are JSON of the models below and of `sessions`,
+but for flows, which are many (cached_flow.py); a reader skips and counts what it cannot parse.
 
 The braces are Redis Cluster's hash tags: what one slot writes together stands on one node, and slots spread over all of
-them. Keys of the whole fleet are few: the list of slots, the stream of session events, its epoch.
+them. Flows stand on one node, since they are read and written many at a time. Keys of the whole fleet are few: the list
+of slots, the stream of session events, its epoch.
 """
 
 import ipaddress
@@ -58,6 +59,11 @@ def epoch_key(cluster: int) -> str:
 def ack_key(cluster: int, process: str) -> str:
     """Return the key under which a process says which topology revision and key epochs it works with."""
     return f"{_PREFIX}:{cluster}:ack:{process}"
+
+
+def flow_key(cluster: int, name: str) -> str:
+    """Return the key under which the flow cache holds the owner of a client (its name: cached_flow.py)."""
+    return f"{_PREFIX}:{{{cluster}:flow}}:{name}"
 
 
 class Record(BaseModel):

@@ -1,9 +1,18 @@
 """decode(encode(x)) = x; and whatever the bytes, only the one documented error."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from voicefleet_contract.addresses import Address, normalise
+from voicefleet_contract.announcement import (
+    MAX_UNIX_MS,
+    Addressee,
+    AnnouncementError,
+    decode_announcement,
+    encode_announcement,
+)
+from voicefleet_contract.cached_flow import CachedFlowError, decode_cached_flow, encode_cached_flow
 from voicefleet_contract.call_id import CallId, CallIdError, decode_call_id, encode_call_id, peek_call_id
 from voicefleet_contract.hint import Hint, HintError, decode_hint, encode_hint, peek_hint
 from voicefleet_contract.keys import KeyRing, KeyRingError
@@ -28,6 +37,8 @@ call_ids = st.builds(
     nonce=st.integers(0, 2**64 - 1),
 )
 addresses = st.builds(Address, st.ip_addresses().map(lambda ip: normalise(str(ip))), st.integers(0, 65535))
+owners = st.tuples(st.integers(0, 0xFFFFFF), st.integers(0, 0xFFFF))
+addressees = st.builds(Addressee, st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFF), st.integers(0, 0xFFFF))
 texts = st.text() | st.text(alphabet="ABCDEFGHabcdefgh0123+/", min_size=24, max_size=24)
 
 
@@ -98,3 +109,41 @@ def test_no_document_makes_the_topology_or_key_parsers_raise_anything_else(text:
             read(text)
         except error:
             pass
+
+
+@given(addresses, owners, st.integers(0, 0xFFFF))
+def test_a_cached_flow_reads_back_for_its_client_alone(client: Address, owner: tuple[int, int], cluster: int) -> None:
+    record = encode_cached_flow(client, owner, cluster, KEYS)
+    assert decode_cached_flow(record, client, cluster, KEYS) == owner
+    for who, where in ((client._replace(port=client.port ^ 1), cluster), (client, cluster ^ 1)):
+        with pytest.raises(CachedFlowError, match="tag"):
+            decode_cached_flow(record, who, where, KEYS)
+
+
+@given(st.binary(max_size=40) | st.binary(min_size=15, max_size=15).map(lambda tail: b"\x3f" + tail), addresses)
+def test_no_bytes_make_the_cached_flow_codec_raise_anything_else(record: bytes, client: Address) -> None:
+    try:
+        decode_cached_flow(record, client, 1, KEYS)
+    except CachedFlowError:
+        pass
+
+
+@given(addresses, addresses, addressees, st.integers(0, MAX_UNIX_MS), st.integers(0, 62 * 8 - 1))
+def test_an_announcement_reads_back_and_no_bit_of_it_can_be_changed(
+    client: Address, relay: Address, to: Addressee, unix_ms: int, bit: int
+) -> None:
+    datagram = encode_announcement(encode_spp(client, relay), to, unix_ms, KEYS)
+    header, payload = datagram[:HEADER_BYTES], datagram[HEADER_BYTES:]
+    assert decode_announcement(payload, header, to, KEYS) == unix_ms
+    bent = bytearray(datagram)
+    bent[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(AnnouncementError):
+        decode_announcement(bytes(bent[HEADER_BYTES:]), bytes(bent[:HEADER_BYTES]), to, KEYS)
+
+
+@given(st.binary(max_size=60) | st.binary(min_size=22, max_size=22).map(lambda tail: b"\x56\x3f" + tail), addressees)
+def test_no_bytes_make_the_announcement_codec_raise_anything_else(payload: bytes, to: Addressee) -> None:
+    try:
+        decode_announcement(payload, b"h" * HEADER_BYTES, to, KEYS)
+    except AnnouncementError:
+        pass
