@@ -11,6 +11,9 @@ Invariants
 - We send to the path nominated last; before any nomination, to the first that was checked.
 - A path without a check for CONSENT_S is forgotten, and nothing more is sent there.
 - Addresses come from checks alone: never from candidates, never from media.
+- A relay's announcement changes through which relay a validated path goes, and nothing else: it validates no address and
+  prolongs no consent. Announcements of a path are believed in ascending order of their time, each once, none that is
+  older than the path, so one that was believed can't be repeated to lead the path back (docs/adr/0016).
 """
 
 from dataclasses import dataclass
@@ -22,6 +25,8 @@ from voicefleet_dataplane.wire.stun import BindingRequest, build_binding_error, 
 CONSENT_S = 30.0
 MAX_PATHS = 8
 TRANSACTIONS_REMEMBERED = 1_536
+# Between an announcement's time and ours: what two clocks may differ by, and how long one may be under way.
+ANNOUNCEMENT_WINDOW_S = 10.0
 _ROLE_CONFLICT = 487
 
 
@@ -33,9 +38,18 @@ class Path:
     destination: Address  # the relay's inner address, or the client itself
     prefix: bytes  # the SPP header for the relay; empty without one
     checked_at: float
+    announced_at: float  # the time of the last announcement that was believed; at first, when the path was made
     nominated: bool = False
     received_bytes: int = 0
     sent_bytes: int = 0
+
+    def follow(self, destination: Address, prefix: bytes, said_at: float, now: float) -> bool:
+        """Go through another relay from now on, as an authentic announcement of it says; False if it comes too late."""
+        if said_at <= self.announced_at or abs(now - said_at) > ANNOUNCEMENT_WINDOW_S:
+            return False
+        self.announced_at = said_at
+        self.destination, self.prefix = destination, prefix
+        return True
 
 
 class IceAgent:
@@ -98,7 +112,7 @@ class IceAgent:
     def _move(self, client: Address, destination: Address, prefix: bytes, now: float, *, nominated: bool) -> None:
         path = self.paths.get(client)
         if path is None:
-            path = self.paths[client] = Path(client, destination, prefix, now)
+            path = self.paths[client] = Path(client, destination, prefix, checked_at=now, announced_at=now)
         path.checked_at = now
         path.destination = destination
         path.prefix = prefix

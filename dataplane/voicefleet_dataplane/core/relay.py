@@ -9,21 +9,25 @@
     client ◀─── … ────────────── the flow in the header ◀─ SPP + … ─────── owner
 
 It reads the ufrag of STUN checks and ends no protocol: no ICE, no DTLS, no codec. All it knows of a call is its flow, and
-the next check builds that anew, so a relay may be killed in mid-call. Of everything else it reads the first byte: a DTLS
+the next check builds that anew, or the flow cache sooner, so a relay may be killed in mid-call. Of everything else it reads the first byte: a DTLS
 alert as its owner's last word says that the call is over.
 
 The rules, each of which has a test by its name in tests/unit/test_relay.py:
 
 1. **Every check is routed by its own hint**, after the hint's tag (cheap: most garbage ends there) and MESSAGE-INTEGRITY
-   under the password derived from the hint (proof) verify. No look-up outside this process.
+   under the password derived from the hint (proof) verify. No look-up outside this process: only media of a flow that is
+   not here asks the cache (core/lookups.py), and what it says is a hint that gives way to the first check.
 2. **Media follows the flow, and a live flow is not rebound.** A valid caller of owner B who spoofs the address of a client
    of owner A gets a check through to B and nothing else: the tuple's media stays with A until A ended the call or the flow
    is idle. Meanwhile B is a `Guest`: its STUN answers go out, at most as many bytes as came in for it. Were they kept back, a
    client that really has two calls on one tuple would never be told; were more let out, B could talk to a stranger.
 3. **Outside, only to flows that we hold, only from their owner.** Whoever spoofs a member reaches no stranger.
 4. **A flow lives on evidence** (core/flow.py), room is bounded, and a live flow is never evicted for a new one.
-5. **A relay originates nothing.** One datagram in is at most one datagram out, and outside it is never longer.
-6. A dropped datagram moves exactly one counter and gets silence.
+5. **A relay originates nothing.** One datagram in is at most one datagram out, and outside it is never longer. The one
+   exception goes inside: a restored flow is announced to its owner, once, under a MAC.
+6. A restored flow is its owner's once the owner has said a word; until then it gives way to a check as a flow does whose
+   owner said goodbye. So a cache that is wrong costs no more than an empty one.
+7. A dropped datagram moves exactly one counter and gets silence.
 
 What this does not stop: a valid caller who guesses a tuple that a victim will use only later can bind it first and hold it
 with more checks, for as long as its own call lasts. The victim's checks are answered all the while, its media goes to the
@@ -41,12 +45,14 @@ from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.spp import HEADER_BYTES, SppError, decode_spp, encode_spp
 from voicefleet_contract.topology import Member, MemberState, TopologyIndex
 from voicefleet_dataplane.core.flow import Flow, FlowTable, Guest
+from voicefleet_dataplane.core.lookups import Lookups
 from voicefleet_dataplane.wire.demux import Kind, classify
 from voicefleet_dataplane.wire.dtls_record import ALERT
 from voicefleet_dataplane.wire.stun import StunError, parse_binding_request, verify_integrity
 
 LARGEST_DATAGRAM_BYTES = 1_500
 Forward = tuple[bytes, Address]  # the datagram and where to; a plain tuple, since one is made per packet
+Verdict = Forward | DropReason | None  # None: held until the flow cache has answered, and counted then
 
 _HINT_REASONS = {
     "length": DropReason.HINT_MALFORMED,
@@ -75,32 +81,33 @@ class Relay:
         self.inward, self.outward = Traffic(), Traffic()
         self.flows_bound = 0
         self.flows_expired = 0
+        self.lookups: Lookups | None = None  # set by core/recovery.py where there is a flow cache
         self._keys = keys
         self._topology: TopologyIndex | None = None
 
     # ---- packets
 
-    def receive_outside(self, data: bytes, client: Address, now: float) -> Forward | DropReason:
+    def receive_outside(self, data: bytes, client: Address, now: float) -> Verdict:
         """Take a datagram from the public socket. A DropReason has been counted already."""
         verdict = self._from_client(data, client, now)
-        if isinstance(verdict, DropReason):
-            self.drops[verdict] += 1
-        else:
+        if isinstance(verdict, tuple):
             self.inward.packets += 1
             self.inward.bytes += len(data)
+        elif verdict is not None:
+            self.drops[verdict] += 1
         return verdict
 
-    def receive_inside(self, data: bytes, source: Address, now: float) -> Forward | DropReason:
+    def receive_inside(self, data: bytes, source: Address, now: float) -> Verdict:
         """Take a datagram from the inner socket. A DropReason has been counted already."""
         verdict = self._from_owner(data, source, now)
-        if isinstance(verdict, DropReason):
-            self.drops[verdict] += 1
-        else:
+        if isinstance(verdict, tuple):
             self.outward.packets += 1
             self.outward.bytes += len(verdict[0])
+        elif verdict is not None:
+            self.drops[verdict] += 1
         return verdict
 
-    def _from_client(self, data: bytes, client: Address, now: float) -> Forward | DropReason:
+    def _from_client(self, data: bytes, client: Address, now: float) -> Verdict:
         if not data:
             return DropReason.EMPTY
         if len(data) > LARGEST_DATAGRAM_BYTES:
@@ -112,15 +119,15 @@ class Relay:
             return DropReason.UNKNOWN_KIND
         flow = self.flows.by_client.get(client)
         if flow is None:
-            return DropReason.FLOW_UNKNOWN
+            return DropReason.FLOW_UNKNOWN if self.lookups is None else self.lookups.hold(client, data, None, now)
         flow.packets_in += 1
         flow.bytes_in += len(data)
         return flow.header + data, flow.owner_address
 
-    def _from_owner(self, data: bytes, source: Address, now: float) -> Forward | DropReason:
+    def _from_owner(self, data: bytes, source: Address, now: float) -> Verdict:
         flow = self.flows.by_header.get(data[:HEADER_BYTES])
         if flow is None or flow.owner_address != source:
-            return self._from_other_than_owner(data, source, flow)
+            return self._from_other_than_owner(data, source, flow, now)
         payload = data[HEADER_BYTES:]
         if not payload:
             return DropReason.EMPTY
@@ -201,15 +208,20 @@ class Relay:
 
     # ---- the inner side, off the straight path
 
-    def _from_other_than_owner(self, data: bytes, source: Address, flow: Flow | None) -> Forward | DropReason:
+    def _from_other_than_owner(self, data: bytes, source: Address, flow: Flow | None, now: float) -> Verdict:
         if self._topology is None or self._topology.member_at(source) is None:
             return DropReason.SPP_FROM_STRANGER
         if flow is None:
             try:
-                _, relay = decode_spp(data)
+                client, relay = decode_spp(data)
             except SppError:
                 return DropReason.SPP_MALFORMED
-            return DropReason.FLOW_UNKNOWN if relay == self.inner else DropReason.SPP_WRONG_RELAY
+            if relay != self.inner:
+                return DropReason.SPP_WRONG_RELAY
+            payload = data[HEADER_BYTES:]
+            if self.lookups is None or not payload:
+                return DropReason.FLOW_UNKNOWN
+            return self.lookups.hold(client, payload, source, now)
         payload = data[HEADER_BYTES:]
         guest = flow.guest
         if guest is None or guest.owner_address != source or classify(payload) is not Kind.STUN:

@@ -14,7 +14,7 @@ Does not own a socket, a clock, or anything inside a call (core/session.py).
 Invariants
 - A packet moves exactly one drop counter, or none if it was taken. It costs no task and no log line.
 - Answers go to the address that the datagram really came from, in the header that it came with: never to an address
-  that a packet names.
+  that a packet names. So does what follows an authentic announcement of a relay (contract/announcement.py).
 - A client address belongs to one call while that call holds consent for it. An authentic check of another call from
   there is dropped: a valid caller cannot take over a victim's tuple by spoofing it.
 - A nonce is not given again while its call lives, nor for the NONCES_REMEMBERED calls after it.
@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from voicefleet_contract.addresses import Address
+from voicefleet_contract.announcement import Addressee, AnnouncementError, decode_announcement
 from voicefleet_contract.call_id import CallId, encode_call_id
 from voicefleet_contract.drops import DropReason
 from voicefleet_contract.hint import Hint, encode_hint, ice_pwd
@@ -102,6 +103,7 @@ class Transceiver:
         self.ended = dict.fromkeys(EndReason, 0)
         self.packets_in = 0
         self.sessions_total = 0
+        self.announcements_followed = 0  # paths that went through another relay before their next check
         self.sessions: dict[str, Session] = {}  # by call id
         self._limits = limits
         self._random_bytes = random_bytes
@@ -161,7 +163,9 @@ class Transceiver:
         kind = classify(payload)
         if kind is Kind.STUN:
             return self._receive_check(payload, client, destination, prefix, now)
-        if kind is Kind.UNKNOWN or kind is Kind.SPP:
+        if kind is Kind.SPP:
+            return self._receive_announcement(payload, destination, prefix, route, now)
+        if kind is Kind.UNKNOWN:
             return DropReason.UNKNOWN_KIND
         if route is None:
             return DropReason.ADDRESS_NOT_CHECKED
@@ -197,6 +201,25 @@ class Transceiver:
             self._by_client[client] = _Route(session, path)
         self._settle(session)
         return reason
+
+    def _receive_announcement(
+        self, payload: bytes, relay: Address, header: bytes, route: "_Route | None", now: float
+    ) -> DropReason | None:
+        if not header:  # not from a relay
+            return DropReason.UNKNOWN_KIND
+        place = self.place
+        to = Addressee(place.cluster, place.slot, place.generation)
+        try:
+            unix_ms = decode_announcement(payload, header, to, self.hint_keys)
+        except AnnouncementError as error:
+            return DropReason.UNKNOWN_KIND if error.reason == "version" else DropReason.ANNOUNCEMENT_FORGED
+        if route is None:
+            return DropReason.ADDRESS_NOT_CHECKED
+        said_at = unix_ms / 1e3 - self._wall_offset_s
+        if not route.path.follow(relay, header, said_at, now):
+            return DropReason.ANNOUNCEMENT_STALE
+        self.announcements_followed += 1
+        return None
 
     # ---- calls
 

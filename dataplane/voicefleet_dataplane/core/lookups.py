@@ -1,0 +1,120 @@
+"""Look-ups: which unknown clients a relay asks the flow cache about, and what waits for the answers.
+
+::
+
+    media of no flow ──▶ hold ──▶ to_ask ──(shell: one MGET)──▶ answered ──▶ a flow, an announcement to its owner,
+                          │                                        │         and the held packet on its way
+                          ▼                                        ▼
+                 pending, limit, unknown: dropped          unknown: dropped
+
+The cache is a hint. Whatever goes wrong with it (away, slow, empty, forged) costs what a relay without one costs: the client's
+next check binds the flow. So everything here is bounded, and what is over a bound is dropped with a reason and asked again with
+a later packet:
+
+- At most MOST_PENDING clients wait, each with one packet a way (a frame lasts longer than the question).
+- Questions have a rate. Garbage from made-up addresses reaches Redis at this rate and no faster, and a herd of restores after a
+  relay's death is spread by it. Both want the same questions, so during a flood a herd may wait for its checks instead.
+- A client that the cache doesn't know is not asked about again for ABSENT_S.
+- After a question that failed nothing is asked, and nothing held, for FAILED_PAUSE_S.
+
+Owns: these bounds and the held packets. Does not own: what an answer is worth (core/recovery.py), Redis (shell/flow_cache.py).
+"""
+
+from collections import OrderedDict
+from dataclasses import dataclass
+from enum import StrEnum
+
+from voicefleet_contract.addresses import Address
+from voicefleet_contract.drops import DropReason
+from voicefleet_dataplane.core.limits import RateLimit
+
+MOST_PENDING = 4_096  # with two packets of 1,500 bytes each: 12 MB
+LOOKUPS_PER_S = 5_000  # a tenth of a core, answers and all
+LOOKUP_BURST = 4_096
+MOST_ABSENT = 65_536
+ABSENT_S = 2.0  # about a check's interval: who has a call is bound by then
+FAILED_PAUSE_S = 1.0
+
+
+class LookupOutcome(StrEnum):
+    """What came of asking about one client: a metric label."""
+
+    RESTORED = "restored"
+    BOUND_MEANWHILE = "bound_meanwhile"  # a check was faster
+    UNKNOWN = "unknown"  # the cache holds nothing
+    NOT_AUTHENTIC = "not_authentic"  # forged, or of a key epoch or version that we don't hold
+    OWNER_GONE = "owner_gone"  # a generation that was replaced, or a member that ended
+    NO_ROOM = "no_room"  # the flow table is full
+    FAILED = "failed"  # the cache did not answer
+
+
+@dataclass(slots=True)
+class Held:
+    """What waits for one client's answer: the first packet of each way. ``owner`` is who sent the outward one."""
+
+    inward: bytes | None = None
+    outward: bytes | None = None
+    owner: Address | None = None
+
+    @property
+    def packets(self) -> int:
+        """How many packets wait."""
+        return (self.inward is not None) + (self.outward is not None)
+
+
+class Lookups:
+    """The questions of one relay."""
+
+    def __init__(self, per_s: float = LOOKUPS_PER_S, burst: float = LOOKUP_BURST) -> None:
+        self.outcomes = dict.fromkeys(LookupOutcome, 0)
+        self._rate = RateLimit(per_s, burst, max_keys=1)
+        self._pending: dict[Address, Held] = {}
+        self._to_ask: list[Address] = []
+        self._absent: OrderedDict[Address, float] = OrderedDict()  # client → until when
+        self._paused_until = float("-inf")
+
+    def __len__(self) -> int:
+        """How many clients wait for an answer."""
+        return len(self._pending)
+
+    @property
+    def to_ask(self) -> bool:
+        """Say whether there is a question to put."""
+        return bool(self._to_ask)
+
+    def hold(self, client: Address, data: bytes, owner: Address | None, now: float) -> DropReason | None:
+        """Hold a packet of an unknown flow while the cache is asked; or say why not. ``owner``: who sent an outward one."""
+        held = self._pending.get(client)
+        if held is None:
+            if now < self._paused_until or now < self._absent.get(client, now):
+                return DropReason.FLOW_UNKNOWN
+            if len(self._pending) >= MOST_PENDING or self._rate.take("", now):
+                return DropReason.FLOW_LOOKUP_LIMIT
+            held = self._pending[client] = Held()
+            self._to_ask.append(client)
+        if owner is None:
+            if held.inward is not None:
+                return DropReason.FLOW_LOOKUP_PENDING
+            held.inward = data
+        else:
+            if held.outward is not None:
+                return DropReason.FLOW_LOOKUP_PENDING
+            held.outward, held.owner = data, owner
+        return None
+
+    def take_questions(self, most: int) -> list[Address]:
+        """Return clients to ask the cache about now, oldest first. Each must come back to `take_held`."""
+        asked, self._to_ask = self._to_ask[:most], self._to_ask[most:]
+        return asked
+
+    def take_held(self, client: Address, outcome: LookupOutcome, now: float) -> Held:
+        """Note what came of a question, and give back what waited for it."""
+        self.outcomes[outcome] += 1
+        if outcome is LookupOutcome.FAILED:
+            self._paused_until = now + FAILED_PAUSE_S
+        elif outcome not in (LookupOutcome.RESTORED, LookupOutcome.BOUND_MEANWHILE):
+            self._absent[client] = now + ABSENT_S
+            self._absent.move_to_end(client)
+            if len(self._absent) > MOST_ABSENT:
+                self._absent.popitem(last=False)
+        return self._pending.pop(client)
