@@ -135,6 +135,7 @@ class DevFleet:
                     "public_port": relay.advertise[0].port,
                     "inner_address": relay.inner[0].address,
                     "inner_port": relay.inner[0].port,
+                    "redis_url": redis_url,
                     "leave_grace_s": 0,
                 }
             )

@@ -12,17 +12,22 @@ from voicefleet_dataplane.shell.records import Record
 _REDIS_TIMEOUT_S = 1.0
 
 
+def open_redis(settings: RelaySettings | TransceiverSettings | GatewaySettings) -> redis.Redis:
+    """Return a client that connects when it is used. Raises OSError for a password file that is not there."""
+    password = Path(settings.redis_password_file).read_text().strip() if settings.redis_password_file else None
+    return redis.Redis.from_url(
+        settings.redis_url,
+        password=password,
+        socket_timeout=_REDIS_TIMEOUT_S,
+        socket_connect_timeout=_REDIS_TIMEOUT_S,
+    )
+
+
 class RedisSink:
     """Records into Redis, a round trip for all of a moment's."""
 
     def __init__(self, settings: RelaySettings | TransceiverSettings | GatewaySettings) -> None:
-        password = Path(settings.redis_password_file).read_text().strip() if settings.redis_password_file else None
-        self._redis = redis.Redis.from_url(
-            settings.redis_url,
-            password=password,
-            socket_timeout=_REDIS_TIMEOUT_S,
-            socket_connect_timeout=_REDIS_TIMEOUT_S,
-        )
+        self._redis = open_redis(settings)
 
     async def write(self, records: Sequence[Record], forgotten: Sequence[str]) -> None:
         """Write and delete in one round trip. Raises redis.RedisError or OSError."""

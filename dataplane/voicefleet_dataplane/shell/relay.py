@@ -21,8 +21,10 @@ from voicefleet_contract.addresses import Address, from_kernel
 from voicefleet_contract.drops import DropReason
 from voicefleet_contract.registry import Acknowledgement
 from voicefleet_contract.settings import RelaySettings
-from voicefleet_dataplane.core.relay import Forward, Relay
+from voicefleet_dataplane.core.recovery import Recovered, Recovery
+from voicefleet_dataplane.core.relay import Relay, Verdict
 from voicefleet_dataplane.shell.acknowledger import Acknowledger, acknowledge
+from voicefleet_dataplane.shell.flow_cache import FlowCache
 from voicefleet_dataplane.shell.http_health import inner_app
 from voicefleet_dataplane.shell.redis_sink import RedisSink
 from voicefleet_dataplane.shell.relay_metrics import relay_registry
@@ -43,7 +45,7 @@ log = logging.getLogger("voicefleet.relay")
 _HOUSEKEEPING_INTERVAL_S = 0.5
 _PREDECESSOR_PATIENCE_S = 8.0  # beyond the grace that the predecessor takes to leave
 
-Receive = Callable[[bytes, Address, float], Forward | DropReason]
+Receive = Callable[[bytes, Address, float], Verdict]
 
 
 class RelayProcess:
@@ -55,6 +57,7 @@ class RelayProcess:
         self._keys = watch_key_ring(Path(settings.hint_keys_file))
         self._sources = Sources()
         self._leaving = False
+        self.cache: FlowCache | None = None
         self._closing = contextlib.AsyncExitStack()
 
     async def start(self, patience_s: float | None = None) -> None:
@@ -73,8 +76,12 @@ class RelayProcess:
                 self.inner, self._keys.value, max_flows=settings.max_flows, idle_s=settings.flow_idle_timeout_s
             )
             self._use_sources()
+            if settings.redis_url:
+                self.cache = self._open_cache(outside, inside)
+                closing.push_async_callback(self.cache.close)
             runner = web.AppRunner(
-                inner_app(self.problems, relay_registry(self.core, self.stale), lambda: None), access_log=None
+                inner_app(self.problems, relay_registry(self.core, self.stale, self.cache), lambda: None),
+                access_log=None,
             )
             await runner.setup()
             closing.push_async_callback(runner.cleanup)
@@ -95,7 +102,8 @@ class RelayProcess:
 
     def stale(self) -> dict[str, str]:
         """Return what the relay works from, and for each why a newer one could not be read, if so."""
-        return {"topology": self._topology.problem, "hint_keys": self._keys.problem}
+        cache = {} if self.cache is None else {"flow_cache": self.cache.problem}
+        return {"topology": self._topology.problem, "hint_keys": self._keys.problem, **cache}
 
     def leave(self) -> None:
         """Be unready from now on, and forward all the same."""
@@ -121,6 +129,7 @@ class RelayProcess:
             self.core.drops,
             time.monotonic,
         )
+        ask = self.cache.ask if self.cache is not None else None
 
         def drain() -> None:
             now = clock()
@@ -132,15 +141,32 @@ class RelayProcess:
                 except OSError:
                     continue  # an ICMP error of an earlier send: nothing that a reader could mend
                 verdict = receive(data, sources[address], now)
-                if not isinstance(verdict, DropReason):
+                if isinstance(verdict, tuple):
                     try:
                         send(*verdict)
                     except OSError:  # a full buffer, or no route: as on any network, the packet is lost
                         drops[DropReason.SEND_FAILED] += 1
+                elif verdict is None and ask is not None:
+                    ask()
 
         loop = asyncio.get_running_loop()
         loop.add_reader(source, drain)
         closing.callback(loop.remove_reader, source)
+
+    def _open_cache(self, outside: socket.socket, inside: socket.socket) -> FlowCache:
+        inward, outward, drops = sender(inside), sender(outside), self.core.drops
+
+        def send(recovered: Recovered) -> None:
+            for out, forwards in ((inward, recovered.inward), (outward, recovered.outward)):
+                for datagram, to in forwards:
+                    try:
+                        out(datagram, to)
+                    except OSError:
+                        drops[DropReason.SEND_FAILED] += 1
+
+        cache = FlowCache(self._settings, Recovery(self.core), send)
+        cache.start()
+        return cache
 
     def _use_sources(self) -> None:
         topology = self._topology()

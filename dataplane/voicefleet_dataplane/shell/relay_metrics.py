@@ -7,12 +7,17 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from voicefleet_dataplane.core.relay import Relay
+from voicefleet_dataplane.shell.flow_cache import FlowCache
 
 
-def relay_registry(core: Relay, sources: Callable[[], Mapping[str, str]]) -> CollectorRegistry:
+def relay_registry(
+    core: Relay, sources: Callable[[], Mapping[str, str]], cache: FlowCache | None = None
+) -> CollectorRegistry:
     """Return a registry over one relay. ``sources`` names what the relay works from, and each one's problem if any."""
     registry = CollectorRegistry()
     registry.register(_Core(core, sources))
+    if cache is not None:
+        registry.register(_Cache(cache))
     return registry
 
 
@@ -53,3 +58,25 @@ class _Core(Collector):
         for what, problem in self._sources().items():
             stale.add_metric([what], int(bool(problem)))
         yield stale
+
+
+class _Cache(Collector):
+    def __init__(self, cache: FlowCache) -> None:
+        self._cache = cache
+
+    def collect(self) -> Iterator[Metric]:
+        recovery = self._cache.recovery
+        yield GaugeMetricFamily(
+            "voicefleet_relay_lookups_pending", "Clients that the cache is asked about now", value=len(recovery.lookups)
+        )
+        lookups = CounterMetricFamily(
+            "voicefleet_relay_lookups", "Clients that the cache was asked about, by what came of it", labels=["outcome"]
+        )
+        for outcome, count in recovery.lookups.outcomes.items():
+            lookups.add_metric([outcome.value], count)
+        yield lookups
+        for name, text, value in (
+            ("announcements", "Restored flows announced to their owners", recovery.announced),
+            ("cache_records", "Flows written to the cache", self._cache.written),
+        ):
+            yield CounterMetricFamily(f"voicefleet_relay_{name}", text, value=value)
