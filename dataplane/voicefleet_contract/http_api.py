@@ -2,7 +2,7 @@
 
 | request                        | success                | refusal |
 |---|---|---|
-| ``POST /v1/sessions``          | 201 `SessionCreated`   | 422 `Refusal` (the offer), 503 `Refusal` + Retry-After (full, draining) |
+| ``POST /v1/sessions``          | 201 `SessionCreated`   | 422 `Refusal` (the offer), 503 `Refusal` + Retry-After (full, draining, busy) |
 | ``DELETE /v1/sessions/{id}``   | 200 `{}`               | 404 `Refusal` |
 | ``GET /v1/sessions``           | 200 `SessionList`      | |
 | ``GET /v1/status``             | 200 `SlotStatus`       | |
@@ -30,11 +30,16 @@ class _Body(BaseModel):
 
 
 class CreateSession(_Body):
-    """An offer for the owner. ``request_id`` makes a repeated request the same session (a gateway's retry)."""
+    """An offer for the owner. ``request_id`` makes a repeated request the same session (a gateway's retry).
+
+    ``below`` asks the member to refuse (``busy``) when it holds so many sessions: contract.ring's bound. A member of a
+    version before ignores it.
+    """
 
     request_id: str = Field(min_length=8, max_length=64)
     offer: str = Field(max_length=MAX_OFFER_BYTES)
     candidates: tuple[Endpoint, ...] = Field(min_length=1, max_length=8)
+    below: int | None = Field(default=None, ge=1)
     region: str = ""
     relay: str = ""
     tenant: str = ""
@@ -42,21 +47,23 @@ class CreateSession(_Body):
 
 
 class SessionCreated(_Body):
-    """The answer, and who owns the session."""
+    """The answer, and who owns the session; ``sessions`` is what it holds now."""
 
     call_id: str
     answer: str
     slot: int
     generation: int
+    sessions: int | None = None
 
 
 class RefusalReason(StrEnum):
-    """503 for the first four (ask another member), 422 for the offer, 404 for an unknown call."""
+    """503 for the first five (ask another member), 422 for the offer, 404 for an unknown call."""
 
     FULL = "full"
     DRAINING = "draining"
     STARTING = "starting"
     OVERLOADED = "overloaded"
+    BUSY = "busy"  # it has room, but holds more than its share
     OFFER = "offer"
     UNKNOWN_CALL = "unknown_call"
 
@@ -68,6 +75,7 @@ class Refusal(_Body):
     message: str
     param: str | None = None
     retry_after_s: int | None = None
+    sessions: int | None = None  # what the member holds
 
 
 class SlotStatus(_Body):

@@ -18,7 +18,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from voicefleet_contract.addresses import Address, normalise
-from voicefleet_contract.ring import Ring
+from voicefleet_contract.ring import MAX_WEIGHT, WEIGHT, Ring
 
 VERSION = 1
 MEMBERS_PER_SLICE = 200  # about 30 KB of JSON: EndpointSlice's order of size
@@ -91,6 +91,7 @@ class Member(_Model):
     address: str
     port: int = Field(ge=1, le=65535)
     state: MemberState = MemberState.ACTIVE
+    weight: int = Field(default=WEIGHT, ge=0, le=MAX_WEIGHT)  # its share of the ring: what it holds, beside the others
 
     @field_validator("address")
     @classmethod
@@ -103,7 +104,7 @@ class Member(_Model):
 
 
 class Pool(_Model):
-    """The members of one Transceiver resource. ``ring_epoch`` moves when the set of active members does."""
+    """The members of one Transceiver resource. ``ring_epoch`` moves when the active members or their weights do."""
 
     name: str
     ring_epoch: int = 0
@@ -246,10 +247,11 @@ class TopologyIndex:
         return {member.slot: member for member in ordered}
 
     def ring(self, pool: str) -> Ring:
-        """Return the ring over the pool's active slots."""
+        """Return the ring over the pool's active slots, by weight."""
         if pool not in self._rings:
             found = self._pools.get(pool)
-            self._rings[pool] = Ring(self.active(pool), epoch=found.ring_epoch if found else 0)
+            weights = {slot: member.weight for slot, member in self.active(pool).items()}
+            self._rings[pool] = Ring(weights, epoch=found.ring_epoch if found else 0)
         return self._rings[pool]
 
 

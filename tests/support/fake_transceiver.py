@@ -31,6 +31,16 @@ async def accept(fake: "FakeTransceiver", body: CreateSession) -> web.Response:
     return web.Response(status=201, text=created.model_dump_json(), content_type="application/json")
 
 
+async def take_its_share(fake: "FakeTransceiver", body: CreateSession) -> web.Response:
+    """Say how many sessions there are, and refuse at the bound, as a transceiver does."""
+    if body.below is not None and len(fake.sessions) >= body.below and body.request_id not in fake.by_request:
+        return await refuse(503, "busy", sessions=len(fake.sessions), retry_after_s=1)(fake, body)
+    response = await accept(fake, body)
+    created = SessionCreated.model_validate_json(response.text or "")
+    said = created.model_copy(update={"sessions": len(fake.sessions)})
+    return web.Response(status=201, text=said.model_dump_json(), content_type="application/json")
+
+
 def refuse(status: int, reason: str, message: str = "no", **fields) -> Behaviour:
     """Refuse each offer."""
 

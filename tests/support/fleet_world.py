@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from voicefleet_contract.resources import TransceiverSpec, VoiceRelaySpec
 from voicefleet_operator.desired.config import Cluster, Dataplane, FleetConfig, Gateway
-from voicefleet_operator.desired.objects import ANNOTATION_DIGEST
+from voicefleet_operator.desired.objects import ANNOTATION_CAPACITY, ANNOTATION_DIGEST
 from voicefleet_operator.desired.plan import Plan, plan
 from voicefleet_operator.desired.state import (
     Applied,
@@ -115,6 +115,7 @@ class World:
             slot=int(labels["voicefleet.dev/slot"]),
             generation=int(labels["voicefleet.dev/generation"]),
             port=int(labels["voicefleet.dev/port"]),
+            capacity=int(manifest["metadata"]["annotations"][ANNOTATION_CAPACITY]),
             template=manifest["metadata"]["annotations"][ANNOTATION_DIGEST],
             created_at=self.now,
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from aiohttp import web
 
 from tests.support.fake_transceiver import (
     ANSWER,
@@ -16,9 +17,12 @@ from tests.support.fake_transceiver import (
     accept,
     create_but_stay_silent_once,
     refuse,
+    take_its_share,
 )
 from voicefleet_contract.call_id import CallId, encode_call_id
+from voicefleet_contract.http_api import CreateSession
 from voicefleet_contract.keys import KeyRing
+from voicefleet_contract.ring import load_bound
 from voicefleet_contract.settings import GatewaySettings
 from voicefleet_contract.topology import Pool, Relay, Topology, TopologyIndex
 from voicefleet_dataplane.commands.dev_secrets import InnerAuthority, write_dev_secrets
@@ -148,6 +152,48 @@ async def test_a_member_that_refuses_is_passed_over(secrets_dir: Path, reason: s
         for _ in range(10):
             assert (await f.offer()).status_code == 201
         assert len(two.sessions) == 10
+
+
+async def test_no_member_takes_more_than_its_bounded_share(secrets_dir: Path) -> None:
+    async with (
+        fleet(secrets_dir) as f,
+        FakeTransceiver(1, secrets_dir, take_its_share) as one,
+        FakeTransceiver(2, secrets_dir, take_its_share) as two,
+    ):
+        f.publish(one.member(weight=50), two.member(weight=200))
+        for placed in range(1, 61):
+            assert (await f.offer()).status_code == 201
+            assert len(one.sessions) + len(two.sessions) == placed
+            assert len(one.sessions) <= load_bound(50, placed, 250) + 1
+            assert len(two.sessions) <= load_bound(200, placed, 250) + 1
+        said = (await f.inner.get("/metrics")).text
+        assert 'voicefleet_gateway_pool_imbalance{pool="default"} 1.' in said
+
+
+async def test_when_every_member_is_merely_busy_the_emptiest_takes_the_call(secrets_dir: Path) -> None:
+    async def busy(fake: FakeTransceiver, body: CreateSession) -> web.Response:
+        if fake.offers == 1:
+            return await refuse(503, "busy", sessions=10 * fake.slot)(fake, body)
+        assert body.below is None
+        return await accept(fake, body)
+
+    async with (
+        fleet(secrets_dir) as f,
+        FakeTransceiver(1, secrets_dir, busy) as one,
+        FakeTransceiver(2, secrets_dir, busy) as two,
+    ):
+        f.publish(one.member(), two.member())
+        assert (await f.offer()).status_code == 201
+        assert len(one.sessions) == 1
+        assert (one.offers, two.offers) == (2, 1)
+
+
+async def test_members_of_the_version_before_get_no_bound(secrets_dir: Path) -> None:
+    async with fleet(secrets_dir) as f, FakeTransceiver(1, secrets_dir) as one, FakeTransceiver(2, secrets_dir) as two:
+        f.publish(one.member(), two.member())
+        for _ in range(10):
+            assert (await f.offer()).status_code == 201
+        assert {body.below for body in (*one.bodies, *two.bodies)} == {None}
 
 
 async def test_a_member_that_is_not_there_is_passed_over(secrets_dir: Path) -> None:

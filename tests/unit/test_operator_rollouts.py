@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from tests.support.fleet_world import World, empty_fleet, pool
+from voicefleet_contract.topology import join
 
 
 def world(**spec) -> World:
@@ -106,6 +107,19 @@ def test_slots_that_serve_nobody_all_move_once_the_new_template_has_proven_itsel
     for _ in range(16):
         made.step()
     assert len({pod.slot for pod in made.fleet.pods.values() if pod.generation == 2}) == 4
+
+
+def test_members_are_weighed_by_capacity_while_a_rollout_changes_it_and_the_ring_counts_its_versions() -> None:
+    made = world(replicas=2, capacity={"sessions": 50})
+    epoch = made.fleet.pools["agents"].status["ringEpoch"]
+    made.change_pool(capacity={"sessions": 100})
+    made.step()
+    weights = [m.weight for m in join(made.fleet.slices.values()).pools[0].members]
+    assert weights[:2] == [50, 50]
+    assert made.fleet.pools["agents"].status["ringEpoch"] == epoch + 1
+    made.settle()
+    assert {m.weight for m in join(made.fleet.slices.values()).pools[0].members} == {100}
+    assert made.fleet.pools["agents"].status["ringEpoch"] > epoch + 1
 
 
 def test_a_second_rollout_while_the_first_ones_old_generation_drains_needs_no_spare_node():

@@ -126,6 +126,16 @@ async def test_the_longest_offer_of_line_ends_still_fits_a_body(secrets_dir):
         assert response.status_code == 422
 
 
+async def test_a_transceiver_that_holds_its_share_refuses_by_its_own_count_and_says_it(secrets_dir):
+    async with running_transceiver(secrets_dir) as transceiver:
+        assert (await transceiver.create(CHROMIUM, below=1)).sessions == 1
+        assert (await transceiver.create(CHROMIUM, below=2)).sessions == 2
+        response = await transceiver.offer(CHROMIUM, below=2)
+        assert response.status_code == 503
+        assert (refusal_of(response).reason, refusal_of(response).sessions) == (RefusalReason.BUSY, 2)
+        assert (await transceiver.create(CHROMIUM)).sessions == 3  # room it has
+
+
 async def test_a_full_transceiver_says_503_and_when_to_ask_again(secrets_dir):
     async with running_transceiver(secrets_dir, capacity=1) as transceiver:
         await transceiver.create(CHROMIUM)

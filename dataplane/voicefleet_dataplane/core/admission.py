@@ -23,8 +23,10 @@ class NoRoom:
     retry_after_s: int
 
 
-def decide_admission(state: MemberState, *, sessions: int, pending: int, capacity: int) -> NoRoom | None:
-    """None: there is room."""
+def decide_admission(
+    state: MemberState, *, sessions: int, pending: int, capacity: int, below: int | None = None
+) -> NoRoom | None:
+    """None: there is room. ``below`` is the share that the gateway means for this member."""
     if state is MemberState.STARTING:
         return NoRoom(RefusalReason.STARTING, "this transceiver is starting", 1)
     if state is not MemberState.ACTIVE:
@@ -33,4 +35,6 @@ def decide_admission(state: MemberState, *, sessions: int, pending: int, capacit
         return NoRoom(RefusalReason.FULL, f"this transceiver holds its {capacity} calls", 5)
     if pending >= max(_PENDING_FLOOR, capacity // _PENDING_SHARE):
         return NoRoom(RefusalReason.OVERLOADED, f"{pending} calls are being set up already", 1)
+    if below is not None and sessions >= below:
+        return NoRoom(RefusalReason.BUSY, f"this transceiver holds {sessions} calls, its share is below {below}", 1)
     return None

@@ -234,7 +234,15 @@ class Transceiver:
         return self._topology.topology.revision if self._topology is not None else 0
 
     def create(
-        self, offer_text: str, candidates: Sequence[Address], now: float, *, request_id: str, region: str, relay: str
+        self,
+        offer_text: str,
+        candidates: Sequence[Address],
+        now: float,
+        *,
+        request_id: str,
+        region: str,
+        relay: str,
+        below: int | None = None,
     ) -> Created | NoRoom:
         """Answer an offer. Raises SdpError and nothing else. A request seen before gets its first answer again."""
         repeated = self._by_request.get(request_id)
@@ -245,6 +253,7 @@ class Transceiver:
             sessions=len(self.sessions),
             pending=sum(session.connected_at is None for session in self.sessions.values()),
             capacity=self.place.capacity,
+            below=below,
         )
         if refused is not None:
             return refused

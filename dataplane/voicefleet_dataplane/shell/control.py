@@ -118,7 +118,12 @@ class _Handlers:
         except SdpError as error:
             return _json(Refusal(reason=RefusalReason.OFFER, message=str(error), param=error.field), 422)
         if isinstance(outcome, NoRoom):
-            refusal = Refusal(reason=outcome.reason, message=outcome.message, retry_after_s=outcome.retry_after_s)
+            refusal = Refusal(
+                reason=outcome.reason,
+                message=outcome.message,
+                retry_after_s=outcome.retry_after_s,
+                sessions=self._calls.status().sessions,
+            )
             return _json(refusal, 503, {"Retry-After": str(outcome.retry_after_s)})
         return _json(outcome, 201)
 

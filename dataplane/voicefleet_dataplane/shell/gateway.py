@@ -139,6 +139,10 @@ class Gateway:
 
     def _before_metrics(self) -> None:
         self._metrics.ready.set(0 if self.problems() else 1)
+        self._metrics.imbalance.clear()  # of pools that are no more
+        index = self._topology()
+        for pool, found in self._calls.walk.imbalances(index).items() if index is not None else ():
+            self._metrics.imbalance.labels(pool).set(found)
 
 
 async def run_gateway(settings: GatewaySettings) -> None:

@@ -28,6 +28,12 @@ class GatewayMetrics:
             registry=self.registry,
         )
         self.in_progress = Gauge(f"{prefix}requests_in_progress", "Requests being served.", registry=self.registry)
+        self.imbalance = Gauge(
+            f"{prefix}pool_imbalance",
+            "Highest load over the mean, by weight, of the members that answered lately; 1 is even.",
+            ["pool"],
+            registry=self.registry,
+        )
         self.ready = Gauge(f"{prefix}ready", "1 when new calls can be placed.", registry=self.registry)
 
     def owner_asked(self, outcome: str) -> None:

@@ -1,7 +1,9 @@
 """Finding an owner for a call: ask the members of a pool in ring order until one takes it.
 
-The ring's key is chance, so calls spread evenly and no caller can aim at a member. A member that refuses (full,
-draining) or does not answer is passed over.
+The ring's key is chance, so calls spread by weight and no caller can aim at a member. Each member is asked to take the call
+only while it holds less than its bounded share (core.loads). One that refuses (busy, full, draining) or does not answer is
+passed over; when all that were asked are merely busy, the emptiest of them is asked again without a bound: a share is an
+estimate, a call that finds room is placed.
 
 A member that did not answer in time may have made the session all the same. Nobody would ever use it, but it would
 hold a place until its set-up timeout; so the request is repeated in the background with the same ``request_id``, which
@@ -12,13 +14,15 @@ Owns: the walk and that clean-up. Does not own: HTTP to members (control_client)
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
-from voicefleet_contract.http_api import CreateSession, Refusal, SessionCreated
+from voicefleet_contract.http_api import CreateSession, Refusal, RefusalReason, SessionCreated
 from voicefleet_contract.topology import Member, TopologyIndex
-from voicefleet_dataplane.shell.control_client import ControlClient, Created, NotReached, Refused, Unknown
+from voicefleet_dataplane.core.loads import Loads
+from voicefleet_dataplane.shell.control_client import ControlClient, Created, NotReached, Outcome, Refused, Unknown
 
 log = logging.getLogger("voicefleet.gateway")
 
@@ -39,42 +43,70 @@ class Walk:
 
 
 class OwnerWalk:
-    """Walks with one control client; ``count`` is told the outcome of each question for the metrics."""
+    """Walks with one control client; ``count`` is told the outcome of each question for the metrics.
+
+    ``loads`` is what was heard, by pool.
+    """
 
     def __init__(self, client: Callable[[], ControlClient], count: Callable[[str], None]) -> None:
         self._client = client
         self._count = count
+        self.loads: dict[str, Loads] = {}  # by pool: as many as the topology has
         self._cleaning: set[asyncio.Task[None]] = set()
 
     async def find(self, index: TopologyIndex, pool: str, key: bytes, body: CreateSession) -> Walk:
         """Ask members of ``pool`` until one takes the session or `MAX_ASKED` did not."""
-        walk, active = Walk(), index.active(pool)
+        walk, active, loads = Walk(), index.active(pool), self.loads.setdefault(pool, Loads())
+        bounds = loads.bounds(active.values(), time.monotonic())
+        busy: list[tuple[int, Member]] = []
         for slot in index.ring(pool).owners(key):
             if len(walk.outcomes) == MAX_ASKED:
                 break
             member = active[slot]
-            outcome = await self._client().create_session(member, body)
-            match outcome:
-                case Created(session):
-                    self._note(walk, member, "created")
-                    walk.session, walk.owner = session, member
-                    return walk
-                case Refused(422, refusal):  # the offer is at fault: no other member would take it
-                    self._note(walk, member, "offer")
-                    walk.offer_refusal, walk.offer_refused = refusal, True
-                    return walk
-                case Refused(status, refusal):
-                    self._note(walk, member, refusal.reason.value if refusal else f"http_{status}")
-                    if refusal is not None and refusal.retry_after_s:
-                        walk.retry_after_s = max(walk.retry_after_s, refusal.retry_after_s)
-                case NotReached(why):
-                    self._note(walk, member, "not_reached")
-                    log.warning("member %s (slot %d) not reached: %s", member.name, member.slot, why)
-                case Unknown(why):
-                    self._note(walk, member, "no_answer")
-                    log.warning("member %s (slot %d) did not answer: %s", member.name, member.slot, why)
-                    self._clean_up(member, body)
+            bounded = body.model_copy(update={"below": bounds.get(slot)})
+            outcome = await self._ask(walk, member, bounded, loads)
+            if walk.session is not None or walk.offer_refused:
+                return walk
+            if isinstance(outcome, Refused) and outcome.refusal and outcome.refusal.reason is RefusalReason.BUSY:
+                busy.append((outcome.refusal.sessions or 0, member))
+        if busy:
+            _, emptiest = min(busy, key=lambda said: (said[0], said[1].slot))
+            await self._ask(walk, emptiest, body, loads)
         return walk
+
+    async def _ask(self, walk: Walk, member: Member, body: CreateSession, loads: Loads) -> Outcome:
+        """Ask one member, and note what it said."""
+        outcome = await self._client().create_session(member, body)
+        match outcome:
+            case Created(session):
+                self._note(walk, member, "created")
+                walk.session, walk.owner = session, member
+                _hear(loads, member, session.sessions)
+            case Refused(422, refusal):  # the offer is at fault: no other member would take it
+                self._note(walk, member, "offer")
+                walk.offer_refusal, walk.offer_refused = refusal, True
+            case Refused(status, refusal):
+                self._note(walk, member, refusal.reason.value if refusal else f"http_{status}")
+                if refusal is not None:
+                    walk.retry_after_s = max(walk.retry_after_s, refusal.retry_after_s or 0)
+                    _hear(loads, member, refusal.sessions)
+            case NotReached(why):
+                self._note(walk, member, "not_reached")
+                log.warning("member %s (slot %d) not reached: %s", member.name, member.slot, why)
+            case Unknown(why):
+                self._note(walk, member, "no_answer")
+                log.warning("member %s (slot %d) did not answer: %s", member.name, member.slot, why)
+                self._clean_up(member, body)
+        return outcome
+
+    def imbalances(self, index: TopologyIndex) -> dict[str, float]:
+        """Return for each pool that was asked how uneven its load is, as far as it was heard."""
+        now = time.monotonic()
+        return {
+            pool: loads.imbalance(index.active(pool).values(), now)
+            for pool, loads in self.loads.items()
+            if index.pool(pool) is not None
+        }
 
     def _note(self, walk: Walk, member: Member, outcome: str) -> None:
         walk.outcomes.append((member, outcome))
@@ -107,3 +139,8 @@ class OwnerWalk:
             await asyncio.wait(self._cleaning, timeout=timeout_s)
         for task in self._cleaning:
             task.cancel()
+
+
+def _hear(loads: Loads, member: Member, sessions: int | None) -> None:
+    if sessions is not None:  # None: a member of a version before
+        loads.hear(member, sessions, time.monotonic())

@@ -186,6 +186,7 @@ class TransceiverProcess:
             request_id=request.request_id,
             region=request.region,
             relay=request.relay,
+            below=request.below,
         )
         if isinstance(outcome, NoRoom):
             return outcome
@@ -210,7 +211,13 @@ class TransceiverProcess:
             self._empty.clear()
             self.socket.wake()  # its timers
         place = self.core.place
-        return SessionCreated(call_id=call_id, answer=outcome.answer, slot=place.slot, generation=place.generation)
+        return SessionCreated(
+            call_id=call_id,
+            answer=outcome.answer,
+            slot=place.slot,
+            generation=place.generation,
+            sessions=len(self.core.sessions),
+        )
 
     def hang_up(self, call_id: str) -> bool:
         """End a call; False if there is none."""

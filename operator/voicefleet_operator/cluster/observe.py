@@ -12,7 +12,12 @@ from pydantic import ValidationError
 from voicefleet_contract import names
 from voicefleet_contract.resources import TransceiverSpec, VoiceRelaySpec
 from voicefleet_contract.topology import TopologyError, TopologySlice
-from voicefleet_operator.desired.objects import ANNOTATION_DIGEST, ANNOTATION_DRAINING, ANNOTATION_PAUSED
+from voicefleet_operator.desired.objects import (
+    ANNOTATION_CAPACITY,
+    ANNOTATION_DIGEST,
+    ANNOTATION_DRAINING,
+    ANNOTATION_PAUSED,
+)
 from voicefleet_operator.desired.state import (
     Applied,
     Component,
@@ -59,6 +64,7 @@ def observe_pod(body: Object) -> Pod:
         slot = int(labels[names.LABEL_SLOT]) if transceiver else -1
         generation = int(labels[names.LABEL_GENERATION]) if transceiver else -1
         port = int(labels[names.LABEL_PORT]) if transceiver else 0
+        capacity = int(annotations.get(ANNOTATION_CAPACITY, 0))
         draining = annotations.get(ANNOTATION_DRAINING)
         draining_since = None if draining is None else float(draining)
     except (KeyError, ValueError) as error:
@@ -77,6 +83,7 @@ def observe_pod(body: Object) -> Pod:
         slot=slot,
         generation=generation,
         port=port,
+        capacity=capacity,
         template=annotations.get(ANNOTATION_DIGEST, ""),
         node=spec.get("nodeName", ""),
         host_ip=status.get("hostIP", ""),

@@ -69,6 +69,7 @@ class Pod:
     slot: int = -1
     generation: int = -1
     port: int = 0
+    capacity: int = 0  # sessions; 0: made before pods said so
     template: str = ""  # the digest of what it was made from
     node: str = ""
     host_ip: str = ""

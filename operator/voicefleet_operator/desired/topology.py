@@ -19,8 +19,8 @@ from voicefleet_contract.topology import (
     split,
 )
 from voicefleet_operator.desired.relay import advertised_addresses, chosen_nodes
-from voicefleet_operator.desired.ring import next_epoch
-from voicefleet_operator.desired.state import Component, Fleet, Pod, RelayResource
+from voicefleet_operator.desired.ring import next_epoch, weight_of
+from voicefleet_operator.desired.state import Component, Fleet, Pod, PoolResource, RelayResource
 
 
 def desired_slices(fleet: Fleet) -> dict[str, TopologySlice]:
@@ -89,9 +89,7 @@ def _relays(fleet: Fleet, resource: RelayResource, published: Topology) -> list[
 def _pool(fleet: Fleet, name: str, published: Topology) -> Pool:
     resource = fleet.pools[name]
     members = tuple(
-        member
-        for pod in fleet.pods_of(Component.TRANSCEIVER, name)
-        if (member := _member(pod, pool_leaves=resource.deleting)) is not None
+        member for pod in fleet.pods_of(Component.TRANSCEIVER, name) if (member := _member(pod, resource)) is not None
     )
     before = next((pool for pool in published.pools if pool.name == name), Pool(name=name))
     status_epoch = int(resource.status.get("ringEpoch") or 0)
@@ -100,10 +98,10 @@ def _pool(fleet: Fleet, name: str, published: Topology) -> Pool:
     )
 
 
-def _member(pod: Pod, *, pool_leaves: bool) -> Member | None:
+def _member(pod: Pod, pool: PoolResource) -> Member | None:
     if not pod.host_ip or pod.finished:
         return None  # nothing listens there
-    if pod.leaving or pool_leaves:
+    if pod.leaving or pool.deleting:
         state = MemberState.DRAINING
     else:
         state = MemberState.ACTIVE if pod.ready else MemberState.STARTING
@@ -115,4 +113,5 @@ def _member(pod: Pod, *, pool_leaves: bool) -> Member | None:
         address=pod.host_ip,
         port=pod.port,
         state=state,
+        weight=weight_of(pod.capacity, pool.spec.capacity.sessions),
     )

@@ -78,7 +78,10 @@ def transceiver_pod(config: FleetConfig, namespace: str, pool: PoolResource, cre
             "name": pod_name(create),
             "namespace": namespace,
             "labels": identity,
-            "annotations": {objects.ANNOTATION_DIGEST: pool_template(config, pool)},
+            "annotations": {
+                objects.ANNOTATION_DIGEST: pool_template(config, pool),
+                objects.ANNOTATION_CAPACITY: str(spec.capacity.sessions),
+            },
             "ownerReferences": [objects.owner_reference("Transceiver", pool.name, pool.uid)],
         },
         "spec": {
