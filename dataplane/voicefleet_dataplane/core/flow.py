@@ -61,6 +61,7 @@ class Flow:
     bytes_out: int = 0
     guest: Guest | None = None
     looks: int = 0  # how often it was found alive
+    name: bytes = b""  # the client's address as the public socket spells it, once `FlowTable.name` noted it
 
 
 class FlowTable:
@@ -74,6 +75,7 @@ class FlowTable:
         self.idle_s = idle_s
         self.by_client: dict[Address, Flow] = {}
         self.by_header: dict[bytes, Flow] = {}
+        self.by_name: dict[bytes, Flow] = {}  # those of `by_client` whose client's sockaddr is known (core/batches.py)
         self._of_ufrag: Counter[bytes] = Counter()
         self._of_owner: Counter[tuple[tuple[int, int], Address]] = Counter()
         # A flow is looked at once per idle period, not once per sweep: a million flows cost 33,000 looks a second.
@@ -117,6 +119,13 @@ class FlowTable:
         if self.unwritten is not None:
             self.unwritten.append(flow)
 
+    def name(self, flow: Flow, name: bytes) -> None:
+        """Note how the public socket spells the client of a held flow."""
+        if flow.name:
+            del self.by_name[flow.name]
+        flow.name = name
+        self.by_name[name] = flow
+
     def rename(self, flow: Flow, ufrag: bytes) -> None:
         """Note that another call of the same owner uses the flow now."""
         _discount(self._of_ufrag, flow.ufrag)
@@ -127,6 +136,8 @@ class FlowTable:
         """Hold it no longer."""
         del self.by_client[flow.client]
         del self.by_header[flow.header]
+        if flow.name:
+            del self.by_name[flow.name]
         _discount(self._of_ufrag, flow.ufrag)
         _discount(self._of_owner, (flow.owner, flow.owner_address))
 

@@ -12,27 +12,27 @@ import contextlib
 import logging
 import socket
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from aiohttp import web
 
-from voicefleet_contract.addresses import Address, from_kernel
+from voicefleet_contract.addresses import from_kernel
 from voicefleet_contract.drops import DropReason
 from voicefleet_contract.registry import Acknowledgement
 from voicefleet_contract.settings import RelaySettings
+from voicefleet_contract.spp import HEADER_BYTES
+from voicefleet_dataplane.core.batches import Inward, Outward
 from voicefleet_dataplane.core.recovery import Recovered, Recovery
-from voicefleet_dataplane.core.relay import Relay, Verdict
+from voicefleet_dataplane.core.relay import Relay
 from voicefleet_dataplane.shell.acknowledger import Acknowledger, acknowledge
 from voicefleet_dataplane.shell.flow_cache import FlowCache
 from voicefleet_dataplane.shell.http_health import inner_app
+from voicefleet_dataplane.shell.mmsg import Messages
 from voicefleet_dataplane.shell.redis_sink import RedisSink
 from voicefleet_dataplane.shell.relay_metrics import relay_registry
 from voicefleet_dataplane.shell.topology import Source, open_topology
 from voicefleet_dataplane.shell.udp import (
-    LARGEST_READ_BYTES,
     PACKETS_PER_WAKE,
-    Sources,
     bind_pair,
     bind_udp,
     sender,
@@ -45,8 +45,6 @@ log = logging.getLogger("voicefleet.relay")
 _HOUSEKEEPING_INTERVAL_S = 0.5
 _PREDECESSOR_PATIENCE_S = 8.0  # beyond the grace that the predecessor takes to leave
 
-Receive = Callable[[bytes, Address, float], Verdict]
-
 
 class RelayProcess:
     """One relay. ``start`` binds, ``stop`` closes; the addresses are known in between."""
@@ -55,7 +53,6 @@ class RelayProcess:
         """Read the keys. Raises OSError or ValueError naming what is wrong."""
         self._settings, self._topology = settings, topology
         self._keys = watch_key_ring(Path(settings.hint_keys_file))
-        self._sources = Sources()
         self._leaving = False
         self.cache: FlowCache | None = None
         self._closing = contextlib.AsyncExitStack()
@@ -86,8 +83,11 @@ class RelayProcess:
             await runner.setup()
             closing.push_async_callback(runner.cleanup)
             await web.SockSite(runner, health).start()
-            self._read(outside, inside, self.core.receive_outside, closing)
-            self._read(inside, outside, self.core.receive_inside, closing)
+            inward = Messages(outside, inside, read_at=HEADER_BYTES, send_from=0, count=PACKETS_PER_WAKE)
+            outward = Messages(inside, outside, read_at=0, send_from=HEADER_BYTES, count=PACKETS_PER_WAKE)
+            families = outside.family, inside.family
+            self._read(Inward(self.core, inward.batch, *families), inward, outside, closing)
+            self._read(Outward(self.core, outward.batch, *reversed(families)), outward, inside, closing)
             housekeeper = asyncio.create_task(self._keep_house())
             closing.callback(housekeeper.cancel)
             self._closing = closing.pop_all()
@@ -119,35 +119,32 @@ class RelayProcess:
         await self._closing.aclose()
 
     def _read(
-        self, source: socket.socket, target: socket.socket, receive: Receive, closing: contextlib.AsyncExitStack
+        self, direction: Inward | Outward, messages: Messages, source: socket.socket, closing: contextlib.AsyncExitStack
     ) -> None:
         """From now on take what arrives on one socket, and send what the core says over the other."""
-        read, send, sources, drops, clock = (
-            source.recvfrom,
-            sender(target),
-            self._sources,
+        receive, run, send, drops, clock = (
+            messages.receive,
+            direction.run,
+            messages.send,
             self.core.drops,
             time.monotonic,
         )
-        ask = self.cache.ask if self.cache is not None else None
+        cache = self.cache
 
         def drain() -> None:
-            now = clock()
-            for _ in range(PACKETS_PER_WAKE):
-                try:
-                    data, address = read(LARGEST_READ_BYTES)
-                except BlockingIOError:
-                    return
-                except OSError:
-                    continue  # an ICMP error of an earlier send: nothing that a reader could mend
-                verdict = receive(data, sources[address], now)
-                if isinstance(verdict, tuple):
-                    try:
-                        send(*verdict)
-                    except OSError:  # a full buffer, or no route: as on any network, the packet is lost
-                        drops[DropReason.SEND_FAILED] += 1
-                elif verdict is None and ask is not None:
-                    ask()
+            lengths = receive()
+            if not lengths:
+                return
+            start = refused = 0
+            nothing = run(lengths, clock())
+            if nothing and cache is not None and cache.recovery.lookups.to_ask:
+                cache.ask()
+            for index in nothing:
+                refused += send(start, index) if index > start else 0
+                start = index + 1
+            refused += send(start, len(lengths))
+            if refused:
+                drops[DropReason.SEND_FAILED] += refused
 
         loop = asyncio.get_running_loop()
         loop.add_reader(source, drain)
