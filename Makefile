@@ -66,7 +66,13 @@ test: ## everything: check, kernel, interop, e2e
 	@$(MAKE) --no-print-directory interop
 	@$(MAKE) --no-print-directory e2e
 
+bench-relay: deps .venv/.installed ## the relay beside coturn, a Go relay and the kernel, in namespaces (root, 7 minutes; ARGS=--quick)
+	@$(PY) -m bench.relay $(ARGS)
+
+bench-docs: .venv/.installed ## the tables and plots of README.md and docs/ from bench/results/
+	@$(PY) -m bench.docs
+
 demo: deps .venv/.installed ## a cluster, a fleet on it, ten concurrent calls through it
 	@$(PY) -m e2e.demo
 
-.PHONY: help venv deps lock bpf check kernel interop image cluster cluster-down e2e test demo
+.PHONY: help venv deps lock bpf check kernel interop image cluster cluster-down e2e test bench-relay bench-docs demo

@@ -1,0 +1,3 @@
+module voicefleet.dev/bench/gorelay
+
+go 1.24

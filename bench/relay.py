@@ -1,0 +1,164 @@
+"""`make bench-relay`: what a relay costs and adds, ours beside the kernel's forwarding, coturn and a Go relay.
+
+Every round takes each way in turn, so that what else the machine does falls on all alike. Load and echo share core 0, what
+is measured has core 1. Rates are far below what a big machine does: two cores carry the callers and the owners too, so CPU
+per packet is the result, not the most packets per second.
+
+    make bench-relay                 everything, about seven minutes
+    make bench-relay ARGS=--quick    one round of each, a minute; its numbers are for development
+"""
+
+import argparse
+import signal
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from bench.netns import Namespaces
+from bench.relay_load import Flows, Sample, cpu_ns
+from bench.relay_paths import Coturn, Forwarding, GoRelay, GoRelayUnlocked, OurRelay, Way, build_peers
+from bench.report import Report
+
+WAYS: tuple[type[Way], ...] = (Way, Forwarding, OurRelay, Coturn, GoRelay, GoRelayUnlocked)
+IN_THE_MIDDLE = tuple(way for way in WAYS if way not in (Way, Forwarding))
+PPS_EACH_WAY = 5_000
+FLOWS = (64, 10_000)
+LOADS = (0.1, 0.5, 0.9)
+_FIRST_PPS, _MOST_PPS = 4_000, 40_000
+
+
+def rounds(namespaces: Namespaces, report: Report, count: int, seconds: float) -> None:
+    """CPU per packet at one rate, few flows and many; and what a flow costs to make and to hold."""
+    samples: dict[tuple[str, int], list[Sample]] = defaultdict(list)
+    bytes_per_flow, setup_us = defaultdict(list), defaultdict(list)
+    for number in range(count):
+        for kind in WAYS:
+            way = kind(namespaces)
+            for flows in FLOWS:
+                try:
+                    way.start()
+                    before_kb, before_ns = _resident_kb(way), sum(map(cpu_ns, way.pids()))
+                    many = Flows(way, flows)
+                    if way.pids() and flows == max(FLOWS):
+                        bytes_per_flow[way.name].append((_resident_kb(way) - before_kb) * 1024 / flows)
+                        setup_us[way.name].append((sum(map(cpu_ns, way.pids())) - before_ns) / 1e3 / flows)
+                    samples[way.name, flows].append(many.measure(PPS_EACH_WAY, seconds))
+                    many.close()
+                except RuntimeError as error:  # a peer that cannot do it is reported as such, not left out in silence
+                    _say(f"{way.name}, {flows} flows: {error}")
+                    report.conditions.setdefault("could_not", []).append(f"{way.name}, {flows} flows: {error}")
+                finally:
+                    way.stop()
+        _say(f"round {number + 1} of {count}")
+    for (who, flows), runs in samples.items():
+        table = "cpu" if flows == min(FLOWS) else "cpu, many flows"
+        report.row(table, who, "CPU per delivered packet, whole path", "µs", [run.cpu_us_whole for run in runs])
+        report.row(table, who, "relay alone", "µs", [run.cpu_us_relay for run in runs])
+        report.row(table, who, "lost", "%", [100 * run.lost for run in runs])
+    for who, runs in bytes_per_flow.items():
+        report.row("flows", who, "resident bytes per flow", "B", runs)
+        report.row("flows", who, "set-ups per second and core", "/s", [1e6 / us for us in setup_us[who]])
+
+
+def capacity_and_latency(namespaces: Namespaces, report: Report, seconds: float) -> None:
+    """The rate at which each way begins to lose, and latency at shares of it beside the direct way at the same rate."""
+    for kind in IN_THE_MIDDLE:
+        way, direct = kind(namespaces), Way(namespaces)
+        way.start()
+        try:
+            through, beside = Flows(way, min(FLOWS)), Flows(direct, min(FLOWS))
+            most, busy, limit = _capacity(through)
+            report.row("latency", way.name, "most packets delivered", "/s", [2 * most])
+            report.row("latency", way.name, "relay's core busy then", "%", [100 * busy])
+            report.conditions.setdefault("limited_by", {})[way.name] = limit
+            for load in LOADS:
+                sample, base = through.measure(most * load, seconds), beside.measure(most * load, seconds)
+                for name, value in (("p50", sample.p50_us - base.p50_us), ("p99", sample.p99_us - base.p99_us)):
+                    report.row("latency", way.name, f"added {name} at {load:.0%}", "µs", [value])
+            through.close()
+            beside.close()
+        finally:
+            way.stop()
+        _say(f"{way.name}: {2 * most:.0f} packets/s, limited by {limit}")
+
+
+def _capacity(flows: Flows) -> tuple[float, float, str]:
+    pps, best, busy = _FIRST_PPS, 0.0, 0.0
+    while pps <= _MOST_PPS:
+        sample = flows.measure(pps, 0.5)
+        if sample.sent < 0.9 * 2 * pps * 0.5 and sample.lost < 0.005:
+            return best or pps, busy, "the load generator"
+        if sample.lost > 0.005:
+            return best or pps, busy, "the relay" if sample.relay_busy > 0.85 else "the machine's two cores"
+        best, busy, pps = float(pps), sample.relay_busy, int(pps * 1.25)
+    return best, busy, "the load generator"
+
+
+def compare(report: Report) -> None:
+    """The goals of the relay, as far as their ways were measured."""
+    rows = {(row["table"], row["who"], row["what"]): row for row in report.rows}
+
+    def of(who: str, what: str) -> float:
+        return float(rows["cpu", who, what]["value"])
+
+    alone, whole = "relay alone", "CPU per delivered packet, whole path"
+    go = min((GoRelay.name, GoRelayUnlocked.name), key=lambda who: of(who, alone))
+    ratio = of(OurRelay.name, alone) / of(go, alone)
+    report.target("user space, relay alone", f"at most 1.3 × the better Go relay ({go})", ratio, met=ratio <= 1.3)
+    for kind in WAYS:
+        if not kind.kernel:
+            continue
+        for peer in (Coturn.name, go):
+            share = of(kind.name, alone) / of(peer, alone)
+            report.target(f"{kind.name}, relay alone", f"at most 1/10 of {peer}", share, met=share <= 0.1)
+            added = of(kind.name, whole) - of(Way.name, whole)
+            share = added / (of(peer, whole) - of(Way.name, whole))
+            apart = rows["cpu", kind.name, whole]["interval"][1] < rows["cpu", peer, whole]["interval"][0]
+            goal = f"at most 1/5 of {peer}, intervals apart"
+            report.target(f"{kind.name}, added to the whole path", goal, share, met=share <= 0.2 and apart)
+
+
+def _resident_kb(way: Way) -> int:
+    total = 0
+    for pid in way.pids():
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        total += next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))
+    return total
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Run, write bench/results/relay.json, and say what was reached."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave as at Ctrl-C: nothing stays behind
+    build_peers()
+    count, seconds = (1, 0.6) if options.quick else (5, 1.2)
+    report = Report(
+        "relay",
+        payload_bytes=172,
+        pps_each_way=PPS_EACH_WAY,
+        rounds=count,
+        seconds_each=seconds,
+        quick=options.quick,
+        cores="callers and owners on 0, the relay on 1",
+        load="bench/peers/load.c",
+    )
+    with Namespaces() as namespaces:
+        rounds(namespaces, report, count, seconds)
+        capacity_and_latency(namespaces, report, seconds)
+    compare(report)
+    for target in report.targets:
+        _say(f"{'met    ' if target['met'] else 'NOT MET'} {target['name']}: {target['target']}: {target['value']}")
+    _say(f"written: {report.write()}")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("interrupted: nothing written, nothing left behind")
