@@ -28,11 +28,29 @@ class Kube:
 
     def run(self, *words: str, stdin: str | None = None, namespaced: bool = True) -> str:
         """Run kubectl and return what it printed. Raises KubeError."""
-        argv = [*self._base, *(["-n", self.namespace] if namespaced else []), *words]
-        done = subprocess.run(argv, input=stdin, capture_output=True, text=True, check=False, timeout=300)
+        done = subprocess.run(
+            self.argv(*words, namespaced=namespaced),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
         if done.returncode != 0:
             raise KubeError(f"kubectl {' '.join(words)}: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout
+
+    def argv(self, *words: str, namespaced: bool = True) -> list[str]:
+        """Return the command line, for whoever wants to run it beside himself."""
+        return [*self._base, *(["-n", self.namespace] if namespaced else []), *words]
+
+    def fails(self, *words: str, stdin: str | None = None) -> str:
+        """Return what kubectl says when it fails; success is an error."""
+        try:
+            said = self.run(*words, stdin=stdin)
+        except KubeError as error:
+            return str(error)
+        raise AssertionError(f"kubectl {' '.join(words)} had to fail and said: {said}")
 
     def get(self, kind: str, name: str = "", selector: str = "") -> Any:
         """Return one object, or the list of items."""
@@ -46,11 +64,7 @@ class Kube:
 
     def refused(self, manifest: str) -> str:
         """Return the message with which the API server refuses a manifest; a manifest it takes is an error."""
-        try:
-            self.run("apply", "--server-side", "--dry-run=server", "-f", "-", stdin=manifest)
-        except KubeError as error:
-            return str(error)
-        raise AssertionError("the API server took a manifest that it had to refuse")
+        return self.fails("apply", "--server-side", "--dry-run=server", "-f", "-", stdin=manifest)
 
     def pods(self, selector: str) -> list[Any]:
         """Return the pods of a selector that are not being deleted."""

@@ -6,7 +6,7 @@
 | ``DELETE /v1/sessions/{id}``   | 200 `{}`               | 404 `Refusal` |
 | ``GET /v1/sessions``           | 200 `SessionList`      | |
 | ``GET /v1/status``             | 200 `SlotStatus`       | |
-| ``POST /v1/drain``             | 202 `SlotStatus`       | |
+| ``POST /v1/drain`` `DrainOrder`| 202 `SlotStatus`       | 422 `Refusal` |
 
 Each body states ``version``; a process takes the version before and after its own.
 """
@@ -78,8 +78,17 @@ class Refusal(_Body):
     sessions: int | None = None  # what the member holds
 
 
+class DrainOrder(_Body):
+    """Take no new calls. Calls that are left after so long are hung up, one after the other; None: they are left alone.
+
+    The newest order counts. An empty body is an order that says no time.
+    """
+
+    hang_up_after_s: float | None = Field(default=None, ge=0)
+
+
 class SlotStatus(_Body):
-    """A transceiver as it sees itself; counters since its start."""
+    """A transceiver as it sees itself; counters since its start. Times are Unix seconds; None while it holds no session."""
 
     slot: int
     generation: int
@@ -88,6 +97,8 @@ class SlotStatus(_Body):
     sessions: int
     capacity: int
     sessions_total: int = 0
+    oldest_started_at: float | None = None
+    newest_started_at: float | None = None
     packets_in: int = 0
     packets_out: int = 0
     drops: dict[str, int] = {}

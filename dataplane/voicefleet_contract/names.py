@@ -16,6 +16,9 @@ LABEL_SLOT = f"{GROUP}/slot"
 LABEL_GENERATION = f"{GROUP}/generation"
 LABEL_PORT = f"{GROUP}/port"
 
+# What people write on a pod, a node or a Transceiver to drain it; contract.drain reads the value.
+ANNOTATION_DRAIN = f"{GROUP}/drain"
+
 # Secrets that the operator makes once
 SECRET_HINT_KEYS = "voicefleet-hint-keys"
 SECRET_CALL_KEYS = "voicefleet-call-keys"

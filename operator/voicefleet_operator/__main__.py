@@ -26,7 +26,7 @@ from voicefleet_operator.cluster.key_rotation import KeyRotation
 from voicefleet_operator.cluster.lease import Lease
 from voicefleet_operator.cluster.registry import RegistryReader
 from voicefleet_operator.cluster.transceivers import ControlClient
-from voicefleet_operator.desired.state import Component
+from voicefleet_operator.desired.drain import draining_pods
 from voicefleet_operator.handlers.health import Health
 from voicefleet_operator.handlers.reconcile import Reconciler
 from voicefleet_operator.handlers.store import FleetStore
@@ -162,22 +162,18 @@ async def _before(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
 
 
 async def _follow_drains(store: FleetStore, control: ControlClient) -> None:
-    """Ask transceivers that drain, while there are any."""
+    """Tell transceivers that drain when to hang up, and ask how far they are, while there are any."""
     while True:
         await asyncio.sleep(_DRAIN_POLL_S)
         fleet = store.fleet()
-        pods = [] if fleet is None else [pod for pod in fleet.pods.values() if _drains(pod.component) and pod.running]
-        fenced = [pod for pod in pods if pod.draining_since is not None and not pod.deleting and not pod.finished]
-        if not fenced:
+        leaving = [] if fleet is None else draining_pods(fleet)
+        if not leaving:
             continue
-        said = await control.drain(fenced)
+        now = time.time()
+        said = await control.drain((pod, max(0.0, at - now)) for pod, at in leaving)
         if any(store.drained.get(uid) != answer for uid, answer in said.items()):
             store.drained.update(said)
             store.dirty.set()
-
-
-def _drains(component: Component) -> bool:
-    return component is Component.TRANSCEIVER
 
 
 async def _follow_registry(store: FleetStore, registry: RegistryReader) -> None:

@@ -19,6 +19,13 @@ _EVENTS = st.one_of(
     st.tuples(st.just("a pod ends"), st.integers(0, 20)),
     st.tuples(st.just("a call"), st.integers(0, 20)),
     st.tuples(st.just("calls end"), st.just(0)),
+    st.tuples(st.just("annotate a pod"), st.integers(0, 20)),
+    st.tuples(st.just("annotate a node"), st.integers(0, 2)),
+    st.tuples(st.just("cordon"), st.integers(0, 2)),
+    st.tuples(st.just("take requests back"), st.just(0)),
+    st.tuples(st.just("drain the pool"), st.booleans()),
+    st.tuples(st.just("evict"), st.integers(0, 20)),
+    st.tuples(st.just("control API away"), st.booleans()),
     st.tuples(st.just("bad image"), st.booleans()),
     st.tuples(st.just("pool comes or goes"), st.just(0)),
     st.tuples(st.just("lose a plan half done"), st.integers(0, 3)),
@@ -47,11 +54,28 @@ def happen(world: World, event: tuple[str, int]) -> None:
         ended = replace(world.fleet.pods[name], finished=True, running=False, ready=False)
         world.fleet = replace(world.fleet, pods={**world.fleet.pods, name: ended})
     elif what == "a call" and names:
+        # A gateway may work from an old ring: whoever was not told yet takes the call, fenced or not.
         pod = world.fleet.pods[names[number % len(names)]]
-        if pod.ready and not pod.leaving:
+        if pod.ready and pod.name not in world.told:
             world.sessions[pod.name] = world.sessions.get(pod.name, 0) + 1
     elif what == "calls end":
         world.sessions.clear()
+    elif what == "annotate a pod" and names:
+        world.annotate_pod(names[number % len(names)])
+    elif what == "annotate a node":
+        world.annotate_node(f"node-{number}")
+    elif what == "cordon":
+        world.cordon(f"node-{number}")
+    elif what == "take requests back":
+        take_requests_back(world)
+    elif what == "drain the pool" and has_pool:
+        world.annotate_pool("true" if number else "false")
+    elif what == "evict" and names:
+        name = names[number % len(names)]
+        if not world.fleet.pods[name].deleting:
+            world.delete_pod(name, grace_s=75)
+    elif what == "control API away":
+        world.deaf = set(names) if number else set()
     elif what == "bad image":
         world.bad_images = {"voicefleet:1"} if number else set()
     elif what == "pool comes or goes":
@@ -77,6 +101,16 @@ def happen(world: World, event: tuple[str, int]) -> None:
             check_then_step(world)
     elif what == "time":
         world.now += number
+
+
+def take_requests_back(world: World) -> None:
+    for name in world.fleet.pods:
+        world.annotate_pod(name, "false")
+    for name in world.fleet.nodes:
+        world.annotate_node(name, "false")
+        world.uncordon(name)
+    if "agents" in world.fleet.pools:
+        world.annotate_pool("false")
 
 
 def check_then_step(world: World) -> None:
@@ -133,7 +167,8 @@ def test_from_any_reachable_state_the_fleet_settles_as_wanted_and_then_nothing_i
     world = started()
     for event in events:
         happen(world, event)
-    world.bad_images, world.sessions = set(), {}
+    world.bad_images, world.sessions, world.deaf = set(), {}, set()
+    take_requests_back(world)
     world.settle()
     for name, resource in world.fleet.pools.items():
         assert len(world.serving(name)) == resource.spec.replicas
@@ -157,6 +192,7 @@ def test_the_same_observations_in_any_order_give_the_same_plan(events, chance: r
     other = replace(
         fleet,
         pods=shuffled(fleet.pods),
+        drained=shuffled(fleet.drained),
         pools=shuffled(fleet.pools),
         nodes=shuffled(fleet.nodes),
         slices=shuffled(fleet.slices),
@@ -194,3 +230,36 @@ def test_a_ring_epoch_moves_with_the_ring_and_never_goes_back(events):
             assert found[0].ring_epoch >= epoch
             assert active == slots or found[0].ring_epoch > epoch
         epoch, slots = found[0].ring_epoch, active
+
+
+@_SLOW
+@given(st.lists(_EVENTS, max_size=25))
+def test_a_pod_that_was_told_to_drain_is_in_no_ring_and_never_comes_back_to_one(events):
+    world = started()
+    for event in events:
+        happen(world, event)
+        told = set(world.told)
+        world.step()  # the plan that publishes what was fenced before
+        for part in join(world.fleet.slices.values()).pools:
+            offered = {member.name for member in part.members if member.state is MemberState.ACTIVE}
+            assert not offered & told, "a draining pod is offered to gateways"
+
+
+@_SLOW
+@given(st.lists(st.sampled_from(["pod", "node", "cordon", "back", "step", "step"]), max_size=20), st.integers(0, 20))
+def test_whoever_is_asked_to_leave_a_pool_never_serves_with_fewer_slots_than_wanted(events, number):
+    world = World(empty_fleet(pools={"agents": pool(replicas=3)}))
+    world.settle()
+    for event in events:
+        names = sorted(world.fleet.pods)
+        if event == "pod":
+            world.annotate_pod(names[number % len(names)])
+        elif event == "node":
+            world.annotate_node(f"node-{number % 3}")
+        elif event == "cordon":
+            world.cordon(f"node-{(number + 1) % 3}")
+        elif event == "back":
+            take_requests_back(world)
+        else:
+            world.step()
+        assert len({pod.slot for pod in world.serving()}) == 3

@@ -9,8 +9,11 @@ something holds of which Kubernetes knows nothing.
 
 from dataclasses import replace
 
+from voicefleet_contract.drain import parse_drain
 from voicefleet_contract.resources import TransceiverSpec, VoiceRelaySpec
+from voicefleet_operator.cluster.observe import observe_avoided
 from voicefleet_operator.desired.config import Cluster, Dataplane, FleetConfig, Gateway
+from voicefleet_operator.desired.drain import draining_pods
 from voicefleet_operator.desired.objects import ANNOTATION_CAPACITY, ANNOTATION_DIGEST
 from voicefleet_operator.desired.plan import Plan, plan
 from voicefleet_operator.desired.state import (
@@ -65,6 +68,8 @@ class World:
         self.processes: set[Place] = set()
         self.images: dict[str, str] = {}
         self.sessions: dict[str, int] = {}
+        self.deaf: set[str] = set()  # pods whose control API does not answer
+        self.told: set[str] = set()  # pods that know that they drain, and refuse calls
         self.pairs: set[tuple[int, int]] = set()  # every (slot, generation) that ever was a pod
         self.deleted: list[str] = []
         self._uid = 0
@@ -117,6 +122,7 @@ class World:
             port=int(labels["voicefleet.dev/port"]),
             capacity=int(manifest["metadata"]["annotations"][ANNOTATION_CAPACITY]),
             template=manifest["metadata"]["annotations"][ANNOTATION_DIGEST],
+            avoids=observe_avoided(manifest["spec"]),
             created_at=self.now,
         )
 
@@ -130,7 +136,12 @@ class World:
                 continue
             held = {(other.node, other.port) for other in pods.values() if other.node}
             held |= {(foreign.node, port) for foreign in self.fleet.foreign.values() for port in foreign.ports}
-            free = [node for node in sorted(self.fleet.nodes) if (node, pod.port) not in held]
+            allowed = [
+                name
+                for name, node in sorted(self.fleet.nodes.items())
+                if node.leaving != "cordoned" and name not in pod.avoids
+            ]
+            free = [node for node in allowed if (node, pod.port) not in held]
             counts = {node: sum(other.node == node for other in pods.values()) for node in free}
             if free:
                 node = min(free, key=lambda node: (counts[node], node))
@@ -138,7 +149,8 @@ class World:
                     pod, node=node, host_ip=self.fleet.nodes[node].internal, trouble="", port_refused=None
                 )
             else:
-                pods[name] = replace(pod, trouble="Unschedulable", port_refused=PortRefusal.SCHEDULER)
+                refused = PortRefusal.SCHEDULER if allowed else None
+                pods[name] = replace(pod, trouble="Unschedulable", port_refused=refused)
         self.fleet = replace(self.fleet, pods=pods)
 
     def run_kubelets(self) -> None:
@@ -146,14 +158,21 @@ class World:
         pods, drained = {}, dict(self.fleet.drained)
         for name, seen in self.fleet.pods.items():
             pod = seen
-            if pod.deleting:
+            if pod.deleting and (pod.gone_at is None or self.now >= pod.gone_at or not self.sessions.get(name)):
                 self.sessions.pop(name, None)
                 continue
+            if pod.deleting:
+                self.told.add(name)  # SIGTERM
             if pod.node and not pod.finished:
                 pod = self._started(pod)
-            if pod.draining_since is not None and pod.running:
-                drained[pod.uid] = Drained("draining", self.sessions.get(name, 0))
             pods[name] = pod
+        for pod, hang_up_at in draining_pods(replace(self.fleet, pods=pods)):
+            if pod.name in self.deaf:
+                continue
+            self.told.add(pod.name)
+            if self.now >= hang_up_at:
+                self.sessions.pop(pod.name, None)
+            drained[pod.uid] = Drained("draining", self.sessions.get(pod.name, 0))
         self.fleet = replace(self.fleet, pods=pods, drained=drained)
 
     def _started(self, pod: Pod) -> Pod:
@@ -200,6 +219,31 @@ class World:
         document = {**old.spec.model_dump(by_alias=True, mode="json", exclude_none=True), **spec}
         new = replace(old, spec=TransceiverSpec.model_validate(document), generation=old.generation + 1)
         self.fleet = replace(self.fleet, pools={**self.fleet.pools, name: new})
+
+    # What people do
+
+    def annotate_pod(self, name: str, value: str = "true") -> None:
+        self._change("pods", name, drain=parse_drain(value))
+
+    def annotate_node(self, name: str, value: str = "true") -> None:
+        self._change("nodes", name, drain=parse_drain(value))
+
+    def annotate_pool(self, value: str = "true", name: str = "agents") -> None:
+        self._change("pools", name, drain=parse_drain(value))
+
+    def cordon(self, name: str, *, leaving: str = "cordoned") -> None:
+        self._change("nodes", name, leaving=leaving)
+
+    def uncordon(self, name: str) -> None:
+        self._change("nodes", name, leaving="")
+
+    def delete_pod(self, name: str, grace_s: float) -> None:
+        """Somebody else than the operator deletes a pod: an eviction, a person."""
+        self._change("pods", name, deleting=True, gone_at=self.now + grace_s)
+
+    def _change(self, kind: str, name: str, **fields) -> None:
+        objects = getattr(self.fleet, kind)
+        self.fleet = replace(self.fleet, **{kind: {**objects, name: replace(objects[name], **fields)}})
 
     def serving(self, name: str = "agents") -> list[Pod]:
         pods = self.fleet.pods_of(Component.TRANSCEIVER, name)

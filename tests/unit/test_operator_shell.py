@@ -10,7 +10,7 @@ from voicefleet_contract.names import EXIT_PORT_TAKEN
 from voicefleet_operator.cluster.api import KubeApi, KubeError
 from voicefleet_operator.cluster.apply import LedgerStore, apply_plan, read_quarantine
 from voicefleet_operator.cluster.lease import Lease
-from voicefleet_operator.cluster.observe import UnreadableError, observe_pod
+from voicefleet_operator.cluster.observe import UnreadableError, observe_node, observe_pod
 from voicefleet_operator.desired.plan import plan
 from voicefleet_operator.desired.state import ForeignPod, Place, PortRefusal
 from voicefleet_operator.handlers.store import FleetStore
@@ -60,6 +60,33 @@ def test_a_pod_is_read_from_its_labels_and_status():
 def test_a_pod_without_its_labels_is_unreadable_and_named():
     with pytest.raises(UnreadableError, match="agents-4-2"):
         observe_pod(pod(1, labels={"app.kubernetes.io/component": "transceiver"}))
+
+
+def test_a_drain_that_is_asked_for_is_read_and_one_in_other_words_is_a_problem_and_no_drain():
+    asked = observe_pod(pod(1, annotations={"voicefleet.dev/drain": "HangUp 10m"}))
+    assert (asked.drain.policy, asked.drain.deadline_s) == ("HangUp", 600)
+    wrong = observe_pod(pod(1, annotations={"voicefleet.dev/drain": "soon"}))
+    assert wrong.drain is None
+    assert "write true" in wrong.drain_problem
+
+
+def test_a_pod_that_somebody_deletes_says_when_it_is_killed():
+    assert observe_pod(pod(1, deletionTimestamp="1970-01-01T00:10:00Z")).gone_at == 600
+
+
+@pytest.mark.parametrize(
+    ("spec", "leaving"),
+    [
+        ({}, ""),
+        ({"unschedulable": True}, "cordoned"),
+        ({"taints": [{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}]},
+         "tainted ToBeDeletedByClusterAutoscaler"),
+        ({"taints": [{"key": "dedicated", "value": "voice", "effect": "NoSchedule"}]}, ""),
+    ],
+)  # fmt: skip
+def test_a_node_is_to_be_emptied_when_it_is_cordoned_or_an_autoscaler_says_so(spec, leaving):
+    node = observe_node({"metadata": {"name": "n"}, "spec": spec, "status": {}})
+    assert node.leaving == leaving
 
 
 def test_the_kubelets_turns_between_two_words_for_one_trouble_are_one_observation():

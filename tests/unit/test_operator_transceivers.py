@@ -79,19 +79,6 @@ def test_a_draining_pod_is_deleted_only_when_it_says_itself_that_it_drains():
     assert not plan(made.fleet, made.now).deletes
 
 
-def test_a_drain_ends_at_its_deadline_with_little_grace():
-    made = world(replicas=1, drain={"deadline": "10m"})
-    made.sessions = {"agents-0-1": 9}
-    made.change_pool(replicas=0)
-    made.step()
-    made.step()
-    since = made.fleet.pods["agents-0-1"].draining_since
-    assert not plan(made.fleet, since + 599).deletes
-    assert plan(made.fleet, since + 599).look_again_at == since + 600
-    (delete,) = plan(made.fleet, since + 600).deletes
-    assert (delete.why, delete.grace_s) == ("deadline", 5)
-
-
 def test_slots_that_still_drain_come_back_with_another_generation_and_port():
     made = world(replicas=2)
     made.sessions = {"agents-1-1": 1}

@@ -187,6 +187,21 @@ async def test_the_drain_deadline_hangs_up_what_is_left(secrets_dir):
         assert process.core.ended["drain_deadline"] == 1
 
 
+async def test_a_drain_order_hangs_up_after_its_time_and_a_wrong_one_changes_nothing(secrets_dir):
+    async with running_transceiver(secrets_dir) as transceiver:
+        process = transceiver.process
+        await transceiver.create(CHROMIUM)
+        wrong = await transceiver.request("POST", "/v1/drain", content='{"hang_up_after_s": -1}')
+        assert (wrong.status_code, refusal_of(wrong).param) == (422, "hang_up_after_s")
+        assert process.core.state == "active"
+        left = await transceiver.request("POST", "/v1/drain", content='{"hang_up_after_s": 3600}')
+        assert left.json()["sessions"] == 1
+        assert left.json()["oldest_started_at"] == left.json()["newest_started_at"]
+        await transceiver.request("POST", "/v1/drain", content='{"hang_up_after_s": 0}')
+        await asyncio.wait_for(process.wait_drained(3600), 10)
+        assert process.core.ended["drain_deadline"] == 1
+
+
 async def test_media_and_control_share_one_port_number(secrets_dir):
     async with running_transceiver(secrets_dir) as transceiver:
         for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):

@@ -36,6 +36,7 @@ from voicefleet_dataplane.core.admission import NoRoom, decide_admission
 from voicefleet_dataplane.core.dtls import Dtls
 from voicefleet_dataplane.core.dtls_identity import DtlsIdentity
 from voicefleet_dataplane.core.ice import CONSENT_S, IceAgent, Path
+from voicefleet_dataplane.core.leaving import Leaving
 from voicefleet_dataplane.core.session import Agreed, EndReason, Limits, Session, SessionState
 from voicefleet_dataplane.core.streams import SendStream
 from voicefleet_dataplane.wire.demux import SPP_FIRST_BYTE, Kind, classify
@@ -104,7 +105,8 @@ class Transceiver:
         self.packets_in = 0
         self.sessions_total = 0
         self.announcements_followed = 0  # paths that went through another relay before their next check
-        self.sessions: dict[str, Session] = {}  # by call id
+        self.sessions: dict[str, Session] = {}  # by call id, oldest first
+        self.leaving = Leaving()
         self._limits = limits
         self._random_bytes = random_bytes
         self._wall_offset_s = wall_offset_s
@@ -331,26 +333,43 @@ class Transceiver:
         session.end(reason)
         return True
 
+    def drain(self, hang_up_at: float | None = None) -> None:
+        """Take no new calls from now on; hang up those that are left then, one after the other."""
+        if self.state in (MemberState.STARTING, MemberState.ACTIVE):
+            self.state = MemberState.DRAINING
+        if hang_up_at is not None:
+            self.leaving.order(hang_up_at)
+
+    def started_at(self) -> tuple[float, float] | None:
+        """When the oldest and the newest call started, in Unix seconds."""
+        if not self.sessions:
+            return None
+        oldest, newest = next(iter(self.sessions.values())), next(reversed(self.sessions.values()))
+        return round(oldest.started_at + self._wall_offset_s, 3), round(newest.started_at + self._wall_offset_s, 3)
+
     # ---- time
 
     def deadline(self) -> float | None:
         """When `advance` wants to be called."""
-        while self._timers and self._timers[0][0] != self._timers[0][2].scheduled_at:
-            heapq.heappop(self._timers)  # its call has ended, or asked to be woken earlier
-        return self._timers[0][0] if self._timers else None
+        due = min(self._next_timer(), self.leaving.deadline() if self.sessions else _NEVER)
+        return None if due == _NEVER else due
 
     def advance(self, now: float) -> None:
         """Do what is due in every call."""
-        while True:
-            due = self.deadline()
-            if due is None or due > now:
-                return
+        if self.leaving.is_due(self.sessions, now):
+            next(iter(self.sessions.values())).end(EndReason.DRAIN_DEADLINE)
+        while self._next_timer() <= now:
             session = heapq.heappop(self._timers)[2]
             session.scheduled_at = _NEVER
             session.advance(now)
             self._settle(session)
 
     # ---- inside
+
+    def _next_timer(self) -> float:
+        while self._timers and self._timers[0][0] != self._timers[0][2].scheduled_at:
+            heapq.heappop(self._timers)  # its call has ended, or asked to be woken earlier
+        return self._timers[0][0] if self._timers else _NEVER
 
     def _settle(self, session: Session) -> None:
         """After anything slow happened to a call: forget the addresses that it lost, and keep its timer right.

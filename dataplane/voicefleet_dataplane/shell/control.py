@@ -20,6 +20,7 @@ from voicefleet_contract.http_api import (
     MAX_OFFER_BYTES,
     MAX_SESSION_BYTES,
     CreateSession,
+    DrainOrder,
     Refusal,
     RefusalReason,
     SessionCreated,
@@ -53,8 +54,8 @@ class Calls(Protocol):
     def status(self) -> SlotStatus:
         """The slot as it sees itself."""
 
-    def drain(self) -> None:
-        """Take no new calls from now on."""
+    def drain(self, order: DrainOrder) -> None:
+        """Take no new calls from now on, and hang up when the order says."""
 
     def metrics(self) -> tuple[bytes, str]:
         """The exposition and its content type."""
@@ -102,6 +103,12 @@ def _json(body: BaseModel, status: int = 200, headers: dict[str, str] | None = N
     return web.Response(status=status, text=body.model_dump_json(), content_type="application/json", headers=headers)
 
 
+def _refusal(error: ValidationError) -> Refusal:
+    first = error.errors()[0]
+    param = ".".join(str(part) for part in first["loc"]) or None
+    return Refusal(reason=RefusalReason.OFFER, message=first["msg"], param=param)
+
+
 class _Handlers:
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
@@ -110,9 +117,7 @@ class _Handlers:
         try:
             body = CreateSession.model_validate_json(await request.read())
         except ValidationError as error:
-            first = error.errors()[0]
-            param = ".".join(str(part) for part in first["loc"]) or None
-            return _json(Refusal(reason=RefusalReason.OFFER, message=first["msg"], param=param), 422)
+            return _json(_refusal(error), 422)
         try:
             outcome = self._calls.create(body)
         except SdpError as error:
@@ -140,7 +145,11 @@ class _Handlers:
         return _json(self._calls.status())
 
     async def drain(self, request: web.Request) -> web.Response:
-        self._calls.drain()
+        try:
+            order = DrainOrder.model_validate_json(await request.read() or b"{}")
+        except ValidationError as error:
+            return _json(_refusal(error), 422)
+        self._calls.drain(order)
         return _json(self._calls.status(), 202)
 
     async def metrics(self, request: web.Request) -> web.Response:

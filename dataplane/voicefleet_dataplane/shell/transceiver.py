@@ -4,7 +4,7 @@ It needs its keys and a topology. Redis, the Kubernetes API and the operator may
 ones are taken for as long as somebody brings them (fail static).
 
 Leaving: new calls are refused at once, calls in progress may end by themselves until the drain deadline, then they are hung
-up. A second cancellation ends the process at once.
+up one after the other. A second cancellation ends the process at once.
 """
 
 import asyncio
@@ -22,11 +22,19 @@ from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from voicefleet_contract.http_api import CreateSession, RefusalReason, SessionCreated, SessionList, SlotStatus
+from voicefleet_contract.http_api import (
+    CreateSession,
+    DrainOrder,
+    RefusalReason,
+    SessionCreated,
+    SessionList,
+    SlotStatus,
+)
 from voicefleet_contract.settings import TransceiverSettings
 from voicefleet_contract.topology import MemberState, TopologyIndex
 from voicefleet_dataplane.core.admission import NoRoom
 from voicefleet_dataplane.core.dtls_identity import DtlsIdentity, build_certificate
+from voicefleet_dataplane.core.leaving import HANG_UPS_TAKE_S
 from voicefleet_dataplane.core.session import EndReason, Limits
 from voicefleet_dataplane.core.srtp import AES_128_GCM, AES_256_GCM, PROFILES
 from voicefleet_dataplane.core.transceiver import Place, Transceiver
@@ -149,12 +157,13 @@ class TransceiverProcess:
         )
 
     async def wait_drained(self, deadline_s: float) -> None:
-        """Refuse new calls, and wait until the last one has ended or the deadline has come."""
-        self.drain()
+        """Refuse new calls, and wait until the last one has ended, by itself or hung up at the deadline."""
+        ordered_s = self.core.leaving.hang_up_at - time.monotonic()  # an earlier moment that the operator said stays
+        self.drain(DrainOrder(hang_up_after_s=max(0.0, min(deadline_s, ordered_s))))
         if self.calls:
             log.info("draining: %d calls, at most %g s", len(self.calls), deadline_s)
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(deadline_s):
+                async with asyncio.timeout(deadline_s + HANG_UPS_TAKE_S + _FINISH_TIMEOUT_S):
                     await self._empty.wait()
 
     async def stop(self) -> None:
@@ -233,6 +242,7 @@ class TransceiverProcess:
     def status(self) -> SlotStatus:
         """The slot as it sees itself."""
         core = self.core
+        oldest, newest = core.started_at() or (None, None)
         return SlotStatus(
             slot=core.place.slot,
             generation=core.place.generation,
@@ -241,16 +251,19 @@ class TransceiverProcess:
             sessions=len(core.sessions),
             capacity=core.place.capacity,
             sessions_total=core.sessions_total,
+            oldest_started_at=oldest,
+            newest_started_at=newest,
             packets_in=core.packets_in,
             packets_out=self.socket.packets_out,
             drops={reason.value: count for reason, count in core.drops.items() if count},
             topology_revision=core.topology_revision,
         )
 
-    def drain(self) -> None:
-        """Take no new calls from now on."""
-        if self.core.state in (MemberState.STARTING, MemberState.ACTIVE):
-            self.core.state = MemberState.DRAINING
+    def drain(self, order: DrainOrder) -> None:
+        """Take no new calls from now on, and hang up when the order says."""
+        after_s = order.hang_up_after_s
+        self.core.drain(None if after_s is None else time.monotonic() + after_s)
+        self.socket.wake()  # its timers
         if not self.calls:
             self._empty.set()
 

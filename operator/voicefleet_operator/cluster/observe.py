@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from voicefleet_contract import names
+from voicefleet_contract.drain import DrainRequest, DrainRequestError, parse_drain
 from voicefleet_contract.resources import TransceiverSpec, VoiceRelaySpec
 from voicefleet_contract.topology import TopologyError, TopologySlice
 from voicefleet_operator.desired.objects import (
@@ -49,6 +50,9 @@ _TROUBLES = frozenset(
     }
 )
 
+# Taints by which node autoscalers announce that they are about to empty a node. kubectl cordons instead.
+_LEAVING_TAINTS = frozenset({"ToBeDeletedByClusterAutoscaler", "karpenter.sh/disrupted", "karpenter.sh/disruption"})
+
 
 class UnreadableError(ValueError):
     """An object does not say what we need of it; the text names it."""
@@ -75,6 +79,8 @@ def observe_pod(body: Object) -> Pod:
     running = any("running" in c.get("state", {}) for c in containers)
     ready = conditions.get("Ready", {})
     resource = labels.get(names.LABEL_POOL if transceiver else names.LABEL_RELAY, "")
+    drain, drain_problem = _drain(metadata)
+    gone_at = metadata.get("deletionTimestamp")
     return Pod(
         name=metadata["name"],
         uid=metadata["uid"],
@@ -86,6 +92,7 @@ def observe_pod(body: Object) -> Pod:
         capacity=capacity,
         template=annotations.get(ANNOTATION_DIGEST, ""),
         node=spec.get("nodeName", ""),
+        avoids=observe_avoided(spec) if transceiver and not spec.get("nodeName") else (),
         host_ip=status.get("hostIP", ""),
         running=running,
         ran=running or any(c.get("restartCount") or _ended(c) for c in containers),
@@ -93,7 +100,10 @@ def observe_pod(body: Object) -> Pod:
         ready_since=_unix(ready.get("lastTransitionTime")) if ready.get("status") == "True" else 0.0,
         restarts=sum(c.get("restartCount", 0) for c in containers),
         finished=status.get("phase") in ("Failed", "Succeeded"),
-        deleting="deletionTimestamp" in metadata,
+        deleting=gone_at is not None,
+        gone_at=None if gone_at is None else _unix(gone_at),
+        drain=drain,
+        drain_problem=drain_problem,
         draining_since=draining_since,
         created_at=_unix(metadata.get("creationTimestamp")),
         trouble=trouble,
@@ -115,6 +125,14 @@ def _port_refused(trouble: str, message: str, containers: list[Object]) -> PortR
     if any((_ended(container) or {}).get("exitCode") == names.EXIT_PORT_TAKEN for container in containers):
         return PortRefusal.NODE
     return PortRefusal.SCHEDULER if trouble == "Unschedulable" and _NO_FREE_PORT in message else None
+
+
+def observe_avoided(spec: Object) -> tuple[str, ...]:
+    """Read which nodes a pod's affinity excludes by name."""
+    affinity = (spec.get("affinity") or {}).get("nodeAffinity") or {}
+    terms = (affinity.get("requiredDuringSchedulingIgnoredDuringExecution") or {}).get("nodeSelectorTerms") or []
+    fields = [field for term in terms for field in term.get("matchFields") or [] if field["operator"] == "NotIn"]
+    return tuple(sorted(name for field in fields for name in field["values"]))
 
 
 def _trouble(conditions: dict[str, Object], containers: list[Object]) -> tuple[str, str]:
@@ -146,6 +164,9 @@ def observe_foreign_pod(body: Object) -> ForeignPod | None:
 
 def observe_node(body: Object) -> Node:
     """Read a node."""
+    spec = body.get("spec") or {}
+    taints = [taint["key"] for taint in spec.get("taints") or [] if taint["key"] in _LEAVING_TAINTS]
+    drain, drain_problem = _drain(body["metadata"])
     addresses = body.get("status", {}).get("addresses") or []
     by_type = {address["type"]: address["address"] for address in reversed(addresses)}  # the first of a type wins
     return Node(
@@ -153,6 +174,9 @@ def observe_node(body: Object) -> Node:
         labels=body["metadata"].get("labels") or {},
         internal=by_type.get("InternalIP", ""),
         external=by_type.get("ExternalIP", ""),
+        leaving="cordoned" if spec.get("unschedulable") else f"tainted {taints[0]}" if taints else "",
+        drain=drain,
+        drain_problem=drain_problem,
     )
 
 
@@ -163,7 +187,8 @@ def observe_relay(body: Object) -> RelayResource:
 
 def observe_pool(body: Object) -> PoolResource:
     """Read a Transceiver. Raises UnreadableError."""
-    return PoolResource(**_resource("Transceiver", TransceiverSpec, body))
+    drain, drain_problem = _drain(body["metadata"])
+    return PoolResource(**_resource("Transceiver", TransceiverSpec, body), drain=drain, drain_problem=drain_problem)
 
 
 def _resource(kind: str, model: type[VoiceRelaySpec | TransceiverSpec], body: Object) -> dict[str, Any]:
@@ -196,6 +221,14 @@ def observe_applied(kind: str, body: Object) -> Applied:
     """Read what one of our objects was made from."""
     metadata = body["metadata"]
     return Applied(kind, metadata["name"], (metadata.get("annotations") or {}).get(ANNOTATION_DIGEST, ""))
+
+
+def _drain(metadata: Object) -> tuple[DrainRequest | None, str]:
+    """Return what the drain annotation asks for, and what is wrong with it."""
+    try:
+        return parse_drain((metadata.get("annotations") or {}).get(names.ANNOTATION_DRAIN, "")), ""
+    except DrainRequestError as error:
+        return None, str(error)
 
 
 def _paused(metadata: Object) -> bool:

@@ -1,6 +1,7 @@
-"""Asking transceivers that drain how many sessions they still have, over the control API with mutual TLS.
+"""Telling transceivers to drain, and asking how many sessions they still have, over the control API with mutual TLS.
 
-The transceiver's own word is needed before its pod is deleted: "draining, no sessions" means that none can have come in
+The order is repeated while a pod drains, so a process that restarted, or has another deadline by now, hears the newest. The
+transceiver's own word is needed before its pod is deleted: "draining, no sessions" means that none can have come in
 between, which no heartbeat in a cache can say.
 """
 
@@ -13,7 +14,7 @@ import aiohttp
 from pydantic import ValidationError
 
 from voicefleet_contract import names
-from voicefleet_contract.http_api import SlotStatus
+from voicefleet_contract.http_api import DrainOrder, SlotStatus
 from voicefleet_operator.desired.state import Drained, Pod
 
 _TIMEOUT_S = 3.0
@@ -38,30 +39,34 @@ class ControlClient:
         context.load_cert_chain(self._directory / names.TLS_CERT_FILE, self._directory / names.TLS_KEY_FILE)
         self._context = context
 
-    async def drain(self, pods: Iterable[Pod]) -> dict[str, Drained]:
-        """Tell pods to take no more sessions; return what each said, by uid. Silent ones are left out."""
+    async def drain(self, pods: Iterable[tuple[Pod, float]]) -> dict[str, Drained]:
+        """Tell pods to take no more sessions and when to hang up (in seconds from now).
+
+        Return what each said, by uid. Silent ones are left out.
+        """
         gate = asyncio.Semaphore(_AT_ONCE)
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
         async with aiohttp.ClientSession(timeout=timeout) as session:
 
-            async def ask(pod: Pod) -> tuple[str, Drained | None]:
+            async def ask(pod: Pod, hang_up_after_s: float) -> tuple[str, Drained | None]:
                 async with gate:
-                    return pod.uid, await self._drain_one(session, pod)
+                    return pod.uid, await self._drain_one(session, pod, hang_up_after_s)
 
-            answers = await asyncio.gather(*(ask(pod) for pod in pods))
+            answers = await asyncio.gather(*(ask(pod, after_s) for pod, after_s in pods))
         return {uid: answer for uid, answer in answers if answer is not None}
 
-    async def _drain_one(self, session: aiohttp.ClientSession, pod: Pod) -> Drained | None:
+    async def _drain_one(self, session: aiohttp.ClientSession, pod: Pod, hang_up_after_s: float) -> Drained | None:
         if self._context is None:
             return None
         host = f"[{pod.host_ip}]" if ":" in pod.host_ip else pod.host_ip
         url = f"https://{host}:{pod.port}/v1/drain"
         server = names.inner_dns_name("transceiver")
         try:
-            async with session.post(url, ssl=self._context, server_hostname=server) as response:
+            order = DrainOrder(hang_up_after_s=hang_up_after_s).model_dump_json()
+            async with session.post(url, data=order, ssl=self._context, server_hostname=server) as response:
                 status = SlotStatus.model_validate_json(await response.read())
         except (aiohttp.ClientError, OSError, TimeoutError, ValidationError):
             return None
         if (status.slot, status.generation) != (pod.slot, pod.generation):
             return None  # somebody else listens there by now
-        return Drained(status.state, status.sessions)
+        return Drained(status.state, status.sessions, status.oldest_started_at, status.newest_started_at)

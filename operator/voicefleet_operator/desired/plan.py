@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from voicefleet_contract.topology import Pool, TopologySlice, join
+from voicefleet_operator.desired.disruption import disruption_budget
+from voicefleet_operator.desired.drain import avoided_nodes
+from voicefleet_operator.desired.drain_status import REFRESH_S
 from voicefleet_operator.desired.gateway import gateway_objects
 from voicefleet_operator.desired.ledger import Entry, Ledger
 from voicefleet_operator.desired.objects import ANNOTATION_DIGEST
@@ -81,11 +84,12 @@ def plan(fleet: Fleet, now: float) -> Plan:
     taken = [place for pool in pools for place in steps[pool.name].quarantine]
     wanted_slices = desired_slices(fleet)
     wanted_objects = _objects(fleet)
+    avoid = avoided_nodes(fleet)
     return Plan(
         ledger=fleet.ledger.changed(changes) if changes else None,
         quarantine=extended(fleet.quarantine, taken, now) if taken else None,
         create_pods=tuple(
-            transceiver_pod(fleet.config, fleet.namespace, pool, create)
+            transceiver_pod(fleet.config, fleet.namespace, pool, create, avoid)
             for pool in pools
             for create in steps[pool.name].creates
         ),
@@ -96,8 +100,16 @@ def plan(fleet: Fleet, now: float) -> Plan:
         slices={name: part for name, part in wanted_slices.items() if fleet.slices.get(name) != part},
         stale_slices=tuple(sorted(fleet.slices.keys() - wanted_slices.keys())),
         statuses=_statuses(fleet, wanted_slices, templates, steps, ports, now),
-        look_again_at=min((s.look_again_at for s in steps.values() if s.look_again_at is not None), default=None),
+        look_again_at=_next_look(fleet, steps, now),
     )
+
+
+def _next_look(fleet: Fleet, steps: dict[str, PoolSteps], now: float) -> float | None:
+    """Return the next time that matters: a step that is due, or numbers in status.drain that were too young to write."""
+    times = [step.look_again_at for step in steps.values() if step.look_again_at is not None]
+    if any(pod.leaving and pod.component is Component.TRANSCEIVER for pod in fleet.pods.values()):
+        times.append(now + REFRESH_S)
+    return min(times, default=None)
 
 
 def _abandoned_slots(fleet: Fleet) -> dict[int, Entry]:
@@ -116,7 +128,10 @@ def _objects(fleet: Fleet) -> list[Manifest]:
         for name in sorted(fleet.relays)
         if not (fleet.relays[name].deleting or fleet.relays[name].paused)
     ]
-    return [*relays, *gateway_objects(fleet)]
+    budgets = [
+        disruption_budget(fleet, fleet.pools[name]) for name in sorted(fleet.pools) if not fleet.pools[name].deleting
+    ]
+    return [*relays, *budgets, *gateway_objects(fleet)]
 
 
 def _is_applied(fleet: Fleet, manifest: Manifest) -> bool:
@@ -155,7 +170,8 @@ def _statuses(
 
 def _comparable(observed: Mapping[str, Any], desired: Manifest) -> Manifest:
     """Return of an observed status what we write: other writers may add conditions of their own."""
-    status = {key: observed.get(key) for key in desired}
+    ours = desired.keys() | ({"drain"} & observed.keys())  # written at times only
+    status = {key: observed.get(key) for key in ours}
     theirs = {c.get("type"): c for c in observed.get("conditions") or []}
     status["conditions"] = [theirs.get(condition["type"]) for condition in desired["conditions"]]
     return status

@@ -10,10 +10,10 @@ after `maxSurge` slots, with every slot served.
 Owns: which slots move. Does not own: what is done to their pods (transceiver).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 
-from voicefleet_contract.resources import PortRange, Rollout
+from voicefleet_contract.resources import Rollout
 from voicefleet_operator.desired.state import Pod
 
 
@@ -22,7 +22,7 @@ class SlotView:
     """A slot as a rollout sees it, of its pods that do not leave."""
 
     slot: int
-    stale: tuple[Pod, ...]  # of an older template, or outside of the range of ports
+    stale: tuple[Pod, ...]  # to be replaced: of an older template, outside of the range of ports, asked to leave
     fresh: Pod | None  # the one that is to stay
     superfluous: tuple[Pod, ...]  # as new, but one is enough
     proven: bool  # the fresh one is
@@ -60,10 +60,10 @@ class SlotView:
 
 
 def look_at_slot(
-    slot: int, newest_first: Sequence[Pod], template: str, ports: PortRange, limits: Rollout, now: float
+    slot: int, newest_first: Sequence[Pod], may_stay: Container[str], limits: Rollout, now: float
 ) -> SlotView:
-    """Sort a slot's live pods. Of several fresh ones the ready, then the newest stays."""
-    fresh = [pod for pod in newest_first if pod.template == template and pod.port in ports]
+    """Sort a slot's live pods by whether they may stay. Of several that may the ready, then the newest does."""
+    fresh = [pod for pod in newest_first if pod.name in may_stay]
     keep = next((pod for pod in fresh if pod.ready), fresh[0] if fresh else None)
     proven_at = None if keep is None or not keep.ready else keep.ready_since + limits.min_ready
     proven = proven_at is not None and now >= proven_at

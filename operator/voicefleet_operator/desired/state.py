@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+from voicefleet_contract.drain import DrainRequest
 from voicefleet_contract.resources import TransceiverSpec, VoiceRelaySpec
 from voicefleet_contract.topology import TopologySlice
 from voicefleet_operator.desired.config import FleetConfig
@@ -27,12 +28,15 @@ class Component(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """A node's labels and addresses; its heartbeats are nobody's business here."""
+    """A node's labels and addresses, and whether it is to be emptied; its heartbeats are nobody's business here."""
 
     name: str
     labels: Mapping[str, str] = field(default_factory=dict)
     internal: str = ""
     external: str = ""
+    leaving: str = ""  # why it is to be emptied: "cordoned", "tainted …"
+    drain: DrainRequest | None = None  # somebody asked for it
+    drain_problem: str = ""  # somebody asked for it in words that say nothing
 
 
 class PortRefusal(StrEnum):
@@ -72,6 +76,7 @@ class Pod:
     capacity: int = 0  # sessions; 0: made before pods said so
     template: str = ""  # the digest of what it was made from
     node: str = ""
+    avoids: tuple[str, ...] = ()  # nodes on which it may not be placed: they were to be emptied when it was made
     host_ip: str = ""
     running: bool = False  # its process runs: it may hold sessions
     ran: bool = False  # its process has run at some time
@@ -80,7 +85,10 @@ class Pod:
     restarts: int = 0
     finished: bool = False  # phase Failed or Succeeded: it will not run again
     deleting: bool = False
-    draining_since: float | None = None
+    gone_at: float | None = None  # when the kubelet kills what is left of a pod that is being deleted
+    drain: DrainRequest | None = None  # somebody asked for it
+    drain_problem: str = ""
+    draining_since: float | None = None  # the fence
     created_at: float = 0.0
     trouble: str = ""  # why it does not start, as Kubernetes says: ImagePullBackOff, CrashLoopBackOff, Unschedulable
     trouble_message: str = ""
@@ -116,6 +124,8 @@ class PoolResource:
     status: Mapping[str, Any] = field(default_factory=dict)
     deleting: bool = False
     paused: bool = False
+    drain: DrainRequest | None = None  # the whole pool
+    drain_problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +139,12 @@ class Applied:
 
 @dataclass(frozen=True, slots=True)
 class Drained:
-    """What a draining transceiver said when it was asked."""
+    """What a draining transceiver said when it was asked. Times are Unix seconds; None while it holds no session."""
 
     state: str
     sessions: int
+    oldest_started_at: float | None = None
+    newest_started_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,13 @@ equal to the one before, and nothing is written.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from voicefleet_contract import names
-from voicefleet_contract.resources import AdvertiseFrom, TransceiverSpec
+from voicefleet_contract.resources import AdvertiseFrom
 from voicefleet_contract.topology import Pool, Relay, RelayState
+from voicefleet_operator.desired.drain import wanted_replicas
+from voicefleet_operator.desired.drain_status import drain_problems, drain_status, stamp, waiting_to_drain
 from voicefleet_operator.desired.objects import resource_requirements
 from voicefleet_operator.desired.ports import PortLedger, overlapping_pools
 from voicefleet_operator.desired.relay import chosen_nodes
@@ -39,7 +40,7 @@ def merge_conditions(
 ) -> list[Manifest]:
     """Return conditions as Kubernetes stores them; a transition time stays while the status does."""
     known = {str(condition.get("type")): condition for condition in before}
-    stamp = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    at = stamp(now)
     merged: list[Manifest] = []
     for condition in conditions:
         status = {True: "True", False: "False", None: "Unknown"}[condition.status]
@@ -51,7 +52,7 @@ def merge_conditions(
                 "reason": condition.reason,
                 "message": condition.message[:_MAX_MESSAGE],
                 "observedGeneration": generation,
-                "lastTransitionTime": old.get("lastTransitionTime", stamp) if old.get("status") == status else stamp,
+                "lastTransitionTime": old.get("lastTransitionTime", at) if old.get("status") == status else at,
             }
         )
     return merged
@@ -110,17 +111,19 @@ def pool_status(
     ready_slots = {pod.slot for pod in serving if pod.ready}
     updated = {pod.slot for pod in serving if pod.ready and pod.template == template}
     draining = [pod for pod in pods if pod.leaving and not pod.finished]
-    moving = len(updated) < spec.replicas or len(slots) > spec.replicas or bool(steps.creates or steps.fences)
+    wanted = wanted_replicas(resource)
+    moving = len(updated) < wanted or len(slots) > wanted or bool(steps.creates or steps.fences)
     stuck = _trouble(serving) or _crash_loop(serving, spec.rollout.min_ready, now)
     if stuck and any(pod.ready and pod.template != template for pod in serving):
         stuck += "; the old generation serves on, and no further slot is touched: apply the old spec to roll back"
+    drain = drain_status(fleet, resource, draining, now)
     conditions = [
         _pool_ready(resource, len(ready_slots), stuck),
-        _reconciling(moving=moving and not resource.paused, updated=len(updated), replicas=spec.replicas),
+        _reconciling(moving=moving and not resource.paused, updated=len(updated), replicas=wanted),
         Condition("Stalled", bool(stuck), "PodTrouble" if stuck else "NotStalled", stuck),
         _ports_allocated(fleet, resource, steps, ports, served=len(ready_slots), draining=len(draining)),
         _ring_converged(fleet, pool),
-        _draining(draining, spec),
+        _draining(fleet, resource, pods, drain),
     ]
     used = {pod.port for pod in pods if pod.port in spec.ports}
     return {
@@ -132,15 +135,19 @@ def pool_status(
         "selector": f"{names.LABEL_COMPONENT}={Component.TRANSCEIVER.value},{names.LABEL_POOL}={resource.name}",
         "ports": f"{len(used)}/{spec.ports.size}",
         "ringEpoch": pool.ring_epoch,
+        **({"drain": drain} if drain else {}),
         "conditions": merge_conditions(_before(resource.status), conditions, resource.generation, now),
     }
 
 
 def _pool_ready(resource: PoolResource, ready: int, stuck: str) -> Condition:
-    replicas = resource.spec.replicas
+    replicas = wanted_replicas(resource)
     if resource.paused:
         text = f"annotation {names.GROUP}/paused: nothing is changed"
         return Condition("Ready", ready >= replicas, "Paused", text)
+    if resource.drain is not None:
+        text = f"annotation {names.ANNOTATION_DRAIN}: the pool takes no calls; remove it and the pool serves again"
+        return Condition("Ready", False, "Drained", text)
     if ready >= replicas:
         return Condition("Ready", True, "Ready", f"{ready} transceivers take calls")
     return Condition("Ready", False, "TransceiversNotReady", f"{ready} of {replicas} are ready. {stuck}".strip())
@@ -192,15 +199,24 @@ def _ring_converged(fleet: Fleet, pool: Pool) -> Condition:
     return Condition("RingConverged", True, "Converged", text)
 
 
-def _draining(draining: list[Pod], spec: TransceiverSpec) -> Condition:
-    """Say who drains until when, and what the overlap costs: a node that is full of leaving pods must not be a riddle."""
-    if not draining:
-        return Condition("Draining", False, "NoneDraining")
-    until = [pod.draining_since + spec.drain.deadline for pod in draining if pod.draining_since is not None]
-    latest = f", until {datetime.fromtimestamp(max(until), UTC):%Y-%m-%dT%H:%M:%SZ} at the latest" if until else ""
-    requests = resource_requirements(spec.resources, CPU, MEMORY)["requests"]
-    kept = f"; each keeps its port and {requests['cpu']} CPU, {requests['memory']} memory requested"
-    return Condition("Draining", True, "WaitingForCalls", f"{_list(pod.name for pod in draining)}{latest}{kept}")
+def _draining(fleet: Fleet, resource: PoolResource, pods: list[Pod], drain: Manifest | None) -> Condition:
+    """Say who leaves until when, who is to leave and still serves, and what the overlap costs. Numbers: status.drain."""
+    problems = drain_problems(fleet, resource, pods)
+    said = [f"not followed: {problem}" for problem in problems]
+    waiting = waiting_to_drain(fleet, pods)
+    if waiting:
+        text = _list(f"{pod.name} ({why})" for pod, why in waiting)
+        said.append(f"serve until their replacements are ready: {text}")
+    if drain is not None:
+        more = drain["morePods"]
+        text = _list([pod["name"] for pod in drain["pods"]]) + (f" and {more} more" if more else "")
+        until = f" until {drain['eta']} at the latest" if "eta" in drain else ""
+        requests = resource_requirements(resource.spec.resources, CPU, MEMORY)["requests"]
+        kept = f"each keeps its port and {requests['cpu']} CPU, {requests['memory']} memory requested"
+        said.append(f"wait for calls: {text}{until}; {kept}")
+    reasons = {"WaitingForCalls": drain, "WaitingForReplacements": waiting, "AnnotationInvalid": problems}
+    reason = next((reason for reason, found in reasons.items() if found), "NoneDraining")
+    return Condition("Draining", bool(drain or waiting), reason, "; ".join(said))
 
 
 def _trouble(pods: Iterable[Pod]) -> str:

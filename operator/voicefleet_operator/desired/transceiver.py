@@ -11,15 +11,17 @@ Invariants
 - A pod that cannot have its number (ports) leaves, its number goes into quarantine first, and its slot gets another.
 - A pod that may hold sessions is fenced before it is deleted, and fenced only when its slot has another ready pod, or
   is not wanted, or the pod isn't ready itself, or the pool allows slots to be unavailable.
+- A pod that is asked to leave is replaced as one of an old spec is; a fenced pod never serves again.
 - Nothing is remembered here: a step that got lost is found again in the next observation.
 
-Owns: which pods. Does not own: what is in them (transceiver_pod), which slots move (rollout), port numbers (ports).
+Owns: which pods. Does not own: what is in them (transceiver_pod), which slots move (rollout), port numbers (ports), who is
+asked to leave and how long calls are waited for (drain).
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from voicefleet_contract.resources import DrainPolicy
+from voicefleet_operator.desired.drain import avoids_in_vain, hang_up_at, wanted_replicas, why_asked
 from voicefleet_operator.desired.ledger import Entry, FreeSlots
 from voicefleet_operator.desired.ports import PortLedger
 from voicefleet_operator.desired.quarantine import QUARANTINE_S
@@ -27,7 +29,7 @@ from voicefleet_operator.desired.rollout import SlotView, look_at_slot, next_mov
 from voicefleet_operator.desired.state import Component, Drained, Fleet, Place, Pod, PoolResource, PortRefusal
 
 FAILED_POD_RETRY_S = 10.0  # a pod that ended by itself is replaced no faster than this
-FENCE_SETTLES_S = 2.0  # gateways have the new ring by then
+HANG_UP_TAKES_S = 30.0  # a transceiver hangs up by itself when it is time; one that still holds calls then is deleted
 HANG_UP_GRACE_S = 5  # between SIGTERM and SIGKILL, for sessions that will not be waited for
 EMPTY_GRACE_S = 30
 
@@ -88,7 +90,8 @@ def pool_steps(
         if not pod.leaving and pod not in misplaced:
             live.get(pod.slot, unwanted).append(pod)
 
-    views = [look_at_slot(slot, here, template, pool.spec.ports, pool.spec.rollout, now) for slot, here in live.items()]
+    stay = {pod.name for pod in pods if _may_stay(fleet, pool, pod, template)}
+    views = [look_at_slot(slot, here, stay, pool.spec.rollout, now) for slot, here in live.items()]
     moves = next_moves(views, pool.spec.rollout)
     fences = {pod.name: pod for pod in (*misplaced, *unwanted)}
     for view in views:
@@ -161,10 +164,10 @@ def _deletes(fleet: Fleet, pool: PoolResource, pods: Iterable[Pod], now: float) 
             continue
         why = _reason_to_delete(fleet, pool, pod, now)
         if why is not None:
-            forced = why in ("deadline", "hang up")
-            deletes.append(Delete(pod.name, pod.uid, HANG_UP_GRACE_S if forced else EMPTY_GRACE_S, why))
-        elif pod.draining_since is not None:
-            later.append(pod.draining_since + _patience_s(pool))
+            grace_s = HANG_UP_GRACE_S if why == "deadline" else EMPTY_GRACE_S
+            deletes.append(Delete(pod.name, pod.uid, grace_s, why))
+        elif (at := hang_up_at(fleet, pool, pod)) is not None:
+            later.append(at + HANG_UP_TAKES_S)
     return deletes, later
 
 
@@ -181,14 +184,15 @@ def _held_slots(
 ) -> tuple[list[int], dict[int, Entry]]:
     """Return the slots that the pool holds after scaling, and the ledger entries that this changes."""
     held = fleet.ledger.held_by(pool.name)
-    surplus = len(held) - pool.spec.replicas
+    surplus = len(held) - wanted_replicas(pool)
     if surplus > 0:
         serving = {pod.slot: pod for pod in pods if not pod.leaving}
 
         def worth(slot: int) -> tuple[bool, int, int]:
             pod = serving.get(slot)
             load = fleet.sessions.get((slot, pod.generation), 0) if pod else 0
-            return (pod is not None and pod.ready, load, -slot)  # of equals the highest slot leaves first
+            stays = pod is not None and pod.ready and not why_asked(fleet, pod)
+            return (stays, load, -slot)  # of equals the highest slot leaves first
 
         leaving = sorted(held, key=worth)[:surplus]
         released = {slot: Entry("", fleet.ledger.entries[slot].generation) for slot in leaving}
@@ -200,6 +204,11 @@ def _held_slots(
     return sorted([*held, *new]), {
         slot: Entry(pool.name, entries[slot].generation if slot in entries else 0) for slot in new
     }
+
+
+def _may_stay(fleet: Fleet, pool: PoolResource, pod: Pod, template: str) -> bool:
+    as_specified = pod.template == template and pod.port in pool.spec.ports
+    return as_specified and not why_asked(fleet, pod) and not avoids_in_vain(fleet, pod)
 
 
 def _age(fleet: Fleet, pod: Pod) -> int:
@@ -216,10 +225,5 @@ def _reason_to_delete(fleet: Fleet, pool: PoolResource, pod: Pod, now: float) ->
     said: Drained | None = fleet.drained.get(pod.uid)
     if said is not None and said.state == "draining" and said.sessions == 0:
         return "no sessions"  # it said itself that it takes no more: nothing can have come in between
-    if pod.draining_since is None or now < pod.draining_since + _patience_s(pool):
-        return None
-    return "deadline" if pool.spec.drain.policy is not DrainPolicy.HANG_UP else "hang up"
-
-
-def _patience_s(pool: PoolResource) -> float:
-    return FENCE_SETTLES_S if pool.spec.drain.policy is DrainPolicy.HANG_UP else pool.spec.drain.deadline
+    at = hang_up_at(fleet, pool, pod)
+    return "deadline" if at is not None and now >= at + HANG_UP_TAKES_S else None

@@ -4,7 +4,10 @@ The template is what all pods of a pool share; slot, generation and port are the
 nodes, and the declared host ports keep two holders of one number apart even if the operator were wrong.
 """
 
+from collections.abc import Collection
+
 from voicefleet_contract import names
+from voicefleet_contract.resources import DrainPolicy
 from voicefleet_contract.settings import TransceiverSettings
 from voicefleet_operator.desired import objects
 from voicefleet_operator.desired.config import FleetConfig
@@ -12,7 +15,7 @@ from voicefleet_operator.desired.state import Component, Manifest, PoolResource
 from voicefleet_operator.desired.transceiver import Create
 
 CPU, MEMORY = "100m", "128Mi"  # requests of a pod whose pool asks for none
-_END_GRACE_S = 15  # between the drain deadline and SIGKILL: a process ends what is left
+_END_GRACE_S = 15  # between the drain deadline and SIGKILL: a process hangs up what is left
 
 
 def pool_template(config: FleetConfig, pool: PoolResource) -> str:
@@ -31,8 +34,10 @@ def pod_name(create: Create) -> str:
     return f"{create.pool}-{create.slot}-{create.generation}"
 
 
-def transceiver_pod(config: FleetConfig, namespace: str, pool: PoolResource, create: Create) -> Manifest:
-    """Return the pod."""
+def transceiver_pod(
+    config: FleetConfig, namespace: str, pool: PoolResource, create: Create, avoid: Collection[str] = ()
+) -> Manifest:
+    """Return the pod. It starts on none of the nodes to ``avoid``."""
     spec = pool.spec
     registry, registry_secrets = objects.registry_settings(config)
     settings = TransceiverSettings(
@@ -46,7 +51,8 @@ def transceiver_pod(config: FleetConfig, namespace: str, pool: PoolResource, cre
         capacity=spec.capacity.sessions,
         max_duration_s=spec.session.max_duration,
         idle_timeout_s=spec.session.idle_timeout,
-        drain_deadline_s=spec.drain.deadline,
+        # For a pod that somebody else deletes while the operator is away; else the operator says it.
+        drain_deadline_s=0.0 if spec.drain.policy is DrainPolicy.HANG_UP else spec.drain.deadline,
         backend=spec.backend.type.value,  # type: ignore[arg-type]  # admission lets only built backends pass
         log_level=config.dataplane.log_level,  # type: ignore[arg-type]  # pydantic checks it
         **registry,
@@ -93,6 +99,7 @@ def transceiver_pod(config: FleetConfig, namespace: str, pool: PoolResource, cre
             "terminationGracePeriodSeconds": int(spec.drain.deadline) + _END_GRACE_S,
             "nodeSelector": dict(spec.placement.node_selector),
             "tolerations": list(spec.placement.tolerations),
+            **_affinity(avoid),
             "topologySpreadConstraints": [
                 {
                     "maxSkew": 1,
@@ -130,3 +137,11 @@ def transceiver_pod(config: FleetConfig, namespace: str, pool: PoolResource, cre
             ],
         },
     }
+
+
+def _affinity(avoid: Collection[str]) -> Manifest:
+    if not avoid:
+        return {}
+    fields = [{"key": "metadata.name", "operator": "NotIn", "values": [node]} for node in avoid]
+    terms = {"nodeSelectorTerms": [{"matchFields": fields}]}
+    return {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}}

@@ -1,0 +1,152 @@
+"""Nodes, slots and pods leave under calls. Counted in calls and in sequence numbers that never came back."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from e2e.fleet import POOL, Fleet
+from e2e.kube import eventually
+from e2e.talk import calling, place_calls
+from voicefleet_contract import names
+from voicefleet_contract.hint import peek_hint
+from voicefleet_dataplane.shell.caller import Caller
+
+TRANSCEIVERS = "app.kubernetes.io/component=transceiver"
+
+
+async def test_kubectl_drain_empties_a_node_and_every_call_on_it_ends_by_itself(fleet: Fleet) -> None:
+    node = fleet.transceivers()[0]["spec"]["nodeName"]
+    before = slots_on(fleet, node)
+    async with calls(fleet, 9, seconds=25) as callers:
+        assert any(slot_of(caller) in before for caller in callers), "chance put no call on the node; once in 10^4 runs"
+        # Transceivers only: the fleet's other pods are not this story's.
+        options = ("--ignore-daemonsets", "--delete-emptydir-data", f"--pod-selector={TRANSCEIVERS}", "--timeout=120s")
+        drain = asyncio.create_task(asyncio.to_thread(fleet.kube.run, "drain", node, *options, namespaced=False))
+        await asyncio.to_thread(eventually, "replacements elsewhere", lambda: moved(fleet, node), 40.0)
+        assert not drain.done(), "the drain did not wait for the calls"
+        new, summary = await asyncio.to_thread(place_calls, fleet, 6, 2.0)
+    try:
+        evictions = await drain
+        assert "evicting pod" in evictions or "drained" in evictions
+        print(f"kubectl drain {node}: {len(callers)} calls, {lost(callers)} of {sent(callers)} packets lost")
+        assert [caller.result.error for caller in callers] == [""] * 9
+        assert lost(callers) == 0
+        assert summary["audio_ok"] == 6
+        fenced = {pod["metadata"]["name"] for pod in pods_on(fleet, node)}
+        assert not fenced, "kubectl drain came back and the node holds transceivers"
+        owners = {(peek_hint(call["ufrag"]).slot, peek_hint(call["ufrag"]).generation) for call in new}
+        assert owners <= {generation_of(pod) for pod in fleet.transceivers()}, "a new call went to a pod that drains"
+    finally:
+        fleet.kube.run("uncordon", node, namespaced=False)
+
+
+async def test_scaling_to_one_and_back_to_three_under_calls_loses_no_packet(fleet: Fleet) -> None:
+    async with calls(fleet, 6, seconds=25) as callers:
+        await asyncio.to_thread(scale, fleet, 1)
+        await asyncio.to_thread(eventually, "one member takes calls", lambda: replicas(fleet) == (1, 1), 30.0)
+        said = fleet.kube.get("transceiver", POOL)["status"]
+        new, summary = await asyncio.to_thread(place_calls, fleet, 4, 1.0)
+        await asyncio.to_thread(scale, fleet, 3)
+        await asyncio.to_thread(eventually, "three members take calls", lambda: replicas(fleet) == (3, 3), 60.0)
+    assert summary["audio_ok"] == 4
+    assert len({peek_hint(call["ufrag"]).slot for call in new}) == 1, "a draining member took a call"
+    assert said["drain"]["sessions"] + said["drain"]["unknown"] > 0
+    assert {"oldestSession", "eta"} <= said["drain"].keys() or said["drain"]["unknown"]
+    print(f"scale 3 → 1 → 3: {len(callers)} calls, {lost(callers)} of {sent(callers)} packets lost")
+    assert [caller.result.error for caller in callers] == [""] * 6
+    assert lost(callers) == 0
+    eventually("nothing drains", lambda: "drain" not in fleet.kube.get("transceiver", POOL)["status"], 60.0)
+
+
+async def test_at_the_deadline_of_an_annotated_pod_its_calls_are_hung_up_with_the_reason(fleet: Fleet) -> None:
+    async with AsyncExitStack() as stack:
+        callers = [await stack.enter_async_context(calling(fleet, 30)) for _ in range(6)]
+        slots = [slot_of(caller) for caller in callers]
+        slot = max(set(slots), key=slots.count)
+        [pod] = [pod for pod in fleet.transceivers() if generation_of(pod)[0] == slot]
+        name = pod["metadata"]["name"]
+        log = await asyncio.create_subprocess_exec(*fleet.kube.argv("logs", "-f", name), stdout=asyncio.subprocess.PIPE)
+        fleet.kube.run("annotate", "pod", name, f"{names.ANNOTATION_DRAIN}=3s")
+        await asyncio.to_thread(eventually, "the pod gone", lambda: name not in names_of(fleet), 60.0)
+        said, _ = await asyncio.wait_for(log.communicate(), 30)
+    ended = [line for line in said.decode().splitlines() if "ended: drain_deadline" in line]
+    hung_up = [caller for caller in callers if slot_of(caller) == slot]
+    others = [caller for caller in callers if slot_of(caller) != slot]
+    assert len(ended) == len(hung_up), said
+    assert {caller.result.error for caller in hung_up} == {"the other side ended the call"}  # its close_notify came
+    assert [caller.result.error for caller in others] == [""] * len(others)
+    assert lost(others) == 0
+    eventually("its replacement serves", lambda: replicas(fleet) == (3, 3), 30.0)
+
+
+def test_an_eviction_of_a_serving_transceiver_is_refused_and_leaves_it_as_it_is(fleet: Fleet) -> None:
+    name = fleet.transceivers()[0]["metadata"]["name"]
+    body = f'{{"apiVersion":"policy/v1","kind":"Eviction","metadata":{{"name":"{name}","namespace":"voice"}}}}'
+    path = f"/api/v1/namespaces/voice/pods/{name}/eviction"
+    said = fleet.kube.fails("create", "--raw", path, "-f", "-", stdin=body)
+    assert "disruption budget" in said
+    assert name in names_of(fleet)
+    budgets = [
+        b
+        for b in fleet.kube.get("poddisruptionbudgets")
+        if b["spec"]["selector"]["matchLabels"].items() <= labels_of(fleet, name)
+    ]
+    assert len(budgets) == 1  # two of them would break every eviction
+    assert budgets[0]["status"]["expectedPods"] >= 3, budgets[0]["status"]
+
+
+@asynccontextmanager
+async def calls(fleet: Fleet, count: int, seconds: float) -> AsyncIterator[list[Caller]]:
+    """So many calls under way; their results are there when the body has ended and their speech is over."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(calling(fleet, seconds)) for _ in range(count)]
+
+
+def scale(fleet: Fleet, count: int) -> None:
+    fleet.kube.run("scale", "transceiver", POOL, f"--replicas={count}")
+
+
+def replicas(fleet: Fleet) -> tuple[int, int]:
+    status = fleet.kube.get("transceiver", POOL)["status"]
+    return status["replicas"], status["readyReplicas"]
+
+
+def slot_of(caller: Caller) -> int:
+    return peek_hint(caller.result.ufrag).slot
+
+
+def generation_of(pod: Any) -> tuple[int, int]:
+    labels = pod["metadata"]["labels"]
+    return int(labels[names.LABEL_SLOT]), int(labels[names.LABEL_GENERATION])
+
+
+def pods_on(fleet: Fleet, node: str) -> list[Any]:
+    return [pod for pod in fleet.kube.get("pods", selector=TRANSCEIVERS) if pod["spec"].get("nodeName") == node]
+
+
+def slots_on(fleet: Fleet, node: str) -> set[int]:
+    return {generation_of(pod)[0] for pod in pods_on(fleet, node)}
+
+
+def moved(fleet: Fleet, node: str) -> bool:
+    """Every slot has a ready pod on another node, and what is left on this one is fenced."""
+    elsewhere = [pod for pod in fleet.transceivers() if pod["spec"]["nodeName"] != node]
+    fenced = all("voicefleet.dev/draining-since" in pod["metadata"]["annotations"] for pod in pods_on(fleet, node))
+    return fenced and len({generation_of(pod)[0] for pod in elsewhere}) == 3
+
+
+def names_of(fleet: Fleet) -> set[str]:
+    return {pod["metadata"]["name"] for pod in fleet.kube.get("pods", selector=TRANSCEIVERS)}
+
+
+def labels_of(fleet: Fleet, name: str) -> Any:
+    return fleet.kube.get("pod", name)["metadata"]["labels"].items()
+
+
+def lost(callers: list[Caller]) -> int:
+    return sum(caller.result.sent - len(caller.result.heard) for caller in callers)
+
+
+def sent(callers: list[Caller]) -> int:
+    return sum(caller.result.sent for caller in callers)
