@@ -86,6 +86,7 @@ class Heartbeat(Record):
     capacity: int
     counts: dict[str, dict[str, int]] = {}
     oldest_session_age_s: float = 0.0
+    setups_per_s: float = 0.0  # new sessions, over the last half minute
     at: float
 
 

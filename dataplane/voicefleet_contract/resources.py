@@ -161,10 +161,23 @@ class Rollout(_Spec):
     min_ready: Duration = "10s"  # type: ignore[assignment]
 
 
+class Autoscaling(_Spec):
+    """How the operator chooses replicas. Utilisation is owned sessions per capacity, in percent."""
+
+    min_replicas: int = 1
+    max_replicas: int
+    target_utilization: int = 60
+    setups_per_second: int | None = None
+    buffer_sessions: int = 0
+    scale_up_stabilization: Duration = "0s"  # type: ignore[assignment]
+    scale_down_stabilization: Duration = "5m"  # type: ignore[assignment]
+
+
 class TransceiverSpec(_Spec):
     """A pool of transceivers."""
 
     replicas: int = 1
+    autoscaling: Autoscaling | None = None
     ports: PortRange
     capacity: Capacity = Capacity()
     session: SessionLimits = SessionLimits()

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from voicefleet_operator.cluster.key_rotation import KeyRotation
 from voicefleet_operator.cluster.lease import Lease
 from voicefleet_operator.cluster.registry import RegistryReader
 from voicefleet_operator.cluster.transceivers import ControlClient
+from voicefleet_operator.desired.autoscaling import autoscaled, remember, scales
 from voicefleet_operator.desired.drain import draining_pods
 from voicefleet_operator.handlers.health import Health
 from voicefleet_operator.handlers.reconcile import Reconciler
@@ -182,11 +184,16 @@ async def _follow_registry(store: FleetStore, registry: RegistryReader) -> None:
         if fleet is not None:
             seen = await registry.read(fleet)
             store.acknowledgements = seen.acknowledgements
-            if (seen.sessions, seen.acknowledged) != (store.sessions, store.acknowledged):
-                changed = seen.acknowledged != store.acknowledged
-                store.sessions, store.acknowledged = seen.sessions, seen.acknowledged
-                if changed:  # load matters only when something else makes a plan
-                    store.dirty.set()
+            changed = seen.acknowledged != store.acknowledged
+            store.sessions, store.setups_per_s = seen.sessions, seen.setups_per_s
+            store.acknowledged = seen.acknowledged
+            now, fleet = time.time(), store.fleet() or fleet
+            store.recommendations = remember(fleet, now)
+            fleet = replace(fleet, recommendations=store.recommendations)
+            if changed or scales(
+                fleet, autoscaled(fleet, now)
+            ):  # else load matters only when something else makes a plan
+                store.dirty.set()
         await asyncio.sleep(_REGISTRY_POLL_S)
 
 

@@ -102,6 +102,9 @@ class World:
             applied[kind, name] = Applied(kind, name, manifest["metadata"]["annotations"][ANNOTATION_DIGEST])
         slices = {name: part for name, part in {**fleet.slices, **todo.slices}.items() if name not in todo.stale_slices}
         relays, pools = dict(fleet.relays), dict(fleet.pools)
+        for name, replicas in todo.scales.items():
+            spec = pools[name].spec.model_copy(update={"replicas": replicas})
+            pools[name] = replace(pools[name], spec=spec, generation=pools[name].generation + 1)
         for change in todo.statuses:
             kept = relays if change.kind == "VoiceRelay" else pools
             kept[change.name] = replace(kept[change.name], status=change.status)

@@ -23,12 +23,14 @@ from voicefleet_contract.registry import (
 )
 from voicefleet_contract.settings import TransceiverSettings
 from voicefleet_contract.topology import TopologyIndex
+from voicefleet_dataplane.core.rate import Rate
 from voicefleet_dataplane.core.transceiver import Transceiver
 from voicefleet_dataplane.shell.records import Record, RecordSink
 from voicefleet_dataplane.shell.session_records import SessionTeller, Telling
 
 log = logging.getLogger("voicefleet.transceiver")
 
+_SETUP_RATE_OVER_S = 30.0
 _ACK_REWRITE_S = ACK_TTL_S / 3  # the record survives one write that fails
 
 
@@ -48,6 +50,7 @@ class Reporter:
         self._sink = sink
         self._sessions = SessionTeller(settings, core, topology)
         self._acknowledged: tuple[float, object] = (-_ACK_REWRITE_S, None)
+        self._setups = Rate(_SETUP_RATE_OVER_S)
         self._away = False
 
     async def run(self) -> None:
@@ -102,6 +105,7 @@ class Reporter:
             counts={field: dict(values) for field, values in counts.items()},
             capacity=place.capacity,
             oldest_session_age_s=round(now - oldest, 3),
+            setups_per_s=round(self._setups.note(core.sessions_total, now), 3),
             at=unix_now,
         )
         key = heartbeat_key(place.cluster, place.slot, place.generation)

@@ -29,6 +29,7 @@ _KINDS = {
     "DaemonSet": ("/apis/apps/v1", "daemonsets"),
     "Deployment": ("/apis/apps/v1", "deployments"),
     "PodDisruptionBudget": ("/apis/policy/v1", "poddisruptionbudgets"),
+    "HorizontalPodAutoscaler": ("/apis/autoscaling/v2", "horizontalpodautoscalers"),
     "Lease": ("/apis/coordination.k8s.io/v1", "leases"),
     "VoiceRelay": (f"/apis/{names.GROUP}/{names.API_VERSION}", "voicerelays"),
     "Transceiver": (f"/apis/{names.GROUP}/{names.API_VERSION}", "transceivers"),

@@ -88,6 +88,10 @@ async def apply_plan(api: KubeApi, ledger: LedgerStore, plan: Plan, now: float, 
     for kind, name in plan.prune:
         await api.delete(kind, name)
         lost(kind, name)
+    for pool, replicas in plan.scales.items():
+        size: Object = {"spec": {"replicas": replicas}}
+        await _if_there("Transceiver", pool, lost, api.merge("Transceiver", pool, size), took)
+        log.info("Transceiver %s: scaled to %d", pool, replicas)
     await _apply_slices(api, plan.slices, plan.stale_slices, took, lost)
     for change in plan.statuses:
         body = {

@@ -217,6 +217,13 @@ def observe_slice(body: Object) -> TopologySlice:
         raise UnreadableError(f"TopologySlice {body['metadata']['name']}: {error}") from None
 
 
+def observe_horizontal_autoscaler(body: Object) -> str | None:
+    """Return the name of the Transceiver that a HorizontalPodAutoscaler targets; None: it targets something else."""
+    target = body.get("spec", {}).get("scaleTargetRef") or {}
+    ours = target.get("kind") == "Transceiver" and str(target.get("apiVersion", "")).startswith(f"{names.GROUP}/")
+    return str(target.get("name", "")) if ours else None
+
+
 def observe_applied(kind: str, body: Object) -> Applied:
     """Read what one of our objects was made from."""
     metadata = body["metadata"]

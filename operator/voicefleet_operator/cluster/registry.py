@@ -26,6 +26,7 @@ class Seen:
     """What the registry said; ``acknowledgements`` by process, None while the registry is away."""
 
     sessions: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    setups_per_s: Mapping[tuple[int, int], float] = field(default_factory=dict)
     acknowledgements: Mapping[str, Acknowledgement] | None = None
 
     @property
@@ -66,17 +67,18 @@ class RegistryReader:
             self._away = True
             return Seen()
         self._away = False
-        sessions = {}
+        sessions, setups_per_s = {}, {}
         for pod, value in zip(members, values[: len(members)], strict=True):
             beat = _parsed(Heartbeat, value)
             if beat is not None:
                 sessions[pod.slot, pod.generation] = beat.sessions
+                setups_per_s[pod.slot, pod.generation] = beat.setups_per_s
         acknowledgements = {}
         for pod, value in zip(pods, values[len(members) :], strict=True):
             said = _parsed(Acknowledgement, value)
             if said is not None:
                 acknowledgements[pod.name] = said
-        return Seen(sessions, acknowledgements)
+        return Seen(sessions, setups_per_s, acknowledgements)
 
     async def close(self) -> None:
         """Close the connection."""

@@ -1,6 +1,6 @@
 """The observed fleet → everything to do now, in the order to do it.
 
-    ledger → quarantine → pods → fences → deletes → objects (relays, gateway) → topology → status
+    ledger → quarantine → pods → fences → deletes → objects (relays, gateway) → replicas → topology → status
 
 A plan is made from one observation and thrown away after it; whatever of it failed is planned again. A fleet that is as
 it should be gives an empty plan: `Plan.quiet`.
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from voicefleet_contract.topology import Pool, TopologySlice, join
+from voicefleet_operator.desired.autoscaling import autoscaled, scales
 from voicefleet_operator.desired.disruption import disruption_budget
 from voicefleet_operator.desired.drain import avoided_nodes
 from voicefleet_operator.desired.drain_status import REFRESH_S
@@ -47,6 +48,7 @@ class Plan:
     deletes: tuple[Delete, ...] = ()
     apply: tuple[Manifest, ...] = ()
     prune: tuple[tuple[str, str], ...] = ()  # (kind, name)
+    scales: dict[str, int] = field(default_factory=dict)  # pool → replicas that its autoscaling decided
     slices: dict[str, TopologySlice] = field(default_factory=dict)  # changed ones
     stale_slices: tuple[str, ...] = ()
     statuses: tuple[StatusChange, ...] = ()
@@ -63,14 +65,16 @@ class Plan:
             or self.deletes
             or self.apply
             or self.prune
+            or self.scales
             or self.slices
             or self.stale_slices
             or self.statuses
         )
 
 
-def plan(fleet: Fleet, now: float) -> Plan:
+def plan(observed: Fleet, now: float) -> Plan:
     """Return everything to do now."""
+    fleet = autoscaled(observed, now)
     pools = [fleet.pools[name] for name in sorted(fleet.pools)]
     occupied = {pod.slot for pod in fleet.pods.values() if pod.component is Component.TRANSCEIVER}
     free_slots, ports = fleet.ledger.free_slots(occupied), PortLedger(fleet, now)
@@ -97,6 +101,7 @@ def plan(fleet: Fleet, now: float) -> Plan:
         deletes=tuple(delete for pool in pools for delete in steps[pool.name].deletes),
         apply=tuple(manifest for manifest in wanted_objects if not _is_applied(fleet, manifest)),
         prune=_prune(fleet, wanted_objects),
+        scales=scales(observed, fleet),
         slices={name: part for name, part in wanted_slices.items() if fleet.slices.get(name) != part},
         stale_slices=tuple(sorted(fleet.slices.keys() - wanted_slices.keys())),
         statuses=_statuses(fleet, wanted_slices, templates, steps, ports, now),

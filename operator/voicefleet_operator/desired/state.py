@@ -148,6 +148,15 @@ class Drained:
 
 
 @dataclass(frozen=True, slots=True)
+class Recommendation:
+    """How many replicas the load needed at a time: when members that said nothing were idle, and when they were full."""
+
+    at: float
+    least: int
+    most: int
+
+
+@dataclass(frozen=True, slots=True)
 class Fleet:
     """Everything observed, at one time. Keys are names, but `drained` is by pod uid."""
 
@@ -166,6 +175,11 @@ class Fleet:
     foreign: Mapping[str, ForeignPod] = field(default_factory=dict)
     quarantine: Mapping[Place, float] = field(default_factory=dict)  # until when (Unix time)
     sessions: Mapping[tuple[int, int], int] = field(default_factory=dict)  # (slot, generation) → load, if known
+    setups_per_s: Mapping[tuple[int, int], float] = field(default_factory=dict)  # likewise
+    horizontal_autoscalers: Mapping[str, str] = field(
+        default_factory=dict
+    )  # those that target a Transceiver → its name
+    recommendations: Mapping[str, tuple[Recommendation, ...]] = field(default_factory=dict)  # by pool, oldest first
     # process → pool → ring epoch, from the registry; None while it is away
     acknowledged: Mapping[str, Mapping[str, int]] | None = None
 

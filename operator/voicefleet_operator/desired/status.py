@@ -12,6 +12,7 @@ from typing import Any
 from voicefleet_contract import names
 from voicefleet_contract.resources import AdvertiseFrom
 from voicefleet_contract.topology import Pool, Relay, RelayState
+from voicefleet_operator.desired.autoscaling import rivals, wants_more_than_allowed
 from voicefleet_operator.desired.drain import wanted_replicas
 from voicefleet_operator.desired.drain_status import drain_problems, drain_status, stamp, waiting_to_drain
 from voicefleet_operator.desired.objects import resource_requirements
@@ -124,6 +125,7 @@ def pool_status(
         _ports_allocated(fleet, resource, steps, ports, served=len(ready_slots), draining=len(draining)),
         _ring_converged(fleet, pool),
         _draining(fleet, resource, pods, drain),
+        _autoscaling(fleet, resource),
     ]
     used = {pod.port for pod in pods if pod.port in spec.ports}
     return {
@@ -217,6 +219,26 @@ def _draining(fleet: Fleet, resource: PoolResource, pods: list[Pod], drain: Mani
     reasons = {"WaitingForCalls": drain, "WaitingForReplacements": waiting, "AnnotationInvalid": problems}
     reason = next((reason for reason, found in reasons.items() if found), "NoneDraining")
     return Condition("Draining", bool(drain or waiting), reason, "; ".join(said))
+
+
+def _autoscaling(fleet: Fleet, resource: PoolResource) -> Condition:
+    """Say who chooses the replicas. No load is in the message: it would be written every few seconds."""
+    spec, others = resource.spec.autoscaling, rivals(fleet, resource)
+    who = f"HorizontalPodAutoscaler {_list(others)}"
+    if spec is None:
+        return Condition(
+            "Autoscaling", bool(others), "HorizontalPodAutoscaler" if others else "Disabled", who * bool(others)
+        )
+    if others:
+        text = f"{who} targets this Transceiver and has the say; remove it, or spec.autoscaling"
+        return Condition("Autoscaling", False, "HorizontalPodAutoscalerFound", text)
+    if fleet.acknowledged is None:
+        text = f"no registry to read load from: holds {resource.spec.replicas} replicas"
+        return Condition("Autoscaling", None, "RegistryAway", text)
+    limits = f"{spec.min_replicas} to {spec.max_replicas} replicas"
+    if wants_more_than_allowed(spec, fleet.recommendations.get(resource.name, ())):
+        return Condition("Autoscaling", True, "AtMaximum", f"{limits}: the load needs more; raise maxReplicas")
+    return Condition("Autoscaling", True, "Active", limits)
 
 
 def _trouble(pods: Iterable[Pod]) -> str:

@@ -20,6 +20,7 @@ asked to leave and how long calls are waited for (drain).
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import inf
 
 from voicefleet_operator.desired.drain import avoids_in_vain, hang_up_at, wanted_replicas, why_asked
 from voicefleet_operator.desired.ledger import Entry, FreeSlots
@@ -188,9 +189,9 @@ def _held_slots(
     if surplus > 0:
         serving = {pod.slot: pod for pod in pods if not pod.leaving}
 
-        def worth(slot: int) -> tuple[bool, int, int]:
+        def worth(slot: int) -> tuple[bool, float, int]:
             pod = serving.get(slot)
-            load = fleet.sessions.get((slot, pod.generation), 0) if pod else 0
+            load = fleet.sessions.get((slot, pod.generation), inf) if pod else 0  # unknown is not empty
             stays = pod is not None and pod.ready and not why_asked(fleet, pod)
             return (stays, load, -slot)  # of equals the highest slot leaves first
 

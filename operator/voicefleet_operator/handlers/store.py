@@ -18,6 +18,7 @@ from voicefleet_operator.cluster.observe import (
     UnreadableError,
     observe_applied,
     observe_foreign_pod,
+    observe_horizontal_autoscaler,
     observe_node,
     observe_pod,
     observe_pool,
@@ -27,7 +28,7 @@ from voicefleet_operator.cluster.observe import (
 from voicefleet_operator.desired.config import FleetConfig, FleetConfigError, parse_config
 from voicefleet_operator.desired.ledger import Ledger
 from voicefleet_operator.desired.objects import LABEL_FLEET, MANAGED_BY
-from voicefleet_operator.desired.state import Drained, Fleet, ForeignPod, Place
+from voicefleet_operator.desired.state import Drained, Fleet, ForeignPod, Place, Recommendation
 
 log = logging.getLogger("voicefleet.operator")
 
@@ -44,6 +45,7 @@ WATCHED: dict[str, str] = {
     "Deployment": OURS,
     "Service": OURS,
     "PodDisruptionBudget": OURS,
+    "HorizontalPodAutoscaler": "",
 }
 _APPLIED = ("DaemonSet", "Deployment", "Service", "PodDisruptionBudget")
 _READERS: dict[str, Callable[[Object], Any]] = {
@@ -52,6 +54,7 @@ _READERS: dict[str, Callable[[Object], Any]] = {
     "Pod": observe_pod,
     "Node": observe_node,
     "TopologySlice": observe_slice,
+    "HorizontalPodAutoscaler": observe_horizontal_autoscaler,
 }
 
 
@@ -70,6 +73,8 @@ class FleetStore:
         self._foreign: dict[str, ForeignPod] = {}
         self.drained: dict[str, Drained] = {}
         self.sessions: Mapping[tuple[int, int], int] = {}
+        self.setups_per_s: Mapping[tuple[int, int], float] = {}
+        self.recommendations: Mapping[str, tuple[Recommendation, ...]] = {}
         self.acknowledged: Mapping[str, Mapping[str, int]] | None = None
         self.acknowledgements: Mapping[str, Acknowledgement] | None = None
 
@@ -163,5 +168,8 @@ class FleetStore:
             foreign=dict(self._foreign),
             quarantine=self.quarantine,
             sessions=self.sessions,
+            setups_per_s=self.setups_per_s,
+            recommendations=self.recommendations,
+            horizontal_autoscalers=dict(self._records["HorizontalPodAutoscaler"]),
             acknowledged=self.acknowledged,
         )

@@ -24,6 +24,7 @@ _RESOURCES = {
     "DaemonSet": ("apps", "v1", "daemonsets"),
     "Deployment": ("apps", "v1", "deployments"),
     "PodDisruptionBudget": ("policy", "v1", "poddisruptionbudgets"),
+    "HorizontalPodAutoscaler": ("autoscaling", "v2", "horizontalpodautoscalers"),
     "VoiceRelay": (names.GROUP, names.API_VERSION, "voicerelays"),
     "Transceiver": (names.GROUP, names.API_VERSION, "transceivers"),
     "TopologySlice": (names.GROUP, names.API_VERSION, "topologyslices"),
