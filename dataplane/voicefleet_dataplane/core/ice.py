@@ -39,16 +39,21 @@ class Path:
     prefix: bytes  # the SPP header for the relay; empty without one
     checked_at: float
     announced_at: float  # the time of the last announcement that was believed; at first, when the path was made
+    bare: Address | None = None  # media goes here, without a header: the relay's flow port (docs/adr/0012)
     nominated: bool = False
     received_bytes: int = 0
     sent_bytes: int = 0
+
+    def media(self, packet: bytes) -> tuple[bytes, Address]:
+        """Return what to send, and where, for RTP and RTCP."""
+        return (packet, self.bare) if self.bare is not None else (self.prefix + packet, self.destination)
 
     def follow(self, destination: Address, prefix: bytes, said_at: float, now: float) -> bool:
         """Go through another relay from now on, as an authentic announcement of it says; False if it comes too late."""
         if said_at <= self.announced_at or abs(now - said_at) > ANNOUNCEMENT_WINDOW_S:
             return False
         self.announced_at = said_at
-        self.destination, self.prefix = destination, prefix
+        self.destination, self.prefix, self.bare = destination, prefix, None
         return True
 
 
@@ -77,7 +82,13 @@ class IceAgent:
         return None
 
     def accept(
-        self, request: BindingRequest, client: Address, destination: Address, prefix: bytes, now: float
+        self,
+        request: BindingRequest,
+        client: Address,
+        destination: Address,
+        prefix: bytes,
+        now: float,
+        bare: Address | None = None,
     ) -> bytes | DropReason:
         """Act on an authentic check; gives the answer to send back the way it came, or why there is none."""
         if request.ice_controlled is not None:
@@ -90,8 +101,12 @@ class IceAgent:
             if client not in self.paths and not self._make_room(now):
                 return DropReason.ICE_TOO_MANY_TUPLES
             self._remember(request.transaction_id, client)
-            self._move(client, destination, prefix, now, nominated=request.use_candidate)
+            self._move(client, destination, prefix, bare, now, nominated=request.use_candidate)
         return build_binding_success(request.transaction_id, client, self._key)
+
+    def is_repeated(self, request: BindingRequest) -> bool:
+        """Say whether a transaction was seen before: it is answered, and moves nothing."""
+        return request.transaction_id in self._transactions
 
     def deadline(self) -> float | None:
         """When the next path runs out of consent."""
@@ -109,13 +124,23 @@ class IceAgent:
             del self._transactions[next(iter(self._transactions))]
         self._transactions[transaction_id] = client
 
-    def _move(self, client: Address, destination: Address, prefix: bytes, now: float, *, nominated: bool) -> None:
+    def _move(
+        self,
+        client: Address,
+        destination: Address,
+        prefix: bytes,
+        bare: Address | None,
+        now: float,
+        *,
+        nominated: bool,
+    ) -> None:
         path = self.paths.get(client)
         if path is None:
             path = self.paths[client] = Path(client, destination, prefix, checked_at=now, announced_at=now)
         path.checked_at = now
         path.destination = destination
         path.prefix = prefix
+        path.bare = bare
         if nominated:
             path.nominated = True
         if nominated or self.selected is None:

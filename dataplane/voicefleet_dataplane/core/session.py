@@ -200,11 +200,17 @@ class Session:
     # ---- packets in; each gives the one reason if it was dropped
 
     def receive_check(
-        self, request: BindingRequest, client: Address, destination: Address, prefix: bytes, now: float
+        self,
+        request: BindingRequest,
+        client: Address,
+        destination: Address,
+        prefix: bytes,
+        now: float,
+        bare: Address | None = None,
     ) -> DropReason | None:
         """A check that `ice.authenticate` has found authentic."""
         self._now = now
-        answer = self.ice.accept(request, client, destination, prefix, now)
+        answer = self.ice.accept(request, client, destination, prefix, now, bare)
         if isinstance(answer, DropReason):
             return answer
         path = self.ice.paths.get(client)
@@ -332,7 +338,7 @@ class Session:
         sending.note(rtp_timestamp, len(payload), self._now)
         self.packets_out += 1
         self.bytes_out += len(datagram)
-        self._transmit.append((path.prefix + datagram, path.destination))
+        self._transmit.append(path.media(datagram))
         return True
 
     def send_sctp(self, packet: bytes, now: float) -> bool:
@@ -353,7 +359,7 @@ class Session:
         path = self.ice.selected
         if self._srtp is not None and path is not None and self.sending.packets:
             bye = self._srtp.protect_rtcp(build_bye(self.sending.ssrc, self.agreed.cname))
-            self._transmit.append((path.prefix + bye, path.destination))
+            self._transmit.append(path.media(bye))
         self._dtls.close()
         self._flush_dtls()
         self.state = SessionState.ENDED
@@ -470,4 +476,4 @@ class Session:
         blocks = tuple(stream.build_block(now) for stream in self._streams.values())
         report = srtp.protect_rtcp(build_report(self.sending.build_sender_info(ntp, now), blocks, self.agreed.cname))
         self.bytes_out += len(report)
-        self._transmit.append((path.prefix + report, path.destination))
+        self._transmit.append(path.media(report))

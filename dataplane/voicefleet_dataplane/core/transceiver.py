@@ -7,14 +7,21 @@
                                                        ├─ STUN      → by the ufrag in it, authentic or silence
                                                        ├─ DTLS      → by client address, checked before
                                                        └─ RTP, RTCP → by client address, checked before
+    bare, from a relay's flow port  ──── RTP, RTCP alone ─ by that port, which an authentic check announced
+
+A relay that forwards media in the kernel puts no header on it. It says so on checks: the second address of their header is
+then not the relay's own but the one that this client's bare media will come from (docs/adr/0012). We take media bare from
+there, send media bare to there, and say that we do by answering the check under the relay's own address; who does not
+understand, or whose tuple is another's, answers under the header that came, as ever.
 
 Owns: the look-ups from ufrag, client address and SPP header to calls, the timers of calls, and the drop counters.
 Does not own a socket, a clock, or anything inside a call (core/session.py).
 
 Invariants
 - A packet moves exactly one drop counter, or none if it was taken. It costs no task and no log line.
-- Answers go to the address that the datagram really came from, in the header that it came with: never to an address
-  that a packet names. So does what follows an authentic announcement of a relay (contract/announcement.py).
+- Answers go to the address that the datagram really came from: never to an address that a packet names. So does what
+  follows an authentic announcement of a relay (contract/announcement.py). Media may go to a port that a header names, on
+  the host that the datagram really came from; or, from a relay on our own host, to the client itself.
 - A client address belongs to one call while that call holds consent for it. An authentic check of another call from
   there is dropped: a valid caller cannot take over a victim's tuple by spoofing it.
 - A nonce is not given again while its call lives, nor for the NONCES_REMEMBERED calls after it.
@@ -30,7 +37,7 @@ from voicefleet_contract.call_id import CallId, encode_call_id
 from voicefleet_contract.drops import DropReason
 from voicefleet_contract.hint import Hint, encode_hint, ice_pwd
 from voicefleet_contract.keys import KeyRing
-from voicefleet_contract.spp import HEADER_BYTES, SppError, decode_spp
+from voicefleet_contract.spp import HEADER_BYTES, SppError, decode_spp, encode_spp
 from voicefleet_contract.topology import MemberState, TopologyIndex
 from voicefleet_dataplane.core.admission import NoRoom, decide_admission
 from voicefleet_dataplane.core.dtls import Dtls
@@ -61,6 +68,7 @@ class Place:
     generation: int
     capacity: int
     accept_direct: bool = False
+    inner_host: str = ""  # our own: a relay there hands us clients' packets as they are
     prefer_active: bool = True
 
 
@@ -79,6 +87,7 @@ class _Route:
     session: Session
     path: Path
     headers: list[bytes] = field(default_factory=list)  # the SPP headers that were found to lead here
+    tuples: list[Address] = field(default_factory=list)  # the addresses that its bare media may come from
 
 
 class Transceiver:
@@ -114,6 +123,7 @@ class Transceiver:
         self._by_ufrag: dict[bytes, Session] = {}
         self._by_client: dict[Address, _Route] = {}
         self._by_header: dict[bytes, tuple[Address, _Route]] = {}
+        self._by_tuple: dict[Address, tuple[Address, _Route]] = {}  # source of bare media → its relay, and whose it is
         self._by_request: dict[str, Created] = {}
         self._ended_ufrags: dict[bytes, None] = {}
         self._nonces: dict[int, None] = {}  # oldest first
@@ -134,40 +144,50 @@ class Transceiver:
         if not datagram:
             return DropReason.EMPTY
         if datagram[0] != SPP_FIRST_BYTE:
-            if not self.place.accept_direct:
-                return DropReason.DIRECT_NOT_ACCEPTED
-            return self._take(datagram, source, source, b"", self._by_client.get(source), now)
+            return self._receive_bare(datagram, source, now)
         # The hot path: a header that was looked up before, from the relay that it was looked up for.
-        header = datagram[:HEADER_BYTES]
-        known = self._by_header.get(header)
-        if known is not None and known[0] == source:
-            route = known[1]
-            return self._take(datagram[HEADER_BYTES:], route.path.client, source, header, route, now)
+        header, payload = datagram[:HEADER_BYTES], datagram[HEADER_BYTES:]
+        known, kind = self._by_header.get(header), classify(payload)
+        if known is not None and known[0] == source and kind is not Kind.STUN and kind is not Kind.SPP:
+            return self._take(payload, known[1], now)
         if self._topology is None or self._topology.relay_at(source) is None:
             return DropReason.SPP_FROM_STRANGER
         try:
-            client, _ = decode_spp(datagram)
+            client, proxy = decode_spp(datagram)
         except SppError:
             return DropReason.SPP_MALFORMED
-        reason = self._take(datagram[HEADER_BYTES:], client, source, header, self._by_client.get(client), now)
+        if kind is Kind.STUN:
+            bare = proxy if self._may_come_bare(client, proxy, source) else None
+            reason = self._receive_check(payload, client, source, header, bare, now)
+        elif kind is Kind.SPP:
+            reason = self._receive_announcement(payload, source, header, self._by_client.get(client), now)
+        else:
+            reason = self._take(payload, self._by_client.get(client), now)
         found = self._by_client.get(client)
         if found is not None:
             self._remember_header(header, source, found)
         return reason
 
-    def _take(
-        self, payload: bytes, client: Address, destination: Address, prefix: bytes, route: "_Route | None", now: float
-    ) -> DropReason | None:
+    def _receive_bare(self, datagram: bytes, source: Address, now: float) -> DropReason | None:
+        kind = classify(datagram)
+        if kind is Kind.RTP or kind is Kind.RTCP:
+            known = self._by_tuple.get(source)
+            if known is not None:
+                return self._take(datagram, known[1], now)
+        if not self.place.accept_direct:
+            return DropReason.DIRECT_NOT_ACCEPTED
+        if kind is Kind.STUN:
+            return self._receive_check(datagram, source, source, b"", None, now)
+        return self._take(datagram, self._by_client.get(source), now)
+
+    def _take(self, payload: bytes, route: "_Route | None", now: float) -> DropReason | None:
+        """Take what is no check."""
         if not payload:
             return DropReason.EMPTY
         if len(payload) > LARGEST_DATAGRAM_BYTES:
             return DropReason.TOO_LONG
         kind = classify(payload)
-        if kind is Kind.STUN:
-            return self._receive_check(payload, client, destination, prefix, now)
-        if kind is Kind.SPP:
-            return self._receive_announcement(payload, destination, prefix, route, now)
-        if kind is Kind.UNKNOWN:
+        if kind is Kind.UNKNOWN or kind is Kind.SPP:
             return DropReason.UNKNOWN_KIND
         if route is None:
             return DropReason.ADDRESS_NOT_CHECKED
@@ -180,8 +200,10 @@ class Transceiver:
         return reason
 
     def _receive_check(
-        self, payload: bytes, client: Address, destination: Address, prefix: bytes, now: float
+        self, payload: bytes, client: Address, destination: Address, header: bytes, bare: Address | None, now: float
     ) -> DropReason | None:
+        if len(payload) > LARGEST_DATAGRAM_BYTES:
+            return DropReason.TOO_LONG
         try:
             request = parse_binding_request(payload)
         except StunError as error:
@@ -196,19 +218,22 @@ class Transceiver:
         route = self._by_client.get(client)
         if route is not None and route.session is not session and now - route.path.checked_at < CONSENT_S:
             return DropReason.ICE_TUPLE_TAKEN
-        reason = session.receive_check(request, client, destination, prefix, now)
+        if bare is not None and session.ice.is_repeated(request) and (route is None or route.path.bare != bare):
+            bare = None  # this check moves nothing, so we may not say that it did
+        prefix = header if bare is None else encode_spp(client, destination)
+        reason = session.receive_check(request, client, destination, prefix, now, bare)
         path = session.ice.paths.get(client)
         if path is not None and (route is None or route.path is not path):
             self._forget_route(client)
-            self._by_client[client] = _Route(session, path)
+            route = self._by_client[client] = _Route(session, path)
+        if bare is not None and route is not None and route.path.bare == bare:
+            self._remember_tuple(bare, destination, route)
         self._settle(session)
         return reason
 
     def _receive_announcement(
         self, payload: bytes, relay: Address, header: bytes, route: "_Route | None", now: float
     ) -> DropReason | None:
-        if not header:  # not from a relay
-            return DropReason.UNKNOWN_KIND
         place = self.place
         to = Addressee(place.cluster, place.slot, place.generation)
         try:
@@ -223,12 +248,26 @@ class Transceiver:
         self.announcements_followed += 1
         return None
 
+    def _may_come_bare(self, client: Address, proxy: Address, relay: Address) -> bool:
+        """Say whether media of ``client`` may come from, and go to, the address that a relay's header names."""
+        if proxy == relay:
+            return False  # a relay that puts a header on everything
+        if proxy.host != relay.host and not (proxy == client and relay.host == self.place.inner_host):
+            return False
+        known = self._by_tuple.get(proxy)
+        # A relay's ports are its own to give out again; two relays of one host must not have the same one.
+        return known is None or known[0] == relay or known[1].path.client == client
+
     # ---- calls
 
     def set_topology(self, topology: TopologyIndex) -> None:
         """Work from another topology: relays that left it are strangers from now on."""
         self._topology = topology
         self._by_header.clear()
+        for bare, (relay, route) in list(self._by_tuple.items()):
+            if topology.relay_at(relay) is None:
+                del self._by_tuple[bare]
+                route.tuples.remove(bare)
 
     @property
     def topology_revision(self) -> int:
@@ -395,12 +434,24 @@ class Transceiver:
             route.headers.append(header)
         self._by_header[header] = (source, route)
 
+    def _remember_tuple(self, bare: Address, relay: Address, route: _Route) -> None:
+        known = self._by_tuple.get(bare)
+        if known is not None and known[1] is not route:
+            known[1].tuples.remove(bare)
+            if known[1].path.bare == bare:
+                known[1].path.bare = None  # what goes there now reaches another client
+        if bare not in route.tuples:
+            route.tuples.append(bare)
+        self._by_tuple[bare] = (relay, route)
+
     def _forget_route(self, client: Address, session: Session | None = None) -> None:
         route = self._by_client.get(client)
         if route is not None and (session is None or route.session is session):
             del self._by_client[client]
             for header in route.headers:
                 self._by_header.pop(header, None)
+            for bare in route.tuples:
+                del self._by_tuple[bare]
 
     def _forget(self, session: Session) -> None:
         """A call has ended, whoever ended it."""

@@ -93,6 +93,7 @@ class TransceiverProcess:
                 generation=settings.generation,
                 capacity=settings.capacity,
                 accept_direct=settings.accept_direct,
+                inner_host=settings.inner_address,
                 prefer_active=settings.dtls_role == "active",
             ),
             DtlsIdentity(key, certificate, profiles),
