@@ -103,6 +103,7 @@ class Acknowledgement(Record):
     signing_epoch: int | None = None
     call_key_epochs: tuple[int, ...] = ()
     call_signing_epoch: int | None = None
+    flows_left: int | None = None  # of a relay that waits for its flows before it leaves
     at: float
 
 

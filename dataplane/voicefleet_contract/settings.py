@@ -90,6 +90,7 @@ class RelaySettings(_Inner):
     max_flows: int = Field(default=1_000_000, ge=1)
     flow_idle_timeout_s: Seconds = 30.0
     leave_grace_s: Seconds = 2.0  # readiness is gone so long before the sockets close
+    drain_deadline_s: Seconds = 3600.0  # how long flows are waited for where the ingress is withdrawn
     relay_name: str = ""  # the VoiceRelay: with node_name, the identity of what is pinned; empty: the public port
     datapath: Datapath = "Userspace"
     bpffs: str = "/sys/fs/bpf"

@@ -78,6 +78,7 @@ class Relay(_Model):
     advertise: tuple[Endpoint, ...] = ()
     inner: tuple[Endpoint, ...] = ()
     state: RelayState = RelayState.ACTIVE
+    leaving: bool = False  # its ingress is withdrawn: it drains by its flows, and does not come back (docs/adr/0017)
     weight: int = Field(default=100, ge=0)
 
 

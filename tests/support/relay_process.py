@@ -12,7 +12,7 @@ from voicefleet_contract.hint import Hint, encode_hint, ice_pwd
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.settings import RelaySettings
 from voicefleet_contract.spp import HEADER_BYTES, decode_spp, encode_spp
-from voicefleet_contract.topology import Member, Pool, Topology
+from voicefleet_contract.topology import Endpoint, Member, Pool, Relay, Topology
 from voicefleet_dataplane.shell.relay import RelayProcess
 from voicefleet_dataplane.shell.topology import TopologyFile
 from voicefleet_dataplane.wire.stun import build_binding_request
@@ -101,8 +101,14 @@ class RunningRelay:
         )
         self.process = RelayProcess(self.settings, TopologyFile(self.topology_file))
 
-    def write_topology(self, *members):
-        self._write(self.topology_file, Topology(cluster=CLUSTER, pools=(Pool(name="agents", members=members),)).dump())
+    def write_topology(self, *members, relays=()):
+        pools = (Pool(name="agents", members=members),)
+        self._write(self.topology_file, Topology(cluster=CLUSTER, relays=relays, pools=pools).dump())
+
+    def entry(self, **fields):
+        """This relay as a topology names it."""
+        inner = Endpoint(address=self.inner.host, port=self.inner.port)
+        return Relay(name="fra-node-a", inner=(inner,), **fields)
 
     def write_keys(self, keys):
         self._write(self.keys_file, keys.to_json())

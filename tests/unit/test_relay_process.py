@@ -209,10 +209,12 @@ async def test_without_a_topology_it_lives_and_is_not_ready(tmp_path):
 async def test_leaving_is_unready_first_and_forwards_on(tmp_path, owners, client):
     async with running_relay(tmp_path, *owners) as relay:
         await bind(relay, client, owners[0])
-        relay.process.leave()
+        leaving = asyncio.create_task(relay.process.leave())
+        await asyncio.sleep(0)
         answer = await relay.get("/readyz")
         assert (answer.status_code, answer.text) == (503, "leaving\n")
         await passes(relay, client, owners[0])
+        await leaving
 
 
 async def test_a_successor_waits_for_the_ports_and_calls_go_on_with_the_next_check(tmp_path, owners, client):

@@ -98,6 +98,10 @@ class FlowTable:
         """Say whether there was evidence of life within the idle time, or after a goodbye a much shorter one."""
         return now - flow.alive_at < (GOODBYE_S if flow.goodbye else self.idle_s)
 
+    def any_live(self, now: float) -> bool:
+        """Say whether anybody would miss this table."""
+        return any(self.is_live(flow, now) for flow in self)
+
     @property
     def full(self) -> bool:
         """Say whether there is no room for another flow."""

@@ -1,8 +1,9 @@
 """The relay process: a public UDP socket, an inner UDP socket, and health on the inner address (TCP, the same number).
 
-Leaving: readiness goes at once, the sockets stay for ``leave_grace_s`` and forward all the while, then close. A relay that
-restarts hands over at once: its successor waits for the ports (shell/udp.py), and the next check of each client rebuilds
-its flow, which is what a relay can do at any time.
+Leaving: readiness goes at once, the sockets stay for ``leave_grace_s`` and forward all the while. Then a relay that restarts
+hands over at once: its successor waits for the ports (shell/udp.py) and the flow cache, or the next check of each client, rebuilds
+its flows. A relay whose ingress is withdrawn, as the topology says of it by then, has no successor: it forwards on, also new
+calls that were told its address just before, until no flow lives or ``drain_deadline_s`` is over (docs/adr/0017).
 
 Owns: sockets, time, and which topology and keys the core works from. Does not own: any rule about packets (core/relay.py).
 """
@@ -54,6 +55,7 @@ class RelayProcess:
         self._settings, self._topology = settings, topology
         self._keys = watch_key_ring(Path(settings.hint_keys_file))
         self._leaving = False
+        self.waiting = False  # for flows to end, before leaving
         self.cache: FlowCache | None = None
         self._closing = contextlib.AsyncExitStack()
 
@@ -105,14 +107,36 @@ class RelayProcess:
         cache = {} if self.cache is None else {"flow_cache": self.cache.problem}
         return {"topology": self._topology.problem, "hint_keys": self._keys.problem, **cache}
 
-    def leave(self) -> None:
-        """Be unready from now on, and forward all the same."""
+    @property
+    def withdrawn(self) -> bool:
+        """Say whether the topology calls this relay leaving: nobody will answer here after it."""
+        index = self.core.topology
+        entry = index.relay_at(self.inner) if index is not None else None
+        return entry is not None and entry.leaving
+
+    async def leave(self) -> None:
+        """Be unready from now on, and forward on: for the grace, or where nobody comes after us until no flow lives."""
+        settings = self._settings
         self._leaving = True
+        log.info("leaving in %g s", settings.leave_grace_s)
+        await asyncio.sleep(settings.leave_grace_s)
+        if not self.withdrawn:
+            return
+        log.info("the ingress is withdrawn: %d flows, at most %g s", len(self.core.flows), settings.drain_deadline_s)
+        self.waiting = True
+        give_up_at = time.monotonic() + settings.drain_deadline_s
+        while self.withdrawn and self.core.flows.any_live(now := time.monotonic()):
+            if now >= give_up_at:
+                log.warning("the drain deadline is over: %d flows are left", len(self.core.flows))
+                return
+            await asyncio.sleep(min(_HOUSEKEEPING_INTERVAL_S, give_up_at - now))
+        log.info("no flow is left" if self.withdrawn else "the ingress is back: handing over")
 
     def acknowledgement(self) -> Acknowledgement:
         """Return which topology and keys are in use."""
         said = acknowledge(self._settings.process_name, self.core.topology)
-        return said.model_copy(update={"key_epochs": self.core.keys.epochs})
+        left = len(self.core.flows) if self.withdrawn else None
+        return said.model_copy(update={"key_epochs": self.core.keys.epochs, "flows_left": left})
 
     async def stop(self) -> None:
         """Close everything."""
@@ -199,6 +223,4 @@ async def run_relay(settings: RelaySettings) -> None:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            process.leave()
-            log.info("leaving in %g s", settings.leave_grace_s)
-            await asyncio.sleep(settings.leave_grace_s)
+            await process.leave()
