@@ -65,6 +65,12 @@ class Flows(_Spec):
     max: int = 1_000_000
 
 
+class RelayDrain(_Spec):
+    """How a relay leaves where its ingress is withdrawn."""
+
+    deadline: Duration = "60m"  # type: ignore[assignment]
+
+
 class Datapath(StrEnum):
     """How a relay moves packets."""
 
@@ -84,6 +90,7 @@ class VoiceRelaySpec(_Spec):
     placement: Placement = Placement()
     datapath: Datapath = Datapath.AUTO
     flows: Flows = Flows()
+    drain: RelayDrain = RelayDrain()
     resources: Resources = Resources()
 
 

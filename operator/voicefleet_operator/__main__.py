@@ -184,9 +184,9 @@ async def _follow_registry(store: FleetStore, registry: RegistryReader) -> None:
         if fleet is not None:
             seen = await registry.read(fleet)
             store.acknowledgements = seen.acknowledgements
-            changed = seen.acknowledged != store.acknowledged
+            changed = (seen.acknowledged, seen.flows_left) != (store.acknowledged, store.flows_left)
             store.sessions, store.setups_per_s = seen.sessions, seen.setups_per_s
-            store.acknowledged = seen.acknowledged
+            store.acknowledged, store.flows_left = seen.acknowledged, seen.flows_left
             now, fleet = time.time(), store.fleet() or fleet
             store.recommendations = remember(fleet, now)
             fleet = replace(fleet, recommendations=store.recommendations)

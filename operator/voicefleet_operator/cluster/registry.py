@@ -36,6 +36,12 @@ class Seen:
             return None
         return {process: said.ring_epochs for process, said in self.acknowledgements.items()}
 
+    @property
+    def flows_left(self) -> Mapping[str, int]:
+        """Relay process → flows that it waits for before it leaves."""
+        said = (self.acknowledgements or {}).items()
+        return {process: one.flows_left for process, one in said if one.flows_left is not None}
+
 
 class RegistryReader:
     """One connection to the fleet's Redis, made again when the fleet names another."""

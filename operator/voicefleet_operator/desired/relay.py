@@ -1,7 +1,8 @@
 """VoiceRelay → a host-network DaemonSet: one relay on each chosen node, behind one public UDP port.
 
 A relay that is replaced must free its host ports before the next one can bind them, so a rolling update takes one node's
-relay away, then starts the new one (maxUnavailable 1, no surge); its flows come back with the clients' next checks.
+relay away, then starts the new one (maxUnavailable 1, no surge); its flows come back from the flow cache, or with the
+clients' next checks.
 
 Owns: the DaemonSet, and which addresses a node's relay advertises. Does not own: whether a relay is in the topology.
 """
@@ -13,12 +14,15 @@ from voicefleet_operator.desired import objects
 from voicefleet_operator.desired.config import FleetConfig
 from voicefleet_operator.desired.state import Component, Manifest, Node, RelayResource
 
-_GRACE_S = 10  # readiness leaves first (2 s), then the sockets
+_END_GRACE_S = 10  # beyond the drain deadline: readiness leaves first (2 s), then the sockets
 
 
 def relay_digest(config: FleetConfig, relay: RelayResource) -> str:
-    """Return the digest of what the DaemonSet is made from. Location and advertised addresses reach no pod."""
-    spec = relay.spec.model_dump(mode="json", exclude={"location", "advertise"})
+    """Return the digest of what the DaemonSet is made from. Location and advertised addresses reach no pod.
+
+    Defaults are left out: a field that a later operator knows, and nobody set, restarts no relay.
+    """
+    spec = relay.spec.model_dump(mode="json", exclude={"location", "advertise"}, exclude_defaults=True)
     return objects.digest(spec, config.cluster.id, config.dataplane.model_dump(), config.redis.model_dump())
 
 
@@ -34,6 +38,7 @@ def relay_daemonset(config: FleetConfig, namespace: str, relay: RelayResource) -
         inner_port=spec.inner_port,
         max_flows=spec.flows.max,
         flow_idle_timeout_s=spec.flows.idle_timeout,
+        drain_deadline_s=spec.drain.deadline,
         log_level=config.dataplane.log_level,  # type: ignore[arg-type]  # pydantic checks it
         **registry,
     )
@@ -65,7 +70,8 @@ def relay_daemonset(config: FleetConfig, namespace: str, relay: RelayResource) -
                     **objects.pod_basics(config, Component.RELAY),
                     "hostNetwork": True,
                     "dnsPolicy": "ClusterFirstWithHostNet",
-                    "terminationGracePeriodSeconds": _GRACE_S,
+                    # Used up only where the ingress is withdrawn; a relay that restarts leaves at once.
+                    "terminationGracePeriodSeconds": int(spec.drain.deadline) + _END_GRACE_S,
                     "nodeSelector": dict(spec.placement.node_selector),
                     "tolerations": list(spec.placement.tolerations),
                     "volumes": volumes,

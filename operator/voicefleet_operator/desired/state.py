@@ -180,6 +180,7 @@ class Fleet:
         default_factory=dict
     )  # those that target a Transceiver → its name
     recommendations: Mapping[str, tuple[Recommendation, ...]] = field(default_factory=dict)  # by pool, oldest first
+    flows_left: Mapping[str, int] = field(default_factory=dict)  # relay process → flows it waits for, if it said so
     # process → pool → ring epoch, from the registry; None while it is away
     acknowledged: Mapping[str, Mapping[str, int]] | None = None
 

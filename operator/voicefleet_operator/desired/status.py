@@ -17,7 +17,7 @@ from voicefleet_operator.desired.drain import wanted_replicas
 from voicefleet_operator.desired.drain_status import drain_problems, drain_status, stamp, waiting_to_drain
 from voicefleet_operator.desired.objects import resource_requirements
 from voicefleet_operator.desired.ports import PortLedger, overlapping_pools
-from voicefleet_operator.desired.relay import chosen_nodes
+from voicefleet_operator.desired.relay_leaving import flows_left, roughly, why_leaving
 from voicefleet_operator.desired.state import Component, Fleet, Manifest, Pod, PoolResource, RelayResource
 from voicefleet_operator.desired.transceiver import PoolSteps
 from voicefleet_operator.desired.transceiver_pod import CPU, MEMORY
@@ -64,16 +64,18 @@ def relay_status(fleet: Fleet, resource: RelayResource, entries: Iterable[Relay]
     pods = fleet.pods_of(Component.RELAY, resource.name)
     mine = sorted((entry for entry in entries if entry.relay == resource.name), key=lambda entry: entry.name)
     active = [entry for entry in mine if entry.state is RelayState.ACTIVE]
-    chosen = {node.name for node in chosen_nodes(resource, list(fleet.nodes.values()))}
-    nodes = len({pod.node for pod in pods if pod.node} | chosen)
+    leaving = [entry for entry in mine if entry.leaving]
+    nodes = len([node for node in fleet.nodes.values() if not why_leaving(resource, node)])
     addresses = sorted({_endpoint(e.address, e.port) for entry in active for e in entry.advertise})
-    unreachable = [entry.node for entry in mine if not entry.advertise]
+    unreachable = [entry.node for entry in mine if not entry.advertise and not entry.leaving]
     stuck = _trouble(pods)
     if resource.paused:
         ready = Condition("Ready", bool(active), "Paused", f"annotation {names.GROUP}/paused: nothing is changed")
     elif resource.spec.advertise.from_ is AdvertiseFrom.LOAD_BALANCER:
         text = "spec.advertise.from: LoadBalancer is not built yet; use addresses, NodeExternalIP or NodeInternalIP"
         ready = Condition("Ready", False, "LoadBalancerNotSupported", text)
+    elif not nodes and leaving:
+        ready = Condition("Ready", False, "AllDraining", "every relay drains: choose another node, or uncordon one")
     elif not nodes:
         ready = Condition("Ready", False, "NoNodes", "no node matches spec.placement.nodeSelector; label one")
     elif unreachable:
@@ -91,14 +93,28 @@ def relay_status(fleet: Fleet, resource: RelayResource, entries: Iterable[Relay]
         ready,
         Condition("Reconciling", moving, "RelaysStarting" if moving else "Settled", ""),
         Condition("Stalled", bool(stuck), "PodTrouble" if stuck else "NotStalled", stuck),
+        _relays_draining(fleet, resource, leaving),
     ]
     return {
         "observedGeneration": resource.generation,
         "nodes": nodes,
         "ready": len(active),
+        "draining": len(leaving),
         "addresses": addresses[:64],
         "conditions": merge_conditions(_before(resource.status), conditions, resource.generation, now),
     }
+
+
+def _relays_draining(fleet: Fleet, resource: RelayResource, leaving: list[Relay]) -> Condition:
+    if not leaving:
+        return Condition("Draining", False, "NoneDraining")
+    said = []
+    for entry in leaving:
+        left, node = flows_left(fleet, entry), fleet.nodes.get(entry.node)
+        why = why_leaving(resource, node) if node is not None else "the node is gone"
+        flows = "flows not told yet" if left is None else f"about {roughly(left)} flows left"
+        said.append(f"{entry.name}: {flows} ({why})")
+    return Condition("Draining", True, "WaitingForFlows", _list(said))
 
 
 def pool_status(

@@ -1,7 +1,8 @@
 """The observed fleet → the topology that it publishes.
 
 What is published is itself observed: a relay whose pod is being replaced stays (draining) while its node is still
-chosen, so that its flows find their owners' trust again; and a ring epoch moves only when the ring does.
+chosen, so that its flows find their owners' trust again; one that leaves for good stays while its pod does, and so hears
+that it leaves (relay_leaving.py); and a ring epoch moves only when the ring does.
 """
 
 from collections.abc import Iterable
@@ -18,7 +19,8 @@ from voicefleet_contract.topology import (
     join,
     split,
 )
-from voicefleet_operator.desired.relay import advertised_addresses, chosen_nodes
+from voicefleet_operator.desired.relay import advertised_addresses
+from voicefleet_operator.desired.relay_leaving import ownerless_relays, why_leaving, why_withdrawn
 from voicefleet_operator.desired.ring import next_epoch, weight_of
 from voicefleet_operator.desired.state import Component, Fleet, Pod, PoolResource, RelayResource
 
@@ -31,8 +33,9 @@ def desired_slices(fleet: Fleet) -> dict[str, TopologySlice]:
     topology = Topology(
         cluster=cluster.id,
         cluster_name=cluster.name,
-        relays=tuple(
-            relay for resource in _by_name(fleet.relays.values()) for relay in _relays(fleet, resource, published)
+        relays=(
+            *(relay for resource in _by_name(fleet.relays.values()) for relay in _relays(fleet, resource, published)),
+            *ownerless_relays(fleet, published.relays),
         ),
         pools=tuple(_pool(fleet, name, published) for name in sorted(fleet.pools)),
     )
@@ -56,19 +59,19 @@ def _relays(fleet: Fleet, resource: RelayResource, published: Topology) -> list[
             pods.setdefault(pod.node, []).append(pod)
     known = {relay.name for relay in published.relays}
     nodes = sorted(fleet.nodes.values(), key=lambda node: node.name)
-    chosen = {node.name for node in chosen_nodes(resource, nodes)}
     found = []
     for node in nodes:
         here = pods.get(node.name, [])
         name = relay_entry_name(resource.name, node.name)
+        leaving = bool(why_leaving(resource, node))
         # Without a pod: one that was there and will be again.
-        if not here and (name not in known or node.name not in chosen or resource.deleting):
+        if not here and (name not in known or why_withdrawn(resource, node)):
             continue
         inner = next((pod.host_ip for pod in here if pod.host_ip), node.internal)
         if not inner:
             continue
         addresses = advertised_addresses(resource, node, nodes)
-        ready = any(pod.ready and not pod.leaving for pod in here) and not resource.deleting
+        ready = any(pod.ready and not pod.leaving for pod in here) and not leaving
         location = resource.spec.location
         found.append(
             Relay(
@@ -81,6 +84,7 @@ def _relays(fleet: Fleet, resource: RelayResource, published: Topology) -> list[
                 advertise=tuple(Endpoint(address=address, port=resource.spec.port) for address in addresses),
                 inner=(Endpoint(address=inner, port=resource.spec.inner_port),),
                 state=RelayState.ACTIVE if ready and addresses else RelayState.DRAINING,
+                leaving=leaving,
             )
         )
     return found

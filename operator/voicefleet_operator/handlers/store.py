@@ -77,6 +77,7 @@ class FleetStore:
         self.recommendations: Mapping[str, tuple[Recommendation, ...]] = {}
         self.acknowledged: Mapping[str, Mapping[str, int]] | None = None
         self.acknowledgements: Mapping[str, Acknowledgement] | None = None
+        self.flows_left: Mapping[str, int] = {}
 
     def take(self, kind: str, body: Object) -> None:
         """Take in an object as it is now."""
@@ -171,5 +172,6 @@ class FleetStore:
             setups_per_s=self.setups_per_s,
             recommendations=self.recommendations,
             horizontal_autoscalers=dict(self._records["HorizontalPodAutoscaler"]),
+            flows_left=self.flows_left,
             acknowledged=self.acknowledged,
         )
