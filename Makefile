@@ -72,7 +72,10 @@ bench-relay: deps .venv/.installed ## the relay beside coturn, a Go relay and th
 bench-docs: .venv/.installed ## the tables and plots of README.md and docs/ from bench/results/
 	@$(PY) -m bench.docs
 
+bench-sessions: deps .venv/.installed ## a million sessions in a real Redis: pages, memory, heartbeats
+	@$(PY) -m bench.sessions $(ARGS)
+
 demo: deps .venv/.installed ## a cluster, a fleet on it, ten concurrent calls through it
 	@$(PY) -m e2e.demo
 
-.PHONY: help venv deps lock bpf check kernel interop image cluster cluster-down e2e test bench-relay bench-docs demo
+.PHONY: help venv deps lock bpf check kernel interop image cluster cluster-down e2e test bench-relay bench-sessions bench-docs demo

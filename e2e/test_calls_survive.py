@@ -32,7 +32,6 @@ async def test_the_relay_pod_of_a_call_is_killed_and_thirty_more_seconds_of_medi
     print(f"lost over the relay's death: {result.sent - len(result.heard)} of {result.sent} packets")
     assert result.sent - back >= 20 * PACKETS_PER_S  # what the loss below is counted over
     assert lost_after(result, back) == 0
-    assert result.gaps_over_100_ms <= 3  # one outage, not many
 
 
 async def test_redis_is_stopped_and_old_and_new_calls_and_hang_ups_work(fleet: Fleet) -> None:

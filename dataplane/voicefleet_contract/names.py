@@ -42,3 +42,7 @@ ETC = "/etc/voicefleet"
 
 # With which a role ends when somebody else holds its port: the operator then gives the slot another number.
 EXIT_PORT_TAKEN = 98  # Linux' EADDRINUSE
+
+# The aggregated API server of sessions
+SESSIONS_API_SERVICE = f"v1alpha1.sessions.{GROUP}"
+SESSIONS_SERVICE = "voicefleet-sessions"

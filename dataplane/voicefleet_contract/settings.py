@@ -159,3 +159,19 @@ class OperatorSettings(_Settings):
     redis_password_file: str = ""
     see_foreign_pods: bool = False  # the host ports of other namespaces' pods: needs the right to read pods everywhere
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class SessionsApiSettings(_Settings):
+    """The aggregated API server: one port for kube-apiserver, one for probes and metrics."""
+
+    namespace: str = Field(min_length=1)
+    cluster_id: int = Field(ge=0, le=0xFFFF)
+    kubeconfig: str = ""  # empty: the pod's service account
+    redis_url: str = ""  # empty: no registry; every request is then answered with 503
+    redis_password_file: str = ""
+    tls_dir: str = f"{names.ETC}/tls"  # tls.crt, tls.key, ca.crt: shown to kube-apiserver, and to transceivers
+    address: Host = "0.0.0.0"
+    port: Port = 8443
+    health_address: Host = "0.0.0.0"
+    health_port: Port = 8080
+    log_level: Literal["debug", "info", "warning", "error"] = "info"

@@ -22,7 +22,7 @@ import kopf
 from voicefleet_contract.settings import OperatorSettings, SettingsError
 from voicefleet_operator.cluster.api import KubeApi, KubeError
 from voicefleet_operator.cluster.apply import LedgerStore, read_quarantine
-from voicefleet_operator.cluster.credentials import ensure_credentials
+from voicefleet_operator.cluster.credentials import ensure_credentials, vouch_for_sessions_api
 from voicefleet_operator.cluster.key_rotation import KeyRotation
 from voicefleet_operator.cluster.lease import Lease
 from voicefleet_operator.cluster.registry import RegistryReader
@@ -46,6 +46,7 @@ _DRAIN_POLL_S = 2.0
 _REGISTRY_POLL_S = 5.0
 _CREDENTIALS_S = 3600.0
 _ROTATION_S = 5.0
+_VOUCH_S = 60.0
 _KOPF = ("watches", "foreign watch")
 
 
@@ -122,6 +123,7 @@ async def _lead(
         "registry": _follow_registry(store, registry),
         "credentials": _renew_credentials(api, control),
         "key rotation": _rotate_keys(rotation, store),
+        "sessions API": _vouch_for_sessions_api(api),
         **({"lease": lease.hold()} if lease is not None else {}),
     }
     tasks = {asyncio.create_task(part, name=name) for name, part in parts.items()}
@@ -216,6 +218,15 @@ async def _rotate_keys(rotation: KeyRotation, store: FleetStore) -> None:
             await rotation.advance(fleet, store.acknowledgements, time.time())
         except (KubeError, OSError, TimeoutError) as error:
             log.error("key rotation: %s; again in %g s", error, _ROTATION_S)
+
+
+async def _vouch_for_sessions_api(api: KubeApi) -> None:
+    """Tell kube-apiserver which CA signs the sessions API's certificate: Helm cannot know it."""
+    told = ""
+    while True:
+        with contextlib.suppress(KubeError, OSError, TimeoutError):
+            told = await vouch_for_sessions_api(api, told)
+        await asyncio.sleep(_VOUCH_S if told else 1.0)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ import jsonschema
 import pytest
 import yaml
 
-from voicefleet_contract.settings import OperatorSettings
+from voicefleet_contract.names import SESSIONS_API_SERVICE
+from voicefleet_contract.settings import OperatorSettings, SessionsApiSettings
 from voicefleet_operator.cluster.api import _KINDS
 from voicefleet_operator.cluster.credentials import _SECRETS
 from voicefleet_operator.desired.config import CONFIG_KEY, FleetConfig
@@ -104,13 +105,23 @@ def test_the_operator_may_touch_exactly_the_secrets_that_it_makes():
     assert [rule["verbs"] for rule in rules if "resourceNames" not in rule] == [["create"]]
 
 
-def test_the_operator_may_touch_every_kind_that_it_speaks_of_and_outside_its_namespace_only_reads_nodes_and_pods():
+SESSIONS_API_ONLY = {"Namespace", "SubjectAccessReview"}  # of the sessions API's own ClusterRole
+
+
+def test_the_operator_may_touch_every_kind_that_it_speaks_of_and_outside_its_namespace_reads_nodes_and_pods():
     inside = {r for rule in roles()["Role/voicefleet-operator"] for r in rule["resources"]}
     outside = roles()["ClusterRole/voicefleet-operator-X"]
-    assert {plural for kind, (_, plural) in _KINDS.items() if kind != "Node"} <= inside
+    elsewhere = {"Node", "APIService", *SESSIONS_API_ONLY}
+    assert {plural for kind, (_, plural) in _KINDS.items() if kind not in elsewhere} <= inside
     assert outside == [
         {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]},
         {"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "watch"]},
+        {
+            "apiGroups": ["apiregistration.k8s.io"],
+            "resources": ["apiservices"],
+            "resourceNames": [SESSIONS_API_SERVICE],
+            "verbs": ["get", "patch"],
+        },
     ]
 
 
@@ -121,6 +132,12 @@ def test_the_right_to_read_every_pod_comes_and_goes_with_the_setting_that_uses_i
         "VOICEFLEET_SEE_FOREIGN_PODS, value: {{ .Values.operator.seeForeignPods"
         in (TEMPLATES / "operator.yaml").read_text()
     )
+
+
+def test_the_sessions_api_gets_only_variables_that_it_knows():
+    text = (TEMPLATES / "sessions-api.yaml").read_text()
+    known = {f"VOICEFLEET_{name.upper()}" for name in SessionsApiSettings.model_fields}
+    assert set(re.findall(r"name: (VOICEFLEET_\w+)", text)) <= known
 
 
 def test_dataplane_roles_may_read_the_topology_and_nothing_else():

@@ -5,17 +5,21 @@ import logging
 import ssl
 
 import pytest
+from cryptography import x509
 
 from voicefleet_contract import names
 from voicefleet_contract.keys import KeyRing
-from voicefleet_operator.cluster.credentials import ensure_credentials
-from voicefleet_operator.desired.credentials import CERTIFICATE_LIFE_S, Held, Work, due
+from voicefleet_contract.names import SESSIONS_API_SERVICE
+from voicefleet_operator.cluster.credentials import ensure_credentials, vouch_for_sessions_api
+from voicefleet_operator.desired.credentials import CERTIFICATE_LIFE_S, ROLES, Held, Work, due
 
 NOW = 1_800_000_000.0
 
 
 class Secrets:
-    """An API server that holds Secrets."""
+    """An API server that holds Secrets, and APIServices."""
+
+    namespace = "voice"
 
     def __init__(self):
         self.held = {}
@@ -40,7 +44,7 @@ class Secrets:
 async def test_everything_is_made_once_and_a_restart_makes_nothing():
     api = Secrets()
     await ensure_credentials(api, NOW)
-    assert len(api.held) == 7
+    assert len(api.held) == 3 + len(ROLES)
     before = api.version
     await ensure_credentials(api, NOW + 3600)
     assert api.version == before
@@ -126,4 +130,32 @@ def test_another_ca_makes_every_certificate_due():
     held = {names.SECRET_HINT_KEYS: Held(), names.SECRET_CALL_KEYS: Held()}
     held[names.SECRET_INNER_CA] = Held(0, 1e12, "new")
     held |= {names.tls_secret(role): Held(0, 1e12, "old") for role in ("relay", "transceiver", "gateway", "operator")}
-    assert [item.work for item in due(held, 1.0)] == [Work.CERTIFICATE] * 4
+    assert [item.work for item in due(held, 1.0)] == [Work.CERTIFICATE] * len(ROLES)
+
+
+async def test_kube_apiserver_finds_the_sessions_api_by_its_services_name():
+    api = Secrets()
+    await ensure_credentials(api, NOW)
+    certificate = x509.load_pem_x509_certificate(
+        base64.b64decode(api.held["voicefleet-sessions-tls"]["data"]["tls.crt"])
+    )
+    alternative = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert "voicefleet-sessions.voice.svc" in alternative.get_values_for_type(x509.DNSName)
+
+
+@pytest.mark.parametrize(("namespace", "written"), [("voice", True), ("another", False)])
+async def test_the_inner_ca_is_written_into_our_own_apiservice_once(namespace, written):
+    api = Secrets()
+    await ensure_credentials(api, NOW)
+    api.held[SESSIONS_API_SERVICE] = {"spec": {"service": {"namespace": namespace}}}
+    merged = []
+
+    async def merge(kind, name, patch):
+        merged.append(name)
+        api.held[name]["spec"] |= patch["spec"]
+
+    api.merge = merge
+    told = ""
+    for _ in range(3):
+        told = await vouch_for_sessions_api(api, told)
+    assert merged == ([SESSIONS_API_SERVICE] if written else [])

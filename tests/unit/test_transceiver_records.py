@@ -33,6 +33,7 @@ class Sink:
 
     async def execute(self, commands):
         self.commands += commands
+        return []
 
 
 def make_reporter(world, sink=None):
@@ -136,6 +137,18 @@ def test_after_a_failed_write_everything_is_told_as_new_and_what_ended_meanwhile
     assert set(told(again)) == {stays}
     assert events(again) == [("ADDED", stays), ("DELETED", ends)]
     assert teller.due(104.0, 104.0).events == []
+
+
+def test_who_finds_that_the_registry_forgot_it_tells_everything_again():
+    world = World()
+    call_id = world.connected().session.agreed.call_id
+    teller = SessionTeller(SETTINGS, world.core, lambda: TOPOLOGY)
+    first = teller.due(100.0, 100.0)
+    teller.note_answers(first, [1 if command[0] == "ZADD" else 0 for command in first.state])  # new: no surprise
+    second = teller.due(102.0, 102.0)
+    assert second.events == []
+    teller.note_answers(second, [1 if command[0] == "ZADD" else 0 for command in second.state])
+    assert events(teller.due(104.0, 104.0)) == [("ADDED", call_id)]
 
 
 def test_who_leaves_takes_its_sessions_along():

@@ -1,7 +1,7 @@
 """The control API of a transceiver: HTTP over mutual TLS, on the TCP port of the media port's number.
 
 Who may ask is decided twice: TLS takes only certificates of the inner CA, and each request only those whose DNS name is a
-gateway's or the operator's. A relay's certificate opens nothing here.
+gateway's or the operator's; the sessions API's may hang up and nothing else. A relay's certificate opens nothing here.
 
 Owns: HTTP, TLS and the bodies. Does not own: calls (a Calls object has them).
 """
@@ -35,6 +35,7 @@ log = logging.getLogger("voicefleet.transceiver")
 # JSON escapes line ends, two bytes for one; and the fields around the offer.
 MAX_BODY_BYTES = 2 * MAX_OFFER_BYTES + 2 * MAX_SESSION_BYTES + 8_192
 _ALLOWED_ROLES = frozenset(names.inner_dns_name(role) for role in ("gateway", "operator"))
+_MAY_HANG_UP = _ALLOWED_ROLES | {names.inner_dns_name("sessions")}
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -94,8 +95,9 @@ def build_app(calls: Calls) -> web.Application:
 async def _only_gateway_and_operator(request: web.Request, handler: _Handler) -> web.StreamResponse:
     certificate = request.transport.get_extra_info("peercert") if request.transport is not None else None
     alternative = (certificate or {}).get("subjectAltName", ())
-    if not any(kind == "DNS" and name in _ALLOWED_ROLES for kind, name in alternative):
-        raise web.HTTPForbidden(text="the client certificate is neither a gateway's nor the operator's\n")
+    allowed = _MAY_HANG_UP if request.method == "DELETE" else _ALLOWED_ROLES
+    if not any(kind == "DNS" and name in allowed for kind, name in alternative):
+        raise web.HTTPForbidden(text="the client certificate's role may not ask this\n")
     return await handler(request)
 
 

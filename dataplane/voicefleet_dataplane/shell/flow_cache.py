@@ -17,6 +17,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+from redis.asyncio import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -51,10 +52,8 @@ class FlowCache:
         self.recovery, self._send, self._cluster = recovery, send, settings.cluster_id
         self._ttl_s = math.ceil(3 * max(CACHE_REFRESH_S, settings.flow_idle_timeout_s))
         self._questions = asyncio.Event()
-        self._reader, self._writer = open_redis(settings), open_redis(settings)
-        for client in (self._reader, self._writer):
-            client.set_retry(Retry(NoBackoff(), 1))  # a connection that was closed meanwhile is made anew, at once
-        self._write_script = self._writer.register_script(_WRITE)
+        retry = Retry(NoBackoff(), 1)  # a connection that was closed meanwhile is made anew, at once
+        self._reader, self._writer = open_redis(settings, retry=retry), open_redis(settings, retry=retry)
         self._tasks: list[asyncio.Task[None]] = []
 
     def start(self) -> None:
@@ -94,7 +93,7 @@ class FlowCache:
         keys = [flow_key(self._cluster, name) for name in recovery.names(clients)]
         records = None
         try:
-            records = await self._attempt("asking", ANSWER_WITHIN_S, self._reader.mget(keys))
+            records = await self._attempt("asking", ANSWER_WITHIN_S, self._get(keys))
         finally:
             now = time.monotonic()
             if records is None:  # those that wait behind would only wait longer
@@ -110,8 +109,8 @@ class FlowCache:
                 continue
             away = bool(self._problems["writing"])
             keys = [flow_key(self._cluster, name) for name, _ in records]
-            script = self._write_script(keys=keys, args=[self._ttl_s, *(record for _, record in records)])
-            if await self._attempt("writing", _WRITE_WITHIN_S, script) is None:
+            written = self._set(keys, [record for _, record in records])
+            if await self._attempt("writing", _WRITE_WITHIN_S, written) is None:
                 self.recovery.forget_records()
                 await asyncio.sleep(_WRITE_AGAIN_S)
                 continue
@@ -119,6 +118,19 @@ class FlowCache:
             if away:
                 self.recovery.remember_all()
             await asyncio.sleep(_WRITE_PAUSE_S)
+
+    def _get(self, keys: list[str]) -> Awaitable[Any]:
+        if isinstance(self._reader, RedisCluster):
+            return self._reader.mget_nonatomic(keys)  # one MGET a node
+        return self._reader.mget(keys)
+
+    def _set(self, keys: list[str], records: list[bytes]) -> Awaitable[Any]:
+        if isinstance(self._writer, RedisCluster):  # a script's keys must stand on one node
+            pipeline = self._writer.pipeline()
+            for key, record in zip(keys, records, strict=True):
+                pipeline.set(key, record, ex=self._ttl_s)
+            return pipeline.execute()
+        return self._writer.eval(_WRITE, len(keys), *keys, self._ttl_s, *records)
 
     async def _attempt(self, what: str, within_s: float, request: Awaitable[Any]) -> Any:
         """Return Redis' answer, or None when there is none; said once when that begins, and once when it ends."""

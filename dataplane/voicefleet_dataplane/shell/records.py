@@ -1,7 +1,7 @@
 """A record for the registry, and where records go. Does not own: what they mean (each role), the connection (redis_sink)."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from voicefleet_contract.sessions import Command
 
@@ -20,5 +20,5 @@ class RecordSink(Protocol):
     async def write(self, records: Sequence[Record], forgotten: Sequence[str]) -> None:
         """Write records and delete keys, at once. May raise what its client library raises."""
 
-    async def execute(self, commands: Sequence[Command]) -> None:
-        """Execute commands in order, in one round trip. May raise what its client library raises."""
+    async def execute(self, commands: Sequence[Command]) -> Sequence[Any]:
+        """Execute commands in order, in one round trip; gives their answers. May raise what its client library raises."""

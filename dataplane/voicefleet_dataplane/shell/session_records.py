@@ -6,8 +6,9 @@ the time (RTT, loss, bytes) travels with the last of these. Nothing is ever read
 Owns: what is due. Does not own: the connection, or the pace (transceiver_records).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from voicefleet_contract.registry import SESSION_TTL_S, client_network
 from voicefleet_contract.sessions import (
@@ -49,6 +50,7 @@ class SessionTeller:
         self._topology = topology
         self._told: dict[str, tuple[float, SessionRecord]] = {}
         self._sets: set[tuple[str, str]] = set()  # (field, value) of every set that we wrote to
+        self._listed = False  # the list of slots had us before
         self._unsure = False  # a write failed: the registry may have any part of it, or have lost everything
 
     def due(self, now: float, unix_now: float) -> Telling:
@@ -80,6 +82,15 @@ class SessionTeller:
     def note_failed(self) -> None:
         """The last telling may not have arrived: everything is told again, as new."""
         self._unsure = True
+
+    def note_answers(self, telling: Telling, answers: Sequence[Any]) -> None:
+        """See from Redis' answers whether it still knew us. If not (another Redis, or we were silent for too long),
+        watchers were told that our sessions are gone: tell them again.
+        """
+        listed = next((a for c, a in zip(telling.state, answers, strict=False) if c[0] == "ZADD"), 0)
+        if listed and self._listed:
+            self._unsure = True
+        self._listed = True
 
     def leave(self) -> Telling:
         """Return what takes all of it away."""

@@ -59,7 +59,7 @@ class Reporter:
             records, telling = self.due(time.monotonic(), time.time())
             try:
                 await self._sink.write(records, [])
-                await self._sink.execute(telling.state)
+                self._sessions.note_answers(telling, await self._sink.execute(telling.state))
                 await self._sink.execute(telling.events)
             except Exception as error:  # whatever a client library has: nothing of it may end a report
                 self._note_away(error)

@@ -31,10 +31,14 @@ _KINDS = {
     "PodDisruptionBudget": ("/apis/policy/v1", "poddisruptionbudgets"),
     "HorizontalPodAutoscaler": ("/apis/autoscaling/v2", "horizontalpodautoscalers"),
     "Lease": ("/apis/coordination.k8s.io/v1", "leases"),
+    "Namespace": ("/api/v1", "namespaces"),
+    "SubjectAccessReview": ("/apis/authorization.k8s.io/v1", "subjectaccessreviews"),
+    "APIService": ("/apis/apiregistration.k8s.io/v1", "apiservices"),
     "VoiceRelay": (f"/apis/{names.GROUP}/{names.API_VERSION}", "voicerelays"),
     "Transceiver": (f"/apis/{names.GROUP}/{names.API_VERSION}", "transceivers"),
     "TopologySlice": (f"/apis/{names.GROUP}/{names.API_VERSION}", "topologyslices"),
 }
+_CLUSTER_WIDE = frozenset({"Node", "Namespace", "SubjectAccessReview", "APIService"})
 _PAGE = 500
 _TIMEOUT_S = 30
 
@@ -62,6 +66,10 @@ class KubeApi:
         else:
             client_config.load_incluster_config(client_configuration=configuration)
         return cls(ApiClient(configuration), namespace)
+
+    def elsewhere(self, namespace: str) -> "KubeApi":
+        """Return the same connections for another namespace."""
+        return KubeApi(self._client, namespace)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -130,7 +138,7 @@ class KubeApi:
 
     def _path(self, kind: str, name: str = "", subresource: str = "") -> str:
         prefix, plural = _KINDS[kind]
-        place = "" if kind == "Node" else f"/namespaces/{quote(self.namespace)}"
+        place = "" if kind in _CLUSTER_WIDE else f"/namespaces/{quote(self.namespace)}"
         return f"{prefix}{place}/{plural}" + "".join(f"/{quote(part)}" for part in (name, subresource) if part)
 
     async def _request(

@@ -51,10 +51,26 @@ async def ensure_credentials(api: KubeApi, now: float) -> dict[str, bytes]:
     authority = _authority(found.get(names.SECRET_INNER_CA))
     for item in work:
         old = found.get(item.secret)
-        data, authority = _make(item, authority, now)
+        data, authority = _make(item, authority, now, api.namespace)
         found[item.secret] = await _write(api, item, old, data, authority)
         log.info("secret %s: made (%s)", item.secret, item.why)
     return _data(found[names.tls_secret("operator")])
+
+
+async def vouch_for_sessions_api(api: KubeApi, told: str) -> str:
+    """Put the inner CA into our APIService where it is not yet; return what stands there now. Raises KubeError."""
+    service, secret = await api.get("APIService", names.SESSIONS_API_SERVICE), None
+    if service is None or service["spec"].get("service", {}).get("namespace") != api.namespace:
+        return ""  # this release has none, or the cluster's is another release's
+    held = str(service["spec"].get("caBundle", ""))
+    if not held or held != told:
+        secret = await api.get("Secret", names.SECRET_INNER_CA)
+        bundle = str((secret or {}).get("data", {}).get(names.TLS_CERT_FILE, ""))
+        if bundle and bundle != held:
+            await api.merge("APIService", names.SESSIONS_API_SERVICE, {"spec": {"caBundle": bundle}})
+            log.info("APIService %s: CA bundle written", names.SESSIONS_API_SERVICE)
+        return bundle
+    return held
 
 
 def _data(body: Object) -> dict[str, bytes]:
@@ -77,7 +93,9 @@ def _authority(body: Object | None) -> _Authority | None:
     return _Authority(data[names.TLS_CERT_FILE], data[names.TLS_KEY_FILE])
 
 
-def _make(item: Due, authority: _Authority | None, now: float) -> tuple[dict[str, bytes], _Authority | None]:
+def _make(
+    item: Due, authority: _Authority | None, now: float, namespace: str
+) -> tuple[dict[str, bytes], _Authority | None]:
     if item.work is Work.KEY_RING:
         ring = KeyRing({1: secrets.token_bytes(SECRET_BYTES)}, signing=1)
         return {names.KEYS_FILE: ring.to_json().encode()}, authority
@@ -87,7 +105,9 @@ def _make(item: Due, authority: _Authority | None, now: float) -> tuple[dict[str
         return {names.TLS_CERT_FILE: made.bundle, names.TLS_KEY_FILE: key}, made
     if authority is None:
         raise ValueError("a certificate is due before there is a CA")
-    certificate, key = issue(authority, item.role, now)
+    # kube-apiserver reaches the sessions API by its Service's name.
+    also = (f"{names.SESSIONS_SERVICE}.{namespace}.svc",) if item.role == "sessions" else ()
+    certificate, key = issue(authority, item.role, now, also)
     return {
         names.TLS_CERT_FILE: certificate,
         names.TLS_KEY_FILE: key,
@@ -157,7 +177,7 @@ def _new_authority(now: float, old: _Authority | None) -> _Authority:
     return _Authority(bundle, key.private_bytes(*_KEY_FORMAT))
 
 
-def issue(authority: _Authority, role: str, now: float) -> tuple[bytes, bytes]:
+def issue(authority: _Authority, role: str, now: float, also: tuple[str, ...] = ()) -> tuple[bytes, bytes]:
     """Return a role's certificate and key in PEM: good for both ends of the inner mutual TLS."""
     key = ec.generate_private_key(ec.SECP256R1())
     dns_name = names.inner_dns_name(role)
@@ -168,7 +188,7 @@ def issue(authority: _Authority, role: str, now: float) -> tuple[bytes, bytes]:
         raise TypeError("the inner CA's key is not an EC key")
     certificate = (
         _builder(dns_name, authority.certificate.subject, key, now, CERTIFICATE_LIFE_S)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(dns_name)]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(one) for one in (dns_name, *also)]), critical=False)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage(usage), critical=False)

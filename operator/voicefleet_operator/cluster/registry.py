@@ -7,14 +7,13 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
 
-import redis.asyncio
 from pydantic import BaseModel, ValidationError
 from redis.exceptions import RedisError
 
 from voicefleet_contract.registry import Acknowledgement, Heartbeat, ack_key, heartbeat_key
+from voicefleet_operator.cluster.redis_client import Client, connect
 from voicefleet_operator.desired.state import Component, Fleet
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -49,7 +48,7 @@ class RegistryReader:
     def __init__(self, password_file: str) -> None:
         self._password_file = password_file
         self._url = ""
-        self._client: redis.asyncio.Redis | None = None
+        self._client: Client | None = None
         self._away = False
 
     async def read(self, fleet: Fleet) -> Seen:
@@ -66,8 +65,11 @@ class RegistryReader:
         keys += [ack_key(cluster, pod.name) for pod in pods]
         try:
             async with asyncio.timeout(3):
-                values = await self._connected(url).mget(keys)
-        except (RedisError, OSError, TimeoutError) as error:
+                pipeline = self._connected(url).pipeline(transaction=False)
+                for key in keys:
+                    pipeline.get(key)
+                values = await pipeline.execute()
+        except (RedisError, OSError, ValueError, TimeoutError) as error:
             if not self._away:
                 log.warning("registry away: %s", error)
             self._away = True
@@ -91,13 +93,9 @@ class RegistryReader:
         if self._client is not None:
             await self._client.aclose()
 
-    def _connected(self, url: str) -> redis.asyncio.Redis:
+    def _connected(self, url: str) -> Client:
         if self._client is None or url != self._url:
-            password = None
-            if self._password_file:
-                password = Path(self._password_file).read_text("utf-8").strip()
-            self._client = redis.asyncio.from_url(url, password=password, socket_timeout=2, socket_connect_timeout=2)
-            self._url = url
+            self._client, self._url = connect(url, self._password_file), url
         return self._client
 
 

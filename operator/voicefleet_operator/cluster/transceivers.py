@@ -21,6 +21,14 @@ _TIMEOUT_S = 3.0
 _AT_ONCE = 32
 
 
+def client_context(directory: Path) -> ssl.SSLContext:
+    """Return a context for asking transceivers with a role's certificate. Raises OSError, ssl.SSLError."""
+    context = ssl.create_default_context(cafile=str(directory / names.TLS_CA_FILE))
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(directory / names.TLS_CERT_FILE, directory / names.TLS_KEY_FILE)
+    return context
+
+
 class ControlClient:
     """A client of transceivers' control API."""
 
@@ -34,10 +42,7 @@ class ControlClient:
             path = self._directory / name
             path.touch(mode=0o600)
             path.write_bytes(files[name])
-        context = ssl.create_default_context(cafile=str(self._directory / names.TLS_CA_FILE))
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        context.load_cert_chain(self._directory / names.TLS_CERT_FILE, self._directory / names.TLS_KEY_FILE)
-        self._context = context
+        self._context = client_context(self._directory)
 
     async def drain(self, pods: Iterable[tuple[Pod, float]]) -> dict[str, Drained]:
         """Tell pods to take no more sessions and when to hang up (in seconds from now).

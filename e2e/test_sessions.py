@@ -1,0 +1,152 @@
+"""`kubectl get voicesessions`: a platform engineer finds calls, watches them, and ends one."""
+
+import asyncio
+import contextlib
+import json
+import subprocess
+from typing import Any
+
+import pytest
+
+from e2e.fleet import NAMESPACE, Fleet
+from e2e.kube import KubeError, eventually
+from e2e.talk import calling
+
+GROUP = "sessions.voicefleet.dev"
+
+
+def sessions(fleet: Fleet, *words: str) -> list[Any]:
+    return json.loads(fleet.kube.run("get", "vs", *words, "-o", "json"))["items"]
+
+
+def available(fleet: Fleet) -> bool:
+    service = json.loads(fleet.kube.run("get", "apiservice", f"v1alpha1.{GROUP}", "-o", "json", namespaced=False))
+    return any(c["type"] == "Available" and c["status"] == "True" for c in service["status"].get("conditions", ()))
+
+
+@pytest.fixture(scope="module")
+def api(fleet: Fleet) -> Fleet:
+    eventually("the sessions API is Available", lambda: available(fleet), within_s=90)
+    return fleet
+
+
+async def test_calls_are_listed_selected_watched_described_and_ended(api: Fleet) -> None:
+    kube = api.kube
+    watching = subprocess.Popen(  # noqa: ASYNC220  # it starts in milliseconds
+        [*kube._base, "-n", NAMESPACE, "get", "vs", "-w", "--output-watch-events", "-o", "name"],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        async with calling(api, seconds=40) as one, calling(api, seconds=40) as other:
+            ids = {one.result.call_id, other.result.call_id}
+
+            def both_connected() -> bool:
+                return ids <= {s["metadata"]["name"] for s in sessions(api) if s["status"]["state"] == "connected"}
+
+            await asyncio.to_thread(eventually, "both calls are listed as connected", both_connected, 30.0)
+            shown = {s["metadata"]["name"]: s for s in sessions(api)}
+            mine = shown[one.result.call_id]
+            node, relay = mine["status"]["node"], mine["status"]["relay"]
+            assert {pod["metadata"]["name"] for pod in api.relays()} >= {relay}
+            for words, expected in (
+                (("-l", f"voicefleet.dev/node={node}"), {i for i in shown if shown[i]["status"]["node"] == node}),
+                (("-l", "voicefleet.dev/pool in (agents),voicefleet.dev/state!=new"), set(shown)),
+                (("-l", "app=web"), set()),
+                (("--field-selector", f"relay={relay}"), {i for i in shown if shown[i]["status"]["relay"] == relay}),
+                (("--field-selector", f"metadata.name={one.result.call_id}"), {one.result.call_id}),
+                (("--field-selector", "state=new"), set()),
+                (("-A", "--chunk-size=1"), set(shown)),
+            ):
+                assert {s["metadata"]["name"] for s in sessions(api, *words)} & ids == expected & ids, words
+            wide = kube.run("get", "voicesessions", one.result.call_id, "-o", "wide")
+            assert wide.splitlines()[0].split()[:3] == ["NAME", "POOL", "OWNER"]
+            assert "MOS" in wide
+            assert one.result.call_id in kube.run("describe", "vs", one.result.call_id)
+            raw = kube.run("get", "--raw", f"/apis/{GROUP}/v1alpha1/namespaces/{NAMESPACE}/voicesessions")
+            assert one.address.host not in raw  # the network, never the address
+            assert one.result.ufrag not in raw
+
+            await asyncio.to_thread(kube.run, "delete", "vs", one.result.call_id, "--timeout=30s")
+            hangup = f"/apis/{GROUP}/v1alpha1/namespaces/{NAMESPACE}/voicesessions/{other.result.call_id}/hangup"
+            await asyncio.to_thread(kube.run, "create", "--raw", hangup, "-f", "-", stdin="{}")
+            await asyncio.to_thread(eventually, "no call is left", lambda: not ids & names(api), 30.0)
+        for result in (one.result, other.result):
+            assert result.error == "the other side ended the call"
+    finally:
+        watching.terminate()
+        told, _ = watching.communicate(timeout=20)
+    for call_id in ids:
+        kinds = [line.split()[0] for line in told.splitlines() if call_id in line]
+        assert kinds[0] == "ADDED"
+        assert kinds[-1] == "DELETED"
+
+
+def names(fleet: Fleet) -> set[str]:
+    return {s["metadata"]["name"] for s in sessions(fleet)}
+
+
+def test_kubernetes_own_habits_are_kept(api: Fleet) -> None:
+    kube = api.kube
+    resources = kube.run("api-resources", "--api-group", GROUP, "-o", "wide", namespaced=False)
+    assert "vs" in resources
+    assert "delete" not in resources  # the garbage collector would watch every session, namespace deletion list them
+    assert "mos" in kube.run("explain", "voicesessions.status", namespaced=False)
+    document = json.loads(kube.run("get", "--raw", f"/apis/{GROUP}/v1alpha1", namespaced=False))
+    assert [r["name"] for r in document["resources"]] == ["voicesessions", "voicesessions/hangup"]
+    with pytest.raises(KubeError, match="metadata.name, metadata.namespace, pool, node, relay"):
+        kube.run("get", "vs", "--field-selector", "status.rttMs=5")
+    with pytest.raises(KubeError, match="not found"):
+        kube.run("get", "vs", "call_nobody")
+    with pytest.raises(KubeError, match="MethodNotAllowed"):
+        kube.run("create", "-f", "-", stdin=json.dumps(
+            {"apiVersion": f"{GROUP}/v1alpha1", "kind": "VoiceSession", "metadata": {"name": "mine"}}
+        ))  # fmt: skip
+
+
+def test_who_has_no_right_is_refused_and_a_forged_user_is_nobody(api: Fleet) -> None:
+    kube = api.kube
+    with pytest.raises(KubeError, match=r"Forbidden.*cannot list resource"):
+        kube.run("get", "vs", "--as", "mallory")
+    kube.run("create", "rolebinding", "viewer", "--clusterrole=view", "--user=vera")
+    try:
+        eventually("a viewer may list", lambda: kube.run("get", "vs", "--as", "vera") is not None, within_s=30)
+        with pytest.raises(KubeError, match=r"Forbidden.*cannot delete resource"):
+            kube.run("delete", "vs", "call_nobody", "--as", "vera")
+    finally:
+        kube.run("delete", "rolebinding", "viewer")
+    address = kube.get("endpoints", "voicefleet-sessions")["subsets"][0]["addresses"][0]["ip"]
+    import httpx
+
+    answer = httpx.get(
+        f"https://{address}:8443/apis/{GROUP}/v1alpha1/voicesessions",
+        headers={"X-Remote-User": "admin", "X-Remote-Group": "system:masters"},
+        verify=False,
+        trust_env=False,
+    )
+    assert answer.status_code == 401
+
+
+def test_without_the_registry_sessions_are_503_and_the_apiservice_stays_available(api: Fleet) -> None:
+    kube = api.kube
+    kube.run("scale", "deployment", "voicefleet-redis", "--replicas=0")
+    try:
+        eventually("sessions are unavailable", lambda: refuses(api), within_s=60)
+        assert available(api)
+        assert "voicesessions" in kube.run("api-resources", "--api-group", GROUP, namespaced=False)
+        kube.run("create", "namespace", "short-lived", namespaced=False)
+        kube.run("delete", "namespace", "short-lived", "--timeout=60s", namespaced=False)
+    finally:
+        kube.run("scale", "deployment", "voicefleet-redis", "--replicas=1")
+    eventually("sessions are listed again", lambda: sessions(api) is not None, within_s=60)
+
+
+def refuses(fleet: Fleet) -> bool:
+    with contextlib.suppress(KubeError):
+        fleet.kube.run("get", "vs", "--request-timeout=20s")
+        return False
+    try:
+        fleet.kube.run("get", "vs", "--request-timeout=20s")
+    except KubeError as error:
+        return "registry does not answer" in str(error)
+    return False
