@@ -6,150 +6,23 @@ from dataclasses import replace
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.support.fleet_world import World, empty_fleet, pool, relay
+from tests.support.fleet_story import (
+    EVENTS,
+    all_is_well,
+    check_that_it_settles,
+    check_then_step,
+    happen,
+    in_another_order,
+    started,
+    take_requests_back,
+)
+from tests.support.fleet_world import World, empty_fleet, pool
 from voicefleet_contract.topology import MemberState, join
 from voicefleet_operator.desired.plan import plan
-from voicefleet_operator.desired.state import Component
+from voicefleet_operator.desired.state import Place
 
-_EVENTS = st.one_of(
-    st.tuples(st.just("scale"), st.integers(0, 5)),
-    st.tuples(st.just("change"), st.integers(1, 4)),
-    st.tuples(st.just("ports"), st.integers(0, 1)),
-    st.tuples(st.just("lose a pod"), st.integers(0, 20)),
-    st.tuples(st.just("a pod ends"), st.integers(0, 20)),
-    st.tuples(st.just("a call"), st.integers(0, 20)),
-    st.tuples(st.just("calls end"), st.just(0)),
-    st.tuples(st.just("annotate a pod"), st.integers(0, 20)),
-    st.tuples(st.just("annotate a node"), st.integers(0, 2)),
-    st.tuples(st.just("cordon"), st.integers(0, 2)),
-    st.tuples(st.just("take requests back"), st.just(0)),
-    st.tuples(st.just("drain the pool"), st.booleans()),
-    st.tuples(st.just("evict"), st.integers(0, 20)),
-    st.tuples(st.just("control API away"), st.booleans()),
-    st.tuples(st.just("bad image"), st.booleans()),
-    st.tuples(st.just("pool comes or goes"), st.just(0)),
-    st.tuples(st.just("lose a plan half done"), st.integers(0, 3)),
-    st.tuples(st.just("steps"), st.integers(1, 6)),
-    st.tuples(st.just("time"), st.integers(1, 5000)),
-)
-
-
-def happen(world: World, event: tuple[str, int]) -> None:
-    what, number = event
-    names = sorted(world.fleet.pods)
-    has_pool = "agents" in world.fleet.pools
-    if what == "scale" and has_pool:
-        world.change_pool(replicas=number)
-    elif what == "change" and has_pool:
-        world.change_pool(capacity={"sessions": number})
-    elif what == "ports" and has_pool:
-        world.change_pool(ports={"min": 20000 + 5 * number, "max": 20011 + 5 * number})
-    elif what == "lose a pod" and names:
-        lost = names[number % len(names)]
-        world.sessions.pop(lost, None)
-        world.fleet = replace(world.fleet, pods={n: p for n, p in world.fleet.pods.items() if n != lost})
-    elif what == "a pod ends" and names:
-        name = names[number % len(names)]
-        world.sessions.pop(name, None)
-        ended = replace(world.fleet.pods[name], finished=True, running=False, ready=False)
-        world.fleet = replace(world.fleet, pods={**world.fleet.pods, name: ended})
-    elif what == "a call" and names:
-        # A gateway may work from an old ring: whoever was not told yet takes the call, fenced or not.
-        pod = world.fleet.pods[names[number % len(names)]]
-        if pod.ready and pod.name not in world.told:
-            world.sessions[pod.name] = world.sessions.get(pod.name, 0) + 1
-    elif what == "calls end":
-        world.sessions.clear()
-    elif what == "annotate a pod" and names:
-        world.annotate_pod(names[number % len(names)])
-    elif what == "annotate a node":
-        world.annotate_node(f"node-{number}")
-    elif what == "cordon":
-        world.cordon(f"node-{number}")
-    elif what == "take requests back":
-        take_requests_back(world)
-    elif what == "drain the pool" and has_pool:
-        world.annotate_pool("true" if number else "false")
-    elif what == "evict" and names:
-        name = names[number % len(names)]
-        if not world.fleet.pods[name].deleting:
-            world.delete_pod(name, grace_s=75)
-    elif what == "control API away":
-        world.deaf = set(names) if number else set()
-    elif what == "bad image":
-        world.bad_images = {"voicefleet:1"} if number else set()
-    elif what == "pool comes or goes":
-        pools = dict(world.fleet.pools)
-        if pools.pop("second", None) is None:
-            pools["second"] = pool("second", replicas=2, ports={"min": 20005, "max": 20015})
-        world.fleet = replace(
-            world.fleet,
-            pools=pools,
-            pods={n: p for n, p in world.fleet.pods.items() if p.resource in pools},  # owner references
-        )
-    elif what == "lose a plan half done":
-        todo = plan(world.fleet, world.now)
-        halves = [
-            replace(todo, create_pods=(), fences=(), deletes=(), apply=(), slices={}, statuses=()),
-            replace(todo, fences=(), deletes=(), apply=(), slices={}, statuses=()),
-            replace(todo, deletes=(), apply=(), slices={}, statuses=()),
-            replace(todo, slices={}, stale_slices=(), statuses=()),
-        ]
-        world.carry_out(halves[number])
-    elif what == "steps":
-        for _ in range(number):
-            check_then_step(world)
-    elif what == "time":
-        world.now += number
-
-
-def take_requests_back(world: World) -> None:
-    for name in world.fleet.pods:
-        world.annotate_pod(name, "false")
-    for name in world.fleet.nodes:
-        world.annotate_node(name, "false")
-        world.uncordon(name)
-    if "agents" in world.fleet.pools:
-        world.annotate_pool("false")
-
-
-def check_then_step(world: World) -> None:
-    before = world.fleet
-    deadline = {name: p.spec.drain.deadline for name, p in before.pools.items()}
-    todo = plan(before, world.now)
-    for delete in todo.deletes:
-        pod = before.pods[delete.pod]
-        if world.sessions.get(pod.name) and pod.running:
-            assert pod.draining_since is not None, "deleted with calls, never fenced"
-            assert world.now >= pod.draining_since + deadline[pod.resource], "deleted with calls before the deadline"
-    world.step()
-    check(world)
-
-
-def check(world: World) -> None:
-    pods = [pod for pod in world.fleet.pods.values() if pod.component is Component.TRANSCEIVER]
-    ports = [pod.port for pod in pods]
-    assert len(ports) == len(set(ports)), "a port number given twice"
-    assert len({(pod.slot, pod.generation) for pod in pods}) == len(pods)
-    holders: dict[int, set[str]] = {}
-    for pod in pods:
-        holders.setdefault(pod.slot, set()).add(pod.resource)
-    assert all(len(pools) == 1 for pools in holders.values()), "a slot with pods of two pools"
-    for topology_pool in join(world.fleet.slices.values()).pools if world.fleet.slices else ():
-        for member in topology_pool.members:
-            pod = world.fleet.pods.get(member.name)
-            if pod is not None and member.state is MemberState.ACTIVE:
-                assert pod.slot == member.slot
-                assert pod.generation == member.generation
-
-
+_EVENTS = st.sampled_from(sorted(EVENTS)).flatmap(lambda what: st.tuples(st.just(what), st.integers(*EVENTS[what])))
 _SLOW = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-
-
-def started() -> World:
-    world = World(empty_fleet(pools={"agents": pool(ports={"min": 20000, "max": 20011})}, relays={"fra": relay()}))
-    world.settle()
-    return world
 
 
 @_SLOW
@@ -167,13 +40,22 @@ def test_from_any_reachable_state_the_fleet_settles_as_wanted_and_then_nothing_i
     world = started()
     for event in events:
         happen(world, event)
-    world.bad_images, world.sessions, world.deaf = set(), {}, set()
-    take_requests_back(world)
-    world.settle()
-    for name, resource in world.fleet.pools.items():
-        assert len(world.serving(name)) == resource.spec.replicas
-        assert len({pod.slot for pod in world.serving(name)}) == resource.spec.replicas
-    assert plan(world.fleet, world.now + 100_000).quiet
+    all_is_well(world)
+    world.processes, world.fleet = set(), replace(world.fleet, foreign={})
+    check_that_it_settles(world)
+
+
+@_SLOW
+@given(st.lists(_EVENTS, max_size=10), st.sets(st.integers(20000, 20013), max_size=3), st.integers(0, 2))
+def test_it_settles_in_spite_of_processes_and_pods_that_keep_some_ports_for_ever(events, ports, node):
+    world = started()
+    for event in events:
+        happen(world, event)
+    all_is_well(world)
+    world.processes = {Place(f"node-{number}", port) for port in ports for number in range(3)}
+    world.fleet = replace(world.fleet, foreign={})
+    world.claim("for-ever", f"node-{node}", 20004)
+    check_that_it_settles(world)
 
 
 @_SLOW
@@ -183,22 +65,7 @@ def test_the_same_observations_in_any_order_give_the_same_plan(events, chance: r
     for event in events:
         happen(world, event)
 
-    def shuffled(mapping):
-        items = list(mapping.items())
-        chance.shuffle(items)
-        return dict(items)
-
-    fleet = world.fleet
-    other = replace(
-        fleet,
-        pods=shuffled(fleet.pods),
-        drained=shuffled(fleet.drained),
-        pools=shuffled(fleet.pools),
-        nodes=shuffled(fleet.nodes),
-        slices=shuffled(fleet.slices),
-        ledger=replace(fleet.ledger, entries=shuffled(fleet.ledger.entries)),
-    )
-    assert plan(other, world.now) == plan(fleet, world.now)
+    assert plan(in_another_order(world.fleet, chance), world.now) == plan(world.fleet, world.now)
 
 
 @_SLOW

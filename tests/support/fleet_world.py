@@ -66,6 +66,7 @@ class World:
         self.bad_images: set[str] = set()
         self.dying_images: dict[str, float] = {}
         self.processes: set[Place] = set()
+        self.refused: dict[int, float] = {}  # when a pod left because its number was taken: a test's own notes
         self.images: dict[str, str] = {}
         self.sessions: dict[str, int] = {}
         self.deaf: set[str] = set()  # pods whose control API does not answer

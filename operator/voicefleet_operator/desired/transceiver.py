@@ -26,7 +26,7 @@ from voicefleet_operator.desired.drain import avoids_in_vain, hang_up_at, wanted
 from voicefleet_operator.desired.ledger import Entry, FreeSlots
 from voicefleet_operator.desired.ports import PortLedger
 from voicefleet_operator.desired.quarantine import QUARANTINE_S
-from voicefleet_operator.desired.rollout import SlotView, look_at_slot, next_moves
+from voicefleet_operator.desired.rollout import look_at_slot, next_moves
 from voicefleet_operator.desired.state import Component, Drained, Fleet, Place, Pod, PoolResource, PortRefusal
 
 FAILED_POD_RETRY_S = 10.0  # a pod that ended by itself is replaced no faster than this
@@ -103,7 +103,8 @@ def pool_steps(
     empty = sorted(slot for slot, here in live.items() if not here and slot not in retries)
     creates, without_port = _creates(fleet, pool, (*empty, *moves.surge), ports)
     deletes, later = _deletes(fleet, pool, [pod for pod in pods if pod.slot not in retries or not pod.finished], now)
-    times = [*later, *retries.values(), *_proofs(views)]
+    proofs = [view.proven_at for view in views if view.proven_at is not None]
+    times = [*later, *retries.values(), *proofs]
     return PoolSteps(
         ledger=ledger | {create.slot: Entry(pool.name, create.generation) for create in creates},
         quarantine=shut,
@@ -170,14 +171,6 @@ def _deletes(fleet: Fleet, pool: PoolResource, pods: Iterable[Pod], now: float) 
         elif (at := hang_up_at(fleet, pool, pod)) is not None:
             later.append(at + HANG_UP_TAKES_S)
     return deletes, later
-
-
-def _proofs(views: Iterable[SlotView]) -> list[float]:
-    """Return when new generations will have proven themselves, where something waits for it."""
-    seen = list(views)
-    if not any(view.stale for view in seen):
-        return []
-    return [view.proven_at for view in seen if view.proven_at is not None]
 
 
 def _held_slots(
