@@ -48,14 +48,21 @@ def generations(fleet: Fleet) -> dict[int, set[int]]:
 
 def test_two_rollouts_under_thirty_calls_drop_none_and_new_calls_go_to_the_new_generation(fleet: Fleet) -> None:
     with contextlib.ExitStack() as ending:
-        thirty = []
-        for batch in range(1, 4):  # a gateway lets one client place ten at once
-            thirty.append(ending.enter_context(Calls(fleet, 10, seconds=75)))
-            eventually(f"{10 * batch} calls", lambda: sessions(fleet) == 10 * len(thirty), within_s=30)
+        thirty: list[Calls] = []
+
+        def ten_more(seconds: float) -> None:
+            before = sessions(fleet)  # a gateway lets one client place ten at once
+            thirty.append(ending.enter_context(Calls(fleet, 10, seconds)))
+            eventually("ten more calls", lambda: sessions(fleet) == before + 10, within_s=30)
+
+        ten_more(90)
+        ten_more(85)
         for capacity in (60, 70):
             fleet.change({"capacity": {"sessions": capacity}})
             eventually(f"capacity {capacity} everywhere", lambda: rolled_out(fleet), within_s=60)
             assert all(calls.running for calls in thirty), "the calls ended before the rollout: make them longer"
+            if len(thirty) < 3:
+                ten_more(50)  # to the second generation: the second rollout is under thirty
             each, new = place_calls(fleet, 5, seconds=1.0)
             assert new["audio_ok"] == 5, each
         assert {len(of_slot) for of_slot in generations(fleet).values()} == {3}, "three generations of each slot"

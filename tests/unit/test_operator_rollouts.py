@@ -33,6 +33,7 @@ def test_the_old_generation_stands_by_until_the_new_one_has_been_ready_for_long_
     made.step()
     born = made.now
     while made.fleet.pods["agents-0-1"].draining_since is None:
+        assert condition(made, "Reconciling")["status"] == "True"  # also when the last new one is ready
         assert generations(made)[0] == {1, 2} or not made.fleet.pods["agents-0-2"].ready
         made.step()
     assert born + 10 <= made.now <= born + 13

@@ -48,6 +48,11 @@ class SlotView:
         """It has yet to move."""
         return self.fresh is None and bool(self.stale)
 
+    @property
+    def settled(self) -> bool:
+        """It is as wanted, and nothing of an older spec is left that takes calls."""
+        return self.fresh is not None and self.fresh.ready and not self.stale
+
     def needless(self) -> list[Pod]:
         """Return the pods that the slot can do without now.
 

@@ -129,7 +129,7 @@ def pool_status(
     updated = {pod.slot for pod in serving if pod.ready and pod.template == template}
     draining = [pod for pod in pods if pod.leaving and not pod.finished]
     wanted = wanted_replicas(resource)
-    moving = len(updated) < wanted or len(slots) > wanted or bool(steps.creates or steps.fences)
+    moving = bool(steps.unsettled or steps.creates or steps.fences)
     stuck = _trouble(serving) or _crash_loop(serving, spec.rollout.min_ready, now)
     if stuck and any(pod.ready and pod.template != template for pod in serving):
         stuck += "; the old generation serves on, and no further slot is touched: apply the old spec to roll back"
@@ -174,7 +174,7 @@ def _pool_ready(resource: PoolResource, ready: int, stuck: str) -> Condition:
 def _reconciling(*, moving: bool, updated: int, replicas: int) -> Condition:
     if moving:
         return Condition(
-            "Reconciling", True, "Progressing", f"{updated} of {replicas} run the newest spec and are ready"
+            "Reconciling", True, "Progressing", f"{updated} of {replicas} slots have a ready pod of the newest spec"
         )
     return Condition("Reconciling", False, "Settled")
 

@@ -73,6 +73,7 @@ class PoolSteps:
     fences: tuple[Fence, ...] = ()
     deletes: tuple[Delete, ...] = ()
     without_port: tuple[int, ...] = ()  # slots that need a pod and got no port number
+    unsettled: tuple[int, ...] = ()  # slots that are not as wanted yet, or whose old generation still stands by
     look_again_at: float | None = None
 
 
@@ -112,6 +113,7 @@ def pool_steps(
         fences=tuple(Fence(pod.name, pod.uid) for _, pod in sorted(fences.items())),
         deletes=tuple(deletes),
         without_port=tuple(without_port),
+        unsettled=tuple(sorted(view.slot for view in views if not view.settled)),
         look_again_at=min(times, default=None),
     )
 
