@@ -150,6 +150,29 @@ class BackendType(StrEnum):
     ECHO = "Echo"
     OPENAI_REALTIME = "OpenAIRealtime"
     MEDIA_STREAM = "MediaStream"
+    OPUS_STREAM = "OpusStream"
+
+
+class BackendProfile(StrEnum):
+    """Which dialect of the Realtime API."""
+
+    OPENAI = "OpenAI"
+    OPENAI_BETA = "OpenAIBeta"
+    VLLM = "vLLM"
+
+
+class BackendNetwork(StrEnum):
+    """Where a backend may live."""
+
+    PUBLIC = "Public"
+    PRIVATE = "Private"
+
+
+class OnFailure(StrEnum):
+    """What a lost backend means for its call."""
+
+    HANG_UP = "HangUp"
+    RECONNECT = "Reconnect"
 
 
 class Backend(_Spec):
@@ -157,7 +180,13 @@ class Backend(_Spec):
 
     type: BackendType = BackendType.ECHO
     url: str | None = None
+    fallback_urls: tuple[str, ...] = ()
     secret_ref: SecretKey | None = None
+    profile: BackendProfile | None = None
+    network: BackendNetwork = BackendNetwork.PUBLIC
+    connect_timeout: Duration = "5s"  # type: ignore[assignment]
+    on_failure: OnFailure = OnFailure.HANG_UP
+    reconnect_timeout: Duration = "10s"  # type: ignore[assignment]
 
 
 class Rollout(_Spec):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from voicefleet_contract import names
 from voicefleet_contract.addresses import normalise
@@ -53,7 +53,9 @@ class _Settings(BaseModel):
         try:
             return cls.model_validate(values)
         except ValidationError as error:
-            lines = (f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" for e in error.errors())
+            lines = (
+                f"{PREFIX}{str(e['loc'][0]).upper()}: {e['msg']}" if e["loc"] else e["msg"] for e in error.errors()
+            )
             raise SettingsError("; ".join(lines)) from None
 
     def to_environment(self) -> dict[str, str]:
@@ -113,10 +115,23 @@ class TransceiverSettings(_Inner):
     idle_timeout_s: Seconds = 60.0  # no media and no data from the client
     setup_timeout_s: Seconds = 30.0  # from the offer to the first authenticated check and DTLS
     drain_deadline_s: Seconds = 3600.0
-    backend: Literal["Echo"] = "Echo"
+    backend: Literal["Echo", "OpenAIRealtime", "MediaStream", "OpusStream"] = "Echo"
+    backend_url: str = ""  # of the agent's WebSocket
+    backend_fallback_urls: str = ""  # separated by spaces: tried in their order when the first does not answer
+    backend_key_file: str = ""  # sent as a bearer token; empty: none
+    backend_profile: Literal["OpenAI", "OpenAIBeta", "vLLM"] = "OpenAI"
+    backend_network: Literal["Public", "Private", "Loopback"] = "Public"
+    backend_connect_timeout_s: Seconds = 5.0
+    backend_reconnect_s: Seconds = 0.0  # how long a lost agent is looked for; 0: its call ends
     dtls_role: Literal["active", "passive"] = "active"
     srtp_profiles: Literal["default", "gcm"] = "default"  # gcm: only AES-GCM, cheaper for us, not every client has it
     accept_direct: bool = False  # bare packets without a relay: tests only
+
+    @model_validator(mode="after")
+    def _has_what_its_backend_needs(self) -> Self:
+        if (self.backend == "Echo") == bool(self.backend_url):
+            raise ValueError("backend_url: every backend but Echo needs it, Echo takes none")
+        return self
 
 
 class GatewaySettings(_Inner):

@@ -42,7 +42,6 @@ def test_a_mark_says_that_the_rest_is_all():
     frame = queue.take()
     assert frame.audio == b"x" * 100 + bytes(220)
     assert frame.marks == ("end",)
-    assert frame.last
 
 
 def test_a_mark_is_reached_with_the_last_frame_before_it():
@@ -61,7 +60,7 @@ def test_a_mark_alone_is_reached_at_once():
     queue = playout()
     queue.mark("alone")
     frame = queue.take()
-    assert (frame.audio, frame.marks, frame.last) == (b"", ("alone",), True)
+    assert (frame.audio, frame.marks) == (b"", ("alone",))
 
 
 def test_how_much_of_each_tag_was_played_is_exact():
@@ -125,8 +124,5 @@ def test_opus_frames_stay_whole():
     queue.mark("between")
     queue.say(b"second", "tag")
     assert queue.queued_ms == 40
-    assert [(frame.audio, frame.marks, frame.last) for frame in played(queue)] == [
-        (b"one", ("between",), False),
-        (b"second", (), True),
-    ]
+    assert [(frame.audio, frame.marks) for frame in played(queue)] == [(b"one", ("between",)), (b"second", ())]
     assert queue.played_ms("tag") == 40

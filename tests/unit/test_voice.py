@@ -129,6 +129,14 @@ def test_barge_in_out_of_a_listener_stops_what_it_was_told_about():
     assert world.told[0].played_ms == 20
 
 
+def test_an_agent_that_brings_its_frames_one_by_one_is_not_silent_between_them():
+    world = World()
+    for number in range(20):
+        world.at(world.time + number * 0.021, lambda: world.voice.say(pcm(0.02), "item"))
+    world.run(1.0)
+    assert world.told == [("playing", "item"), ("silent",)]
+
+
 def test_marks_are_told_in_their_place():
     world = World()
     world.voice.mark("start")

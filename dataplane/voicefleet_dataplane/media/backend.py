@@ -101,8 +101,8 @@ class Voice(Protocol):
     def say(self, audio: bytes, tag: str = "") -> bool:
         """Queue PCM of any length, or one Opus frame. False if the queue is full: nothing of it was taken."""
 
-    def mark(self, name: str) -> None:
-        """Ask to be told when all that was said so far has gone out."""
+    def mark(self, name: str) -> bool:
+        """Ask to be told when all that was said so far has gone out; False if too many marks wait."""
 
     def clear(self) -> Cleared:
         """Stop at once (barge-in): no frame of what was said so far goes out after this."""

@@ -27,7 +27,6 @@ class Frame:
     audio: bytes
     tags: tuple[tuple[str, int], ...] = ()  # with bytes of each
     marks: tuple[str, ...] = ()
-    last: bool = False  # nothing is left
 
 
 class Playout:
@@ -127,7 +126,7 @@ class Playout:
                 marks.append(name)
                 self._marks -= 1
             self._queue.popleft()
-        return Frame(frame, tags, tuple(marks), not self._queue)
+        return Frame(frame, tags, tuple(marks))
 
     def _take_pcm(self) -> Frame | None:
         if not self._queue:
@@ -165,7 +164,7 @@ class Playout:
         frame = parts[0] if len(parts) == 1 else b"".join(parts)
         if have and have < wanted:
             frame += bytes(wanted - have)
-        return Frame(frame, tuple(tags), tuple(marks), not self._queue)
+        return Frame(frame, tuple(tags), tuple(marks))
 
     def _to_ms(self, amount: int) -> int:
         if not self._frame_bytes:

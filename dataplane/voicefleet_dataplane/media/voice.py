@@ -23,7 +23,7 @@ from typing import Any, Protocol
 from voicefleet_dataplane.media.backend import Cleared, RateHz, VoiceListener
 from voicefleet_dataplane.media.jitter import JitterBuffer, Kind, Piece
 from voicefleet_dataplane.media.opus import OpusDecoder, OpusEncoder, OpusError
-from voicefleet_dataplane.media.playout import FRAME_MS, Frame, Playout
+from voicefleet_dataplane.media.playout import FRAME_MS, PATIENCE_TICKS, Frame, Playout
 from voicefleet_dataplane.wire.opus import FRAME_TICKS
 from voicefleet_dataplane.wire.rtp import RtpPacket
 
@@ -98,6 +98,7 @@ class CallVoice:
         self._timestamp = -FRAME_TICKS  # of the last frame that was taken
         self._taken_at = -FRAME_S
         self._speaking = False
+        self._paused_ticks = 0
         self._joined = False
         self._closed = False
         self._said: str | None = None  # the tag that was told as playing
@@ -166,13 +167,13 @@ class CallVoice:
             self._start()
         return True
 
-    def mark(self, name: str) -> None:
+    def mark(self, name: str) -> bool:
         """Be told when all that was said so far has gone out."""
-        if self._closed:
-            return
-        self._playout.mark(name)
+        if self._closed or not self._playout.mark(name):
+            return False
         if not self._speaking:
             self._start()
+        return True
 
     def clear(self) -> Cleared:
         """Stop at once."""
@@ -181,6 +182,7 @@ class CallVoice:
         self._in_flight.clear()
         self._epoch += 1
         self._speaking = False
+        self._said = None
         tags = [tag for taken in flying for tag, _ in taken.frame.tags]
         tag = tags[0] if tags else cleared.tag
         marks = tuple(name for taken in flying for name in taken.frame.marks) + cleared.marks
@@ -240,8 +242,9 @@ class CallVoice:
         frame = self._playout.take()
         if frame is None:
             if self._playout.is_empty:
-                self._speaking = False
+                self._pause()
             return
+        self._paused_ticks = 0
         marker = False
         if frame.audio:
             on_clock = int((now - self._started_at) / FRAME_S + 0.5) * FRAME_TICKS
@@ -284,7 +287,11 @@ class CallVoice:
         for name in frame.marks:
             if self._epoch == epoch:
                 self._listener.on_mark(name)
-        if frame.last and self._epoch == epoch and self._playout.is_empty:
+
+    def _pause(self) -> None:
+        """Nothing to play: silence, if it is not just an agent that brings its frames one by one."""
+        self._paused_ticks += 1
+        if self._paused_ticks > PATIENCE_TICKS and not self._in_flight:
             self._said = None
             self._speaking = False
             self._listener.on_silent()

@@ -39,7 +39,7 @@ from voicefleet_dataplane.core.session import EndReason, Limits
 from voicefleet_dataplane.core.srtp import AES_128_GCM, AES_256_GCM, PROFILES
 from voicefleet_dataplane.core.transceiver import Place, Transceiver
 from voicefleet_dataplane.media.backend import BackendFactory, CallConfig
-from voicefleet_dataplane.media.echo import Echo
+from voicefleet_dataplane.shell.backends import Backends
 from voicefleet_dataplane.shell.call import RunningCall
 from voicefleet_dataplane.shell.codec_thread import CodecThread
 from voicefleet_dataplane.shell.control import build_app, build_server_context, load_certificates
@@ -54,7 +54,6 @@ from voicefleet_dataplane.shell.watched import Watched, watch_inner_tls, watch_k
 
 log = logging.getLogger("voicefleet.transceiver")
 
-_BACKENDS: dict[str, BackendFactory] = {"Echo": Echo}
 _HOUSEKEEPING_INTERVAL_S = 1.0
 _CERTIFICATE_DAYS = 365  # browsers look at the fingerprint, not at the dates; a process may live long
 _FINISH_TIMEOUT_S = 2.0
@@ -109,7 +108,8 @@ class TransceiverProcess:
         )
         self._codec = CodecThread()
         self._clock = PlayoutClock()
-        self._make_backend = _BACKENDS[settings.backend]
+        self._backends = Backends(settings)
+        self._make_backend: BackendFactory = self._backends.make
         self._metrics = TransceiverMetrics(self.core, lambda: self.socket.packets_out)
         self._reporter = (
             Reporter(settings, self.core, lambda: self._topology_in_use, sink) if sink is not None else None
@@ -177,6 +177,7 @@ class TransceiverProcess:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         self._tasks.clear()
+        await self._backends.close()
         self._clock.close()
         self._codec.close()
         self.socket.close()
@@ -320,6 +321,7 @@ class TransceiverProcess:
             self._use_topology()
             for one in watched:
                 one.check()
+            self._backends.check_key()
             self.core.hint_keys = self._hint_keys.value
             self.core.call_keys = self._call_keys.value
 

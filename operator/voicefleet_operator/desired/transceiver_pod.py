@@ -5,9 +5,10 @@ nodes, and the declared host ports keep two holders of one number apart even if 
 """
 
 from collections.abc import Collection
+from typing import Any
 
 from voicefleet_contract import names
-from voicefleet_contract.resources import DrainPolicy
+from voicefleet_contract.resources import Backend, BackendType, DrainPolicy, OnFailure
 from voicefleet_contract.settings import TransceiverSettings
 from voicefleet_operator.desired import objects
 from voicefleet_operator.desired.config import FleetConfig
@@ -15,6 +16,7 @@ from voicefleet_operator.desired.state import Component, Manifest, PoolResource
 from voicefleet_operator.desired.transceiver import Create
 
 CPU, MEMORY = "100m", "128Mi"  # requests of a pod whose pool asks for none
+_BACKEND_KEY = "key"
 _END_GRACE_S = 15  # between the drain deadline and SIGKILL: a process hangs up what is left
 
 
@@ -24,7 +26,9 @@ def pool_template(config: FleetConfig, pool: PoolResource) -> str:
     Left out: what reaches pods in other ways (replicas, ports, drain, rollout), and everything volatile.
     """
     spec = pool.spec.model_dump(
-        mode="json", include={"capacity", "session", "backend", "placement", "resources", "image"}
+        mode="json",
+        include={"capacity", "session", "backend", "placement", "resources", "image"},
+        exclude_defaults=True,  # a field that a newer operator knows, and nobody has set, replaces nothing
     )
     return objects.digest(spec, config.cluster.id, config.dataplane.model_dump(), config.redis.model_dump())
 
@@ -53,7 +57,7 @@ def transceiver_pod(
         idle_timeout_s=spec.session.idle_timeout,
         # For a pod that somebody else deletes while the operator is away; else the operator says it.
         drain_deadline_s=0.0 if spec.drain.policy is DrainPolicy.HANG_UP else spec.drain.deadline,
-        backend=spec.backend.type.value,  # type: ignore[arg-type]  # admission lets only built backends pass
+        **_backend_settings(spec.backend),
         log_level=config.dataplane.log_level,  # type: ignore[arg-type]  # pydantic checks it
         **registry,
     )
@@ -75,6 +79,11 @@ def transceiver_pod(
             **registry_secrets,
         }
     )
+    key = spec.backend.secret_ref
+    if key is not None:  # of that Secret, this key and nothing else
+        items = [{"key": key.key, "path": _BACKEND_KEY}]
+        volumes.append({"name": "backend", "secret": {"secretName": key.name, "items": items, "defaultMode": 0o440}})
+        mounts.append({"name": "backend", "mountPath": f"{names.ETC}/backend", "readOnly": True})
     selector = {names.LABEL_COMPONENT: Component.TRANSCEIVER.value, names.LABEL_POOL: pool.name}
     probe = {"tcpSocket": {"port": create.port}}  # the control port opens when the process can serve
     return {
@@ -145,3 +154,21 @@ def _affinity(avoid: Collection[str]) -> Manifest:
     fields = [{"key": "metadata.name", "operator": "NotIn", "values": [node]} for node in avoid]
     terms = {"nodeSelectorTerms": [{"matchFields": fields}]}
     return {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}}
+
+
+def _backend_settings(backend: Backend) -> dict[str, Any]:
+    settings: dict[str, Any] = {"backend": backend.type.value}
+    if backend.type is BackendType.ECHO:
+        return settings
+    settings |= {
+        "backend_url": backend.url or "",
+        "backend_fallback_urls": " ".join(backend.fallback_urls),
+        "backend_network": backend.network.value,
+        "backend_connect_timeout_s": backend.connect_timeout,
+        "backend_reconnect_s": backend.reconnect_timeout if backend.on_failure is OnFailure.RECONNECT else 0,
+    }
+    if backend.profile is not None:
+        settings["backend_profile"] = backend.profile.value
+    if backend.secret_ref is not None:
+        settings["backend_key_file"] = f"{names.ETC}/backend/{_BACKEND_KEY}"
+    return settings
