@@ -93,7 +93,7 @@ def decode_hint(ufrag: str | bytes, keys: KeyRing) -> Hint:
 
 
 def peek_hint(ufrag: str | bytes) -> Hint:
-    """Return the fields without checking the tag: for people (`voicefleet where`), never for packets."""
+    """Return the fields without checking the tag: for people, and to drop a packet early. Never to forward one."""
     return _fields(_unpack(ufrag))
 
 

@@ -93,6 +93,9 @@ class RelaySettings(_Inner):
     flow_idle_timeout_s: Seconds = 30.0
     leave_grace_s: Seconds = 2.0  # readiness is gone so long before the sockets close
     drain_deadline_s: Seconds = 3600.0  # how long flows are waited for where the ingress is withdrawn
+    failed_checks_per_second: float = Field(default=5_000.0, ge=0)  # of strangers, all together; 0: no limit
+    failed_checks_per_second_per_network: float = Field(default=100.0, ge=0)  # a /24 or /48
+    new_flows_per_second_per_network: float = Field(default=500.0, ge=0)  # twenty times as many in a burst
     relay_name: str = ""  # the VoiceRelay: with node_name, the identity of what is pinned; empty: the public port
     datapath: Datapath = "Userspace"
     bpffs: str = "/sys/fs/bpf"

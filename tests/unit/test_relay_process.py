@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import time
 
 import pytest
 
@@ -151,7 +152,7 @@ async def test_a_client_that_cannot_be_reached_costs_a_counter_and_nothing_else(
     async with running_relay(tmp_path, *owners) as relay:
         await bind(relay, client, owners[0])
         nowhere = Address(HOST, 0)
-        relay.process.core.receive_outside(owners[0].check(), nowhere, 0.0)
+        relay.process.core.receive_outside(owners[0].check(), nowhere, time.monotonic())
         owners[0].send_spp(RTP, nowhere, relay.inner)
         await passes(relay, client, owners[0])
         assert await relay.drops() == {DropReason.SEND_FAILED: 1}

@@ -2,7 +2,7 @@
 
 `RateLimit` is GCRA (the leaky bucket as one timestamp per key): no timer, no refill loop. Time is an argument.
 
-Owns: who may go now, and when to come back. Does not own: what a key is (a tenant, a client's network), HTTP.
+Owns: who may go now, and when to come back. Does not own: what a key is (a tenant, a client's network), HTTP, packets.
 
 Invariants: at most ``max_keys`` keys are remembered; the one asked longest ago is forgotten first, which can only be
 lenient to a key that was quiet.
@@ -34,6 +34,12 @@ class RateLimit:
         if len(self._due) > self._max_keys:
             self._due.popitem(last=False)
         return 0.0
+
+    def give_back(self, key: str) -> None:
+        """Undo one `take` that was granted: what it was for turned out to be free."""
+        due = self._due.get(key)
+        if due is not None:  # else forgotten meanwhile, which gave it back already
+            self._due[key] = due - self._interval_s
 
     def __len__(self) -> int:
         return len(self._due)

@@ -14,8 +14,8 @@ alert as its owner's last word says that the call is over.
 
 The rules, each of which has a test by its name in tests/unit/test_relay.py:
 
-1. **Every check is routed by its own hint**, after the hint's tag (cheap: most garbage ends there) and MESSAGE-INTEGRITY
-   under the password derived from the hint (proof) verify. No look-up outside this process: only media of a flow that is
+1. **Every check is routed by its own hint**, after the hint's tag (a filter) and MESSAGE-INTEGRITY under the password
+   derived from the hint (proof) verify. Who sends many that fail is not looked at any more (core/check_limits.py). No look-up outside this process: only media of a flow that is
    not here asks the cache (core/lookups.py), and what it says is a hint that gives way to the first check.
 2. **Media follows the flow, and a live flow is not rebound.** A valid caller of owner B who spoofs the address of a client
    of owner A gets a check through to B and nothing else: the tuple's media stays with A until A ended the call or the flow
@@ -40,10 +40,11 @@ from dataclasses import dataclass
 
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
-from voicefleet_contract.hint import HintError, decode_hint, ice_pwd
+from voicefleet_contract.hint import HintError, decode_hint, ice_pwd, peek_hint
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.spp import HEADER_BYTES, SppError, decode_spp, encode_spp
 from voicefleet_contract.topology import Member, MemberState, TopologyIndex
+from voicefleet_dataplane.core.check_limits import CheckLimits
 from voicefleet_dataplane.core.flow import Flow, FlowTable, Guest
 from voicefleet_dataplane.core.lookups import Lookups
 from voicefleet_dataplane.wire.demux import Kind, classify
@@ -74,7 +75,9 @@ class Traffic:
 class Relay:
     """Feed datagrams and time in; send what comes back. Verdicts are returned, not queued (docs/adr/0007)."""
 
-    def __init__(self, inner: Address, keys: KeyRing, *, max_flows: int, idle_s: float) -> None:
+    def __init__(
+        self, inner: Address, keys: KeyRing, *, max_flows: int, idle_s: float, limits: CheckLimits | None = None
+    ) -> None:
         self.inner = inner  # our address on the inner network: what SPP headers name
         self.flows = FlowTable(max_flows, idle_s)
         self.drops = dict.fromkeys(DropReason, 0)
@@ -82,6 +85,7 @@ class Relay:
         self.flows_bound = 0
         self.flows_expired = 0
         self.lookups: Lookups | None = None  # set by core/recovery.py where there is a flow cache
+        self._limits = limits or CheckLimits()  # none
         self._keys = keys
         self._topology: TopologyIndex | None = None
 
@@ -140,29 +144,39 @@ class Relay:
     # ---- checks: the only packets that decide anything
 
     def _check(self, data: bytes, client: Address, now: float) -> Forward | DropReason:
+        flow = self.flows.by_client.get(client)
+        # A consent check of a bound flow, as it seems: no limit stands between it and its one HMAC.
+        if flow is not None and flow.password and flow.ufrag in data:
+            try:
+                request = parse_binding_request(data)
+            except StunError as error:
+                return error.reason
+            if request.server_ufrag == flow.ufrag:
+                if not verify_integrity(request, flow.password):
+                    return DropReason.STUN_BAD_INTEGRITY
+                flow.alive_at = now
+                return self._forward_check(flow, data)
+        refusal = self._limits.admit_check(client, now)
+        if refusal is not None:
+            return refusal
         try:
             request = parse_binding_request(data)
         except StunError as error:
             return error.reason
-        flow = self.flows.by_client.get(client)
-        if flow is not None and flow.password and request.server_ufrag == flow.ufrag:
-            if not verify_integrity(request, flow.password):  # a consent check of a bound flow: one HMAC, not three
-                return DropReason.STUN_BAD_INTEGRITY
-            flow.alive_at = now
-            return self._forward_check(flow, data)
         owner = self._owner_of(request.server_ufrag)
         if isinstance(owner, DropReason):
             return owner
         member, password = owner
         if not verify_integrity(request, password):
             return DropReason.STUN_BAD_INTEGRITY
+        self._limits.check_was_authentic(client)
         if flow is not None and flow.owner == (member.slot, member.generation):
             self.flows.rename(flow, request.server_ufrag)
             flow.password, flow.alive_at = password, now
         elif flow is not None and self.flows.is_live(flow, now):
             return self._forward_guest(flow, member, data)
         else:
-            refusal = self.flows.refusal(request.server_ufrag)
+            refusal = self.flows.refusal(request.server_ufrag) or self._limits.admit_flow(client, now)
             if refusal is not None:
                 return refusal
             if flow is not None:
@@ -178,20 +192,25 @@ class Relay:
         return flow
 
     def _owner_of(self, ufrag: bytes) -> tuple[Member, bytes] | DropReason:
-        """Return the member that an authentic hint names, and the password of its checks."""
+        """Return the member that an authentic hint names, and the password of its checks.
+
+        What can be known to lead nowhere from the bare fields ends before the first HMAC: most garbage, and every hint
+        of another cluster or of a member that is no more.
+        """
         try:
-            hint = decode_hint(ufrag, self._keys)
+            hint = peek_hint(ufrag)
+            if self._topology is None:
+                return DropReason.OWNER_UNKNOWN
+            if hint.cluster != self._topology.cluster:
+                return DropReason.HINT_OTHER_CLUSTER
+            member = self._topology.member(hint.slot, hint.generation)
+            if member is None:
+                return DropReason.OWNER_UNKNOWN
+            if member.state is MemberState.GONE:
+                return DropReason.OWNER_GONE
+            decode_hint(ufrag, self._keys)
         except HintError as error:
             return _HINT_REASONS[error.reason]
-        if self._topology is None:
-            return DropReason.OWNER_UNKNOWN
-        if hint.cluster != self._topology.cluster:
-            return DropReason.HINT_OTHER_CLUSTER
-        member = self._topology.member(hint.slot, hint.generation)
-        if member is None:
-            return DropReason.OWNER_UNKNOWN
-        if member.state is MemberState.GONE:
-            return DropReason.OWNER_GONE
         return member, ice_pwd(ufrag.decode("ascii"), hint.key_epoch, self._keys).encode("ascii")
 
     def _forward_check(self, flow: Flow, data: bytes) -> Forward:

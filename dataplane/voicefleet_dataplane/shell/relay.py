@@ -23,6 +23,7 @@ from voicefleet_contract.registry import Acknowledgement
 from voicefleet_contract.settings import RelaySettings
 from voicefleet_contract.spp import HEADER_BYTES
 from voicefleet_dataplane.core.batches import Inward, Outward
+from voicefleet_dataplane.core.check_limits import CheckLimits
 from voicefleet_dataplane.core.recovery import Recovered, Recovery
 from voicefleet_dataplane.core.relay import Relay
 from voicefleet_dataplane.shell.acknowledger import Acknowledger, acknowledge
@@ -72,7 +73,11 @@ class RelayProcess:
             closing.callback(outside.close)
             self.inner, self.public = from_kernel(inside.getsockname()), from_kernel(outside.getsockname())
             self.core = Relay(
-                self.inner, self._keys.value, max_flows=settings.max_flows, idle_s=settings.flow_idle_timeout_s
+                self.inner,
+                self._keys.value,
+                max_flows=settings.max_flows,
+                idle_s=settings.flow_idle_timeout_s,
+                limits=_limits(settings),
             )
             self._use_sources()
             if settings.redis_url:
@@ -204,6 +209,14 @@ class RelayProcess:
             except Exception:  # a source with a bug must not stop flows from expiring
                 log.exception("housekeeping: what was in use stays in use")
             self.core.advance(time.monotonic())
+
+
+def _limits(settings: RelaySettings) -> CheckLimits:
+    return CheckLimits(
+        failed_checks=settings.failed_checks_per_second,
+        failed_checks_of_a_network=settings.failed_checks_per_second_per_network,
+        new_flows_of_a_network=settings.new_flows_per_second_per_network,
+    )
 
 
 async def run_relay(settings: RelaySettings) -> None:
