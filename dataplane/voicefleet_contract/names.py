@@ -45,4 +45,5 @@ EXIT_PORT_TAKEN = 98  # Linux' EADDRINUSE
 
 # The aggregated API server of sessions
 SESSIONS_API_SERVICE = f"v1alpha1.sessions.{GROUP}"
+EXTERNAL_METRICS_API_SERVICE = "v1beta1.external.metrics.k8s.io"  # opt-in: a cluster has one provider
 SESSIONS_SERVICE = "voicefleet-sessions"

@@ -222,7 +222,7 @@ async def _rotate_keys(rotation: KeyRotation, store: FleetStore) -> None:
 
 async def _vouch_for_sessions_api(api: KubeApi) -> None:
     """Tell kube-apiserver which CA signs the sessions API's certificate: Helm cannot know it."""
-    told = ""
+    told: dict[str, str] = {}
     while True:
         with contextlib.suppress(KubeError, OSError, TimeoutError):
             told = await vouch_for_sessions_api(api, told)

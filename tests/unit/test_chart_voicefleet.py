@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 import yaml
 
-from voicefleet_contract.names import SESSIONS_API_SERVICE
+from voicefleet_contract.names import EXTERNAL_METRICS_API_SERVICE, SESSIONS_API_SERVICE
 from voicefleet_contract.settings import OperatorSettings, SessionsApiSettings
 from voicefleet_operator.cluster.api import _KINDS
 from voicefleet_operator.cluster.credentials import _SECRETS
@@ -119,7 +119,7 @@ def test_the_operator_may_touch_every_kind_that_it_speaks_of_and_outside_its_nam
         {
             "apiGroups": ["apiregistration.k8s.io"],
             "resources": ["apiservices"],
-            "resourceNames": [SESSIONS_API_SERVICE],
+            "resourceNames": [SESSIONS_API_SERVICE, EXTERNAL_METRICS_API_SERVICE],
             "verbs": ["get", "patch"],
         },
     ]

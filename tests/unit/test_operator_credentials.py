@@ -155,7 +155,7 @@ async def test_the_inner_ca_is_written_into_our_own_apiservice_once(namespace, w
         api.held[name]["spec"] |= patch["spec"]
 
     api.merge = merge
-    told = ""
+    told = {}
     for _ in range(3):
         told = await vouch_for_sessions_api(api, told)
     assert merged == ([SESSIONS_API_SERVICE] if written else [])

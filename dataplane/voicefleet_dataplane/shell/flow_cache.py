@@ -17,7 +17,6 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from redis.asyncio import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
@@ -93,7 +92,7 @@ class FlowCache:
         keys = [flow_key(self._cluster, name) for name in recovery.names(clients)]
         records = None
         try:
-            records = await self._attempt("asking", ANSWER_WITHIN_S, self._get(keys))
+            records = await self._attempt("asking", ANSWER_WITHIN_S, self._reader.mget(keys))
         finally:
             now = time.monotonic()
             if records is None:  # those that wait behind would only wait longer
@@ -109,7 +108,7 @@ class FlowCache:
                 continue
             away = bool(self._problems["writing"])
             keys = [flow_key(self._cluster, name) for name, _ in records]
-            written = self._set(keys, [record for _, record in records])
+            written = self._writer.eval(_WRITE, len(keys), *keys, self._ttl_s, *(record for _, record in records))
             if await self._attempt("writing", _WRITE_WITHIN_S, written) is None:
                 self.recovery.forget_records()
                 await asyncio.sleep(_WRITE_AGAIN_S)
@@ -118,19 +117,6 @@ class FlowCache:
             if away:
                 self.recovery.remember_all()
             await asyncio.sleep(_WRITE_PAUSE_S)
-
-    def _get(self, keys: list[str]) -> Awaitable[Any]:
-        if isinstance(self._reader, RedisCluster):
-            return self._reader.mget_nonatomic(keys)  # one MGET a node
-        return self._reader.mget(keys)
-
-    def _set(self, keys: list[str], records: list[bytes]) -> Awaitable[Any]:
-        if isinstance(self._writer, RedisCluster):  # a script's keys must stand on one node
-            pipeline = self._writer.pipeline()
-            for key, record in zip(keys, records, strict=True):
-                pipeline.set(key, record, ex=self._ttl_s)
-            return pipeline.execute()
-        return self._writer.eval(_WRITE, len(keys), *keys, self._ttl_s, *records)
 
     async def _attempt(self, what: str, within_s: float, request: Awaitable[Any]) -> Any:
         """Return Redis' answer, or None when there is none; said once when that begins, and once when it ends."""

@@ -9,6 +9,7 @@ import datetime as dt
 import hashlib
 import logging
 import secrets
+from collections.abc import Mapping
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -57,20 +58,23 @@ async def ensure_credentials(api: KubeApi, now: float) -> dict[str, bytes]:
     return _data(found[names.tls_secret("operator")])
 
 
-async def vouch_for_sessions_api(api: KubeApi, told: str) -> str:
-    """Put the inner CA into our APIService where it is not yet; return what stands there now. Raises KubeError."""
-    service, secret = await api.get("APIService", names.SESSIONS_API_SERVICE), None
-    if service is None or service["spec"].get("service", {}).get("namespace") != api.namespace:
-        return ""  # this release has none, or the cluster's is another release's
-    held = str(service["spec"].get("caBundle", ""))
-    if not held or held != told:
-        secret = await api.get("Secret", names.SECRET_INNER_CA)
-        bundle = str((secret or {}).get("data", {}).get(names.TLS_CERT_FILE, ""))
-        if bundle and bundle != held:
-            await api.merge("APIService", names.SESSIONS_API_SERVICE, {"spec": {"caBundle": bundle}})
-            log.info("APIService %s: CA bundle written", names.SESSIONS_API_SERVICE)
-        return bundle
-    return held
+async def vouch_for_sessions_api(api: KubeApi, told: Mapping[str, str]) -> dict[str, str]:
+    """Put the inner CA into our APIServices where it is not yet; return what stands in each now. Raises KubeError."""
+    stands = {}
+    for name in (names.SESSIONS_API_SERVICE, names.EXTERNAL_METRICS_API_SERVICE):
+        service = await api.get("APIService", name)
+        if service is None or (service["spec"].get("service") or {}).get("namespace") != api.namespace:
+            continue  # this release has none, or the cluster's is another release's
+        held = str(service["spec"].get("caBundle", ""))
+        if not held or held != told.get(name):
+            secret = await api.get("Secret", names.SECRET_INNER_CA)
+            bundle = str((secret or {}).get("data", {}).get(names.TLS_CERT_FILE, ""))
+            if bundle and bundle != held:
+                await api.merge("APIService", name, {"spec": {"caBundle": bundle}})
+                log.info("APIService %s: CA bundle written", name)
+            held = bundle
+        stands[name] = held
+    return stands
 
 
 def _data(body: Object) -> dict[str, bytes]:

@@ -163,10 +163,11 @@ async def _follow_namespace(api: KubeApi) -> None:
             namespace = await api.get("Namespace", api.namespace)
             if namespace is None or "deletionTimestamp" not in namespace["metadata"]:
                 continue
-            service = await api.get("APIService", names.SESSIONS_API_SERVICE)
-            if service is not None and service["spec"].get("service", {}).get("namespace") == api.namespace:
-                await api.delete("APIService", names.SESSIONS_API_SERVICE, uid=service["metadata"]["uid"])
-                log.warning("namespace %s is being deleted: APIService taken away", api.namespace)
+            for name in (names.SESSIONS_API_SERVICE, names.EXTERNAL_METRICS_API_SERVICE):
+                service = await api.get("APIService", name)
+                if service is not None and (service["spec"].get("service") or {}).get("namespace") == api.namespace:
+                    await api.delete("APIService", name, uid=service["metadata"]["uid"])
+                    log.warning("namespace %s is being deleted: APIService %s taken away", api.namespace, name)
 
 
 if __name__ == "__main__":

@@ -94,6 +94,9 @@ class Action:
     namespace: str = ""
     name: str = ""
     subresource: str = ""
+    resource: str = PLURAL
+    group: str = GROUP
+    version: str = VERSION
 
 
 class Authorizer:
@@ -117,9 +120,9 @@ class Authorizer:
     async def _ask(self, user: User, action: Action) -> str:
         """Return why not; empty: allowed."""
         attributes = {
-            "group": GROUP,
-            "version": VERSION,
-            "resource": PLURAL,
+            "group": action.group,
+            "version": action.version,
+            "resource": action.resource,
             "verb": action.verb,
             "namespace": action.namespace,
             "name": action.name,
@@ -141,7 +144,7 @@ class Authorizer:
             raise StatusError(503, f"access cannot be reviewed now: {error}", retry_after_s=1) from None
         if status.get("allowed"):
             return ""
-        what = f"{PLURAL}/{action.subresource}" if action.subresource else PLURAL
+        what = f"{action.resource}/{action.subresource}" if action.subresource else action.resource
         where = f' in the namespace "{action.namespace}"' if action.namespace else " at the cluster scope"
         reason = f": {status['reason']}" if status.get("reason") else ""
-        return f'User "{user.name}" cannot {action.verb} resource "{what}" in API group "{GROUP}"{where}{reason}'
+        return f'User "{user.name}" cannot {action.verb} resource "{what}" in API group "{action.group}"{where}{reason}'

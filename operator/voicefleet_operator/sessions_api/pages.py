@@ -36,6 +36,9 @@ class SlotView:
     node: str = ""
     sessions: int = 0
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    state: str = ""
+    capacity: int = 0
+    setups_per_s: float = 0.0
     known: bool = True  # False: no heartbeat; its sessions are listed until somebody takes them away
 
     @property

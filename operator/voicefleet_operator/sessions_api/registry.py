@@ -236,7 +236,15 @@ def _view(slot: int, generation: int, beat: bytes | None) -> SlotView:
     try:
         said = json.loads(beat or b"null")
         return SlotView(
-            slot, generation, str(said["pool"]), str(said["node"]), int(said["sessions"]), dict(said["counts"])
+            slot,
+            generation,
+            str(said["pool"]),
+            str(said["node"]),
+            int(said["sessions"]),
+            dict(said["counts"]),
+            str(said["state"]),
+            int(said["capacity"]),
+            float(said.get("setups_per_s", 0.0)),
         )
     except (ValueError, TypeError, KeyError):
         return SlotView(slot, generation, known=False)

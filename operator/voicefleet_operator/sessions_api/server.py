@@ -7,11 +7,12 @@ so a registry that is away is a 503 for sessions and for nothing else.
 import asyncio
 import json
 import random
+import time
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from voicefleet_operator.sessions_api import discovery
+from voicefleet_operator.sessions_api import discovery, external_metrics
 from voicefleet_operator.sessions_api.access import Action, Authorizer, FrontProxy
 from voicefleet_operator.sessions_api.hangup import HangUps
 from voicefleet_operator.sessions_api.hub import Hub
@@ -65,6 +66,10 @@ class SessionsApi:
         ):
             app.router.add_get(path, self._document(document))
         app.router.add_get("/apis", self._groups)
+        app.router.add_get(f"/apis/{external_metrics.API_VERSION}", self._document(external_metrics.api_resources))
+        app.router.add_get(
+            f"/apis/{external_metrics.API_VERSION}/namespaces/{{namespace}}/{{metric}}", self._external_metric
+        )
         app.router.add_get(f"{_BASE}/{PLURAL}", self._list)
         app.router.add_get(f"{_BASE}/namespaces/{{namespace}}/{PLURAL}", self._list)
         app.router.add_get(_ONE, self._get)
@@ -154,6 +159,18 @@ class SessionsApi:
             pass  # its time is over: the client watches on from its last version
         await response.write_eof()
         return response
+
+    async def _external_metric(self, request: web.Request) -> web.Response:
+        """For a HorizontalPodAutoscaler. Reached only where the chart's APIService for it is enabled."""
+        namespace, metric = request.match_info["namespace"], request.match_info["metric"]
+        action = Action(
+            "list", namespace, resource=metric, group=external_metrics.GROUP, version=external_metrics.VERSION
+        )
+        await self._authorizer.require(self._front_proxy().authenticate(request), action)
+        slots = await self._registry.slots() if namespace == self._namespace else []
+        selector = request.query.get("labelSelector", "")
+        loads = external_metrics.pool_loads(slots)
+        return web.json_response(external_metrics.values(loads, metric, selector, time.time()))
 
     # ---- hanging up
 
