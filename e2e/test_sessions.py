@@ -4,12 +4,16 @@ import asyncio
 import contextlib
 import json
 import subprocess
+import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from e2e.cluster.build import build_go_program
+from e2e.cluster.places import KUBECONFIG
 from e2e.fleet import NAMESPACE, Fleet
-from e2e.kube import KubeError, eventually
+from e2e.kube import KubeError, eventually, ready
 from e2e.talk import calling
 
 GROUP = "sessions.voicefleet.dev"
@@ -150,3 +154,64 @@ def refuses(fleet: Fleet) -> bool:
     except KubeError as error:
         return "registry does not answer" in str(error)
     return False
+
+
+async def test_a_stock_go_informer_keeps_up_over_a_lost_registry(api: Fleet) -> None:
+    """client-go's dynamic informer lists, watches, is told that its version expired, lists again, and ends up right."""
+    informer = Informer(api)
+    try:
+        async with calling(api, seconds=60) as one:
+            await asyncio.to_thread(informer.shows, {one.result.call_id}, "the first call")
+            await asyncio.to_thread(lose_registry, api)
+            async with calling(api, seconds=30) as other:
+                both = {one.result.call_id, other.result.call_id}
+                await asyncio.to_thread(informer.shows, both, "both calls, from the new registry")
+                assert names(api) == both
+            await asyncio.to_thread(informer.shows, {one.result.call_id}, "the call that is left")
+            hangup = f"/apis/{GROUP}/v1alpha1/namespaces/{NAMESPACE}/voicesessions/{one.result.call_id}/hangup"
+            await asyncio.to_thread(api.kube.run, "create", "--raw", hangup, "-f", "-", stdin="{}")
+        await asyncio.to_thread(informer.shows, set(), "no call")
+        assert names(api) == set()
+    finally:
+        informer.stop()
+    assert "too old resource version" in informer.said or "Expired" in informer.said or "list again" in informer.said
+
+
+def lose_registry(fleet: Fleet) -> None:
+    """Another Redis pod, which knows nothing."""
+    [pod] = fleet.kube.pods("app.kubernetes.io/component=redis")
+    fleet.kube.run("delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force")
+
+    def another() -> bool:
+        return any(ready(new) for new in fleet.kube.pods("app.kubernetes.io/component=redis"))
+
+    eventually("another Redis", another, within_s=60)
+
+
+class Informer:
+    """e2e/informer, running: what its cache held last, and what it complained of."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        program = build_go_program(Path(__file__).parent / "informer")
+        argv = [program, str(KUBECONFIG), NAMESPACE]
+        self._process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        self._held: set[str] | None = None
+        self.said = ""
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            if line.startswith("{"):
+                self._held = set(json.loads(line)["sessions"])
+            else:
+                self.said += line
+
+    def shows(self, expected: set[str], what: str) -> None:
+        """Wait until its cache is this."""
+        eventually(f"the informer holds {what}", lambda: self._held == expected, within_s=60)
+
+    def stop(self) -> None:
+        """End it."""
+        self._process.terminate()
+        self._process.wait(20)

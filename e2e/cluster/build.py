@@ -5,6 +5,7 @@ Safe to kill (Go's own build cache keeps what was compiled; a finished module ap
 """
 
 import fcntl
+import hashlib
 import os
 import platform
 import shutil
@@ -18,7 +19,7 @@ from pathlib import Path
 
 from e2e.cluster.components import BUILD_ENVIRONMENT, BUILD_FLAGS, MODULES, GoModule, linker_flags, module_key, tree_key
 from e2e.cluster.places import GOMOD, cache
-from e2e.cluster.steps import ClusterError, say, step
+from e2e.cluster.steps import ClusterError, run, say, step
 
 PROGRESS_EVERY_S = 30.0
 GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -54,6 +55,22 @@ def build() -> Path:
         ]
         _assemble(tree, places)
     return tree
+
+
+def build_go_program(source: Path) -> Path:
+    """Build a test's own small Go module into the cache, under the hash of its files; gives the program."""
+    digest = hashlib.sha256()
+    for path in sorted(source.iterdir()):
+        if path.suffix in {".go", ".mod", ".sum"}:
+            digest.update(f"\0{path.name}\0".encode() + path.read_bytes())
+    program = cache() / "programs" / f"{source.name}-{digest.hexdigest()[:16]}"
+    if not program.exists():
+        program.parent.mkdir(parents=True, exist_ok=True)
+        draft = program.with_suffix(".draft")
+        with step(f"build {source.name}"):
+            run(["go", "-C", source, "build", *BUILD_FLAGS, "-o", draft, "."], env=os.environ | BUILD_ENVIRONMENT)
+        draft.rename(program)
+    return program
 
 
 def _assemble(tree: Path, places: list[Path]) -> None:
