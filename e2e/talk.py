@@ -6,8 +6,8 @@ import ssl
 import subprocess
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -45,6 +45,23 @@ async def calling(fleet: Fleet, seconds: float, during: Callable[[Caller], Await
             await task
         finally:
             task.cancel()
+
+
+@asynccontextmanager
+async def calls(fleet: Fleet, count: int, seconds: float) -> AsyncIterator[list[Caller]]:
+    """So many calls under way; their results are there when the body has ended and their speech is over."""
+    async with AsyncExitStack() as stack:
+        yield [await stack.enter_async_context(calling(fleet, seconds)) for _ in range(count)]
+
+
+def lost(callers: Iterable[Caller]) -> int:
+    """How many packets of these calls never came back."""
+    return sum(caller.result.sent - len(caller.result.heard) for caller in callers)
+
+
+def sent(callers: Iterable[Caller]) -> int:
+    """How many packets these calls sent."""
+    return sum(caller.result.sent for caller in callers)
 
 
 def lost_after(result: CallResult, number: int) -> int:

@@ -1,19 +1,18 @@
-"""Deleting the resources frees every pod and port. The last story: the fleet is made again by the next run."""
+"""Deleting resources or the namespace frees every pod and port. The last stories: the next run makes the fleet again."""
 
+import asyncio
 import socket
 
 from e2e.cluster.nodes import ADDRESS
-from e2e.fleet import Fleet
-from e2e.kube import eventually
+from e2e.fleet import RESOURCES, Fleet
+from e2e.kube import KubeError, eventually
+from e2e.talk import calls
+
+OPERATOR = "app.kubernetes.io/component=operator"
 
 
 def test_deleting_the_resources_leaves_no_pod_and_no_port(fleet: Fleet) -> None:
-    ports = {
-        (pod["status"]["hostIP"], port["hostPort"])
-        for pod in [*fleet.transceivers(), *fleet.relays()]
-        for port in pod["spec"]["containers"][0]["ports"]
-        if port["protocol"] == "TCP"
-    }
+    ports = inner_ports(fleet)
     assert {host for host, _ in ports} <= set(ADDRESS.values())
     assert ports
     assert all(accepts(*port) for port in ports)
@@ -22,6 +21,35 @@ def test_deleting_the_resources_leaves_no_pod_and_no_port(fleet: Fleet) -> None:
     eventually("every relay and transceiver pod gone", lambda: not fleet.kube.get("pods", selector=selector), 150.0)
     assert not any(accepts(*port) for port in ports)
     eventually("no relay DaemonSet", lambda: not fleet.kube.get("daemonsets"), 30.0)
+
+
+async def test_the_namespace_goes_with_calls_in_it_and_the_operator_down(fleet: Fleet) -> None:
+    """Nothing of ours has a finalizer, and a pod's grace bounds its drain: no deletion waits for the operator."""
+    fleet.kube.apply(RESOURCES)
+    fleet.wait_ready()
+    ports = inner_ports(fleet)
+    async with calls(fleet, 3, seconds=30):
+        fleet.kube.run("scale", "deployment", "voicefleet-operator", "--replicas=0")
+        await asyncio.to_thread(eventually, "no operator", lambda: not fleet.kube.get("pods", selector=OPERATOR), 60.0)
+        fleet.kube.run("delete", "namespace", fleet.kube.namespace, "--wait=false", namespaced=False)
+    eventually("the namespace gone", lambda: "NotFound" in gone(fleet), 60 + 15 + 30)  # deadline, grace, kubelet
+    assert not any(accepts(*port) for port in ports)
+
+
+def gone(fleet: Fleet) -> str:
+    try:
+        return fleet.kube.run("get", "namespace", fleet.kube.namespace, namespaced=False)
+    except KubeError as error:
+        return str(error)
+
+
+def inner_ports(fleet: Fleet) -> set[tuple[str, int]]:
+    return {
+        (pod["status"]["hostIP"], port["hostPort"])
+        for pod in [*fleet.transceivers(), *fleet.relays()]
+        for port in pod["spec"]["containers"][0]["ports"]
+        if port["protocol"] == "TCP"
+    }
 
 
 def accepts(host: str, port: int) -> bool:

@@ -1,13 +1,11 @@
 """Nodes, slots and pods leave under calls. Counted in calls and in sequence numbers that never came back."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from e2e.fleet import POOL, Fleet
 from e2e.kube import eventually
-from e2e.talk import calling, place_calls
+from e2e.talk import calls, lost, place_calls, sent
 from voicefleet_contract import names
 from voicefleet_contract.hint import peek_hint
 from voicefleet_dataplane.shell.caller import Caller
@@ -33,8 +31,7 @@ async def test_kubectl_drain_empties_a_node_and_every_call_on_it_ends_by_itself(
         assert [caller.result.error for caller in callers] == [""] * 9
         assert lost(callers) == 0
         assert summary["audio_ok"] == 6
-        fenced = {pod["metadata"]["name"] for pod in pods_on(fleet, node)}
-        assert not fenced, "kubectl drain came back and the node holds transceivers"
+        assert not pods_on(fleet, node), "kubectl drain came back and the node holds transceivers"
         owners = {(peek_hint(call["ufrag"]).slot, peek_hint(call["ufrag"]).generation) for call in new}
         assert owners <= {generation_of(pod) for pod in fleet.transceivers()}, "a new call went to a pod that drains"
     finally:
@@ -60,8 +57,7 @@ async def test_scaling_to_one_and_back_to_three_under_calls_loses_no_packet(flee
 
 
 async def test_at_the_deadline_of_an_annotated_pod_its_calls_are_hung_up_with_the_reason(fleet: Fleet) -> None:
-    async with AsyncExitStack() as stack:
-        callers = [await stack.enter_async_context(calling(fleet, 30)) for _ in range(6)]
+    async with calls(fleet, 6, seconds=30) as callers:
         slots = [slot_of(caller) for caller in callers]
         slot = max(set(slots), key=slots.count)
         [pod] = [pod for pod in fleet.transceivers() if generation_of(pod)[0] == slot]
@@ -94,13 +90,6 @@ def test_an_eviction_of_a_serving_transceiver_is_refused_and_leaves_it_as_it_is(
     ]
     assert len(budgets) == 1  # two of them would break every eviction
     assert budgets[0]["status"]["expectedPods"] >= 3, budgets[0]["status"]
-
-
-@asynccontextmanager
-async def calls(fleet: Fleet, count: int, seconds: float) -> AsyncIterator[list[Caller]]:
-    """So many calls under way; their results are there when the body has ended and their speech is over."""
-    async with AsyncExitStack() as stack:
-        yield [await stack.enter_async_context(calling(fleet, seconds)) for _ in range(count)]
 
 
 def scale(fleet: Fleet, count: int) -> None:
@@ -142,11 +131,3 @@ def names_of(fleet: Fleet) -> set[str]:
 
 def labels_of(fleet: Fleet, name: str) -> Any:
     return fleet.kube.get("pod", name)["metadata"]["labels"].items()
-
-
-def lost(callers: list[Caller]) -> int:
-    return sum(caller.result.sent - len(caller.result.heard) for caller in callers)
-
-
-def sent(callers: list[Caller]) -> int:
-    return sum(caller.result.sent for caller in callers)
