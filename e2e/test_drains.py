@@ -1,6 +1,7 @@
 """Nodes, slots and pods leave under calls. Counted in calls and in sequence numbers that never came back."""
 
 import asyncio
+import json
 from typing import Any
 
 from e2e.fleet import POOL, Fleet
@@ -16,6 +17,7 @@ TRANSCEIVERS = "app.kubernetes.io/component=transceiver"
 async def test_kubectl_drain_empties_a_node_and_every_call_on_it_ends_by_itself(fleet: Fleet) -> None:
     node = fleet.transceivers()[0]["spec"]["nodeName"]
     before = slots_on(fleet, node)
+    hurry(fleet)
     async with calls(fleet, 9, seconds=25) as callers:
         assert any(slot_of(caller) in before for caller in callers), "chance put no call on the node; once in 10^4 runs"
         # Transceivers only: the fleet's other pods are not this story's.
@@ -36,6 +38,7 @@ async def test_kubectl_drain_empties_a_node_and_every_call_on_it_ends_by_itself(
         assert owners <= {generation_of(pod) for pod in fleet.transceivers()}, "a new call went to a pod that drains"
     finally:
         fleet.kube.run("uncordon", node, namespaced=False)
+        hurry(fleet, on=False)
 
 
 async def test_scaling_to_one_and_back_to_three_under_calls_loses_no_packet(fleet: Fleet) -> None:
@@ -57,6 +60,7 @@ async def test_scaling_to_one_and_back_to_three_under_calls_loses_no_packet(flee
 
 
 async def test_at_the_deadline_of_an_annotated_pod_its_calls_are_hung_up_with_the_reason(fleet: Fleet) -> None:
+    hurry(fleet)
     async with calls(fleet, 6, seconds=30) as callers:
         slots = [slot_of(caller) for caller in callers]
         slot = max(set(slots), key=slots.count)
@@ -74,6 +78,7 @@ async def test_at_the_deadline_of_an_annotated_pod_its_calls_are_hung_up_with_th
     assert [caller.result.error for caller in others] == [""] * len(others)
     assert lost(others) == 0
     eventually("its replacement serves", lambda: replicas(fleet) == (3, 3), 30.0)
+    hurry(fleet, on=False)
 
 
 def test_an_eviction_of_a_serving_transceiver_is_refused_and_leaves_it_as_it_is(fleet: Fleet) -> None:
@@ -90,6 +95,12 @@ def test_an_eviction_of_a_serving_transceiver_is_refused_and_leaves_it_as_it_is(
     ]
     assert len(budgets) == 1  # two of them would break every eviction
     assert budgets[0]["status"]["expectedPods"] >= 3, budgets[0]["status"]
+
+
+def hurry(fleet: Fleet, *, on: bool = True) -> None:
+    """Let every slot move at once, and believe in a new generation after a second: calls here last seconds."""
+    rollout = {"maxSurge": 3, "minReady": "1s"} if on else {"maxSurge": 1, "minReady": "10s"}
+    fleet.kube.run("patch", "transceiver", POOL, "--type=merge", "-p", json.dumps({"spec": {"rollout": rollout}}))
 
 
 def scale(fleet: Fleet, count: int) -> None:

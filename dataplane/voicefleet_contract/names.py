@@ -15,6 +15,8 @@ LABEL_POOL = f"{GROUP}/pool"
 LABEL_SLOT = f"{GROUP}/slot"
 LABEL_GENERATION = f"{GROUP}/generation"
 LABEL_PORT = f"{GROUP}/port"
+LABEL_IDLE = f"{GROUP}/idle"  # no call for long: evictions may take the pod
+ANNOTATION_SAFE_TO_EVICT = "cluster-autoscaler.kubernetes.io/safe-to-evict"
 
 # What people write on a pod, a node or a Transceiver to drain it; contract.drain reads the value.
 ANNOTATION_DRAIN = f"{GROUP}/drain"

@@ -87,6 +87,7 @@ class Heartbeat(Record):
     counts: dict[str, dict[str, int]] = {}
     oldest_session_age_s: float = 0.0
     setups_per_s: float = 0.0  # new sessions, over the last half minute
+    idle_since: float | None = None  # Unix time; None while it holds a session
     at: float
 
 

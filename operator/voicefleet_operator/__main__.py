@@ -29,6 +29,7 @@ from voicefleet_operator.cluster.registry import RegistryReader
 from voicefleet_operator.cluster.transceivers import ControlClient
 from voicefleet_operator.desired.autoscaling import autoscaled, remember, scales
 from voicefleet_operator.desired.drain import draining_pods
+from voicefleet_operator.desired.idle import idle_marks
 from voicefleet_operator.handlers.health import Health
 from voicefleet_operator.handlers.reconcile import Reconciler
 from voicefleet_operator.handlers.store import FleetStore
@@ -188,13 +189,14 @@ async def _follow_registry(store: FleetStore, registry: RegistryReader) -> None:
             store.acknowledgements = seen.acknowledgements
             changed = (seen.acknowledged, seen.flows_left) != (store.acknowledged, store.flows_left)
             store.sessions, store.setups_per_s = seen.sessions, seen.setups_per_s
+            store.idle_since = seen.idle_since
             store.acknowledged, store.flows_left = seen.acknowledged, seen.flows_left
             now, fleet = time.time(), store.fleet() or fleet
             store.recommendations = remember(fleet, now)
             fleet = replace(fleet, recommendations=store.recommendations)
-            if changed or scales(
-                fleet, autoscaled(fleet, now)
-            ):  # else load matters only when something else makes a plan
+            # Otherwise load matters only when something else makes a plan.
+            marks = any(idle_marks(fleet, pool, now) for pool in fleet.pools.values())
+            if changed or marks or scales(fleet, autoscaled(fleet, now)):
                 store.dirty.set()
         await asyncio.sleep(_REGISTRY_POLL_S)
 

@@ -94,6 +94,8 @@ class World:
             pods[pod.name] = pod
         for fence in todo.fences:
             pods[fence.pod] = replace(pods[fence.pod], draining_since=self.now)
+        for mark in todo.marks:
+            pods[mark.pod] = replace(pods[mark.pod], idle=mark.idle)
         for delete in todo.deletes:
             pods[delete.pod] = replace(pods[delete.pod], deleting=True)
             self.deleted.append(delete.pod)

@@ -51,6 +51,8 @@ class Reporter:
         self._sessions = SessionTeller(settings, core, topology)
         self._acknowledged: tuple[float, object] = (-_ACK_REWRITE_S, None)
         self._setups = Rate(_SETUP_RATE_OVER_S)
+        self._seen_total = 0
+        self._idle_since: float | None = None
         self._away = False
 
     async def run(self) -> None:
@@ -105,11 +107,20 @@ class Reporter:
             counts={field: dict(values) for field, values in counts.items()},
             capacity=place.capacity,
             oldest_session_age_s=round(now - oldest, 3),
+            idle_since=self._note_idle(unix_now),
             setups_per_s=round(self._setups.note(core.sessions_total, now), 3),
             at=unix_now,
         )
         key = heartbeat_key(place.cluster, place.slot, place.generation)
         return Record(key, heartbeat.model_dump_json(), HEARTBEAT_TTL_S)
+
+    def _note_idle(self, unix_now: float) -> float | None:
+        """Return since when there is no call; one that came and went between two heartbeats counts."""
+        busy = bool(self._core.sessions) or self._core.sessions_total != self._seen_total
+        self._seen_total = self._core.sessions_total
+        if busy or self._idle_since is None:
+            self._idle_since = round(unix_now)
+        return None if self._core.sessions else self._idle_since
 
     def _acknowledgement(self, unix_now: float) -> Acknowledgement:
         index = self._topology()

@@ -82,6 +82,14 @@ async def apply_plan(api: KubeApi, ledger: LedgerStore, plan: Plan, now: float, 
     for delete in plan.deletes:
         log.info("pod %s: deleted: %s", delete.pod, delete.why)
         await api.delete("Pod", delete.pod, uid=delete.uid, grace_s=delete.grace_s)
+    for mark in plan.marks:
+        value = "true" if mark.idle else None  # None takes it away
+        state: Object = {
+            "uid": mark.uid,
+            "labels": {names.LABEL_IDLE: value},
+            "annotations": {names.ANNOTATION_SAFE_TO_EVICT: value or "false"},
+        }
+        await _if_there("Pod", mark.pod, lost, api.merge("Pod", mark.pod, {"metadata": state}), took)
     for manifest in plan.apply:
         took(manifest["kind"], await api.apply(manifest["kind"], manifest))
         log.info("%s %s: applied", manifest["kind"], manifest["metadata"]["name"])

@@ -102,6 +102,7 @@ def observe_pod(body: Object) -> Pod:
         finished=status.get("phase") in ("Failed", "Succeeded"),
         deleting=gone_at is not None,
         gone_at=None if gone_at is None else _unix(gone_at),
+        idle=labels.get(names.LABEL_IDLE) == "true",
         drain=drain,
         drain_problem=drain_problem,
         draining_since=draining_since,

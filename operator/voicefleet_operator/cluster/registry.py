@@ -26,6 +26,7 @@ class Seen:
 
     sessions: Mapping[tuple[int, int], int] = field(default_factory=dict)
     setups_per_s: Mapping[tuple[int, int], float] = field(default_factory=dict)
+    idle_since: Mapping[tuple[int, int], float] = field(default_factory=dict)
     acknowledgements: Mapping[str, Acknowledgement] | None = None
 
     @property
@@ -75,18 +76,20 @@ class RegistryReader:
             self._away = True
             return Seen()
         self._away = False
-        sessions, setups_per_s = {}, {}
+        sessions, setups_per_s, idle_since = {}, {}, {}
         for pod, value in zip(members, values[: len(members)], strict=True):
             beat = _parsed(Heartbeat, value)
             if beat is not None:
                 sessions[pod.slot, pod.generation] = beat.sessions
                 setups_per_s[pod.slot, pod.generation] = beat.setups_per_s
+                if beat.idle_since is not None:
+                    idle_since[pod.slot, pod.generation] = beat.idle_since
         acknowledgements = {}
         for pod, value in zip(pods, values[len(members) :], strict=True):
             said = _parsed(Acknowledgement, value)
             if said is not None:
                 acknowledgements[pod.name] = said
-        return Seen(sessions, setups_per_s, acknowledgements)
+        return Seen(sessions, setups_per_s, idle_since, acknowledgements)
 
     async def close(self) -> None:
         """Close the connection."""

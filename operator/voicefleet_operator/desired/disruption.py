@@ -1,8 +1,8 @@
-"""What the eviction API may do to transceivers: nothing, until the operator itself has emptied and deleted the pod.
+"""What the eviction API may do to transceivers: take those that have long been idle (idle), and no other.
 
-One budget a pool allows no disruption. A node is emptied by its cordon (or an annotation, or a node autoscaler's taint): the
-operator sees it, replaces, fences, waits and deletes the pod; the evictions of `kubectl drain`, refused meanwhile, then
-find it gone. So no label says that a pod may be evicted, and nothing can race with one; no call causes a write.
+One budget a pool allows no disruption of the rest: the operator itself empties and deletes them. A node is emptied by its
+cordon (or an annotation, or a node autoscaler's taint): the operator sees it, replaces, fences, waits and deletes the pod;
+the evictions of `kubectl drain`, refused meanwhile, then find it gone. No busy pod waits for a label, no call causes a write.
 
 Pods that aren't ready hold no calls that anybody could hear: they may be evicted at once.
 """
@@ -21,7 +21,7 @@ def disruption_budget(fleet: Fleet, pool: PoolResource) -> Manifest:
             "name": f"transceiver-{pool.name}",
             "namespace": fleet.namespace,
             "labels": objects.labels(Component.TRANSCEIVER, pool.name, pool=pool.name),
-            "annotations": {objects.ANNOTATION_DIGEST: objects.digest("none away", pool.uid)},
+            "annotations": {objects.ANNOTATION_DIGEST: objects.digest("none away but idle ones", pool.uid)},
             "ownerReferences": [objects.owner_reference("Transceiver", pool.name, pool.uid)],
         },
         "spec": {
@@ -31,7 +31,8 @@ def disruption_budget(fleet: Fleet, pool: PoolResource) -> Manifest:
                 "matchLabels": {
                     names.LABEL_COMPONENT: Component.TRANSCEIVER.value,
                     names.LABEL_POOL: pool.name,
-                }
+                },
+                "matchExpressions": [{"key": names.LABEL_IDLE, "operator": "DoesNotExist"}],
             },
         },
     }

@@ -1,6 +1,6 @@
 """The observed fleet → everything to do now, in the order to do it.
 
-    ledger → quarantine → pods → fences → deletes → objects (relays, gateway) → replicas → topology → status
+    ledger → quarantine → pods → fences → deletes → marks → objects (relays, gateway) → replicas → topology → status
 
 A plan is made from one observation and thrown away after it; whatever of it failed is planned again. A fleet that is as
 it should be gives an empty plan: `Plan.quiet`.
@@ -16,6 +16,7 @@ from voicefleet_operator.desired.disruption import disruption_budget
 from voicefleet_operator.desired.drain import avoided_nodes
 from voicefleet_operator.desired.drain_status import REFRESH_S
 from voicefleet_operator.desired.gateway import gateway_objects
+from voicefleet_operator.desired.idle import Mark, idle_marks
 from voicefleet_operator.desired.ledger import Entry, Ledger
 from voicefleet_operator.desired.objects import ANNOTATION_DIGEST
 from voicefleet_operator.desired.ports import PortLedger
@@ -46,6 +47,7 @@ class Plan:
     create_pods: tuple[Manifest, ...] = ()
     fences: tuple[Fence, ...] = ()
     deletes: tuple[Delete, ...] = ()
+    marks: tuple[Mark, ...] = ()
     apply: tuple[Manifest, ...] = ()
     prune: tuple[tuple[str, str], ...] = ()  # (kind, name)
     scales: dict[str, int] = field(default_factory=dict)  # pool → replicas that its autoscaling decided
@@ -63,6 +65,7 @@ class Plan:
             or self.create_pods
             or self.fences
             or self.deletes
+            or self.marks
             or self.apply
             or self.prune
             or self.scales
@@ -99,6 +102,7 @@ def plan(observed: Fleet, now: float) -> Plan:
         ),
         fences=tuple(fence for pool in pools for fence in steps[pool.name].fences),
         deletes=tuple(delete for pool in pools for delete in steps[pool.name].deletes),
+        marks=tuple(mark for pool in pools for mark in idle_marks(fleet, pool, now)),
         apply=tuple(manifest for manifest in wanted_objects if not _is_applied(fleet, manifest)),
         prune=_prune(fleet, wanted_objects),
         scales=scales(observed, fleet),

@@ -86,6 +86,7 @@ class Pod:
     finished: bool = False  # phase Failed or Succeeded: it will not run again
     deleting: bool = False
     gone_at: float | None = None  # when the kubelet kills what is left of a pod that is being deleted
+    idle: bool = False  # marked: it may be evicted
     drain: DrainRequest | None = None  # somebody asked for it
     drain_problem: str = ""
     draining_since: float | None = None  # the fence
@@ -176,6 +177,7 @@ class Fleet:
     quarantine: Mapping[Place, float] = field(default_factory=dict)  # until when (Unix time)
     sessions: Mapping[tuple[int, int], int] = field(default_factory=dict)  # (slot, generation) → load, if known
     setups_per_s: Mapping[tuple[int, int], float] = field(default_factory=dict)  # likewise
+    idle_since: Mapping[tuple[int, int], float] = field(default_factory=dict)  # likewise, of those without a session
     horizontal_autoscalers: Mapping[str, str] = field(
         default_factory=dict
     )  # those that target a Transceiver → its name

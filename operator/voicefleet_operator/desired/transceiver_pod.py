@@ -96,6 +96,7 @@ def transceiver_pod(
             "annotations": {
                 objects.ANNOTATION_DIGEST: pool_template(config, pool),
                 objects.ANNOTATION_CAPACITY: str(spec.capacity.sessions),
+                names.ANNOTATION_SAFE_TO_EVICT: "false",  # until it has been idle for long (idle)
             },
             "ownerReferences": [objects.owner_reference("Transceiver", pool.name, pool.uid)],
         },

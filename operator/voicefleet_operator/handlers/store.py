@@ -74,6 +74,7 @@ class FleetStore:
         self.drained: dict[str, Drained] = {}
         self.sessions: Mapping[tuple[int, int], int] = {}
         self.setups_per_s: Mapping[tuple[int, int], float] = {}
+        self.idle_since: Mapping[tuple[int, int], float] = {}
         self.recommendations: Mapping[str, tuple[Recommendation, ...]] = {}
         self.acknowledged: Mapping[str, Mapping[str, int]] | None = None
         self.acknowledgements: Mapping[str, Acknowledgement] | None = None
@@ -170,6 +171,7 @@ class FleetStore:
             quarantine=self.quarantine,
             sessions=self.sessions,
             setups_per_s=self.setups_per_s,
+            idle_since=self.idle_since,
             recommendations=self.recommendations,
             horizontal_autoscalers=dict(self._records["HorizontalPodAutoscaler"]),
             flows_left=self.flows_left,
