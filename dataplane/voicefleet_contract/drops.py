@@ -36,7 +36,7 @@ class DropReason(StrEnum):
     SESSION_UNKNOWN = "session_unknown"  # a transceiver has no session of this ufrag
     # Flows of a relay
     FLOW_UNKNOWN = "flow_unknown"  # media from an address that no check has bound
-    FLOW_LOOKUP_PENDING = "flow_lookup_pending"  # …while the flow cache is being asked, and one packet is held already
+    FLOW_LOOKUP_PENDING = "flow_lookup_pending"  # …while the flow cache is being asked, and enough is held already
     FLOW_LOOKUP_LIMIT = "flow_lookup_limit"  # …and the flow cache is asked no faster: a later packet asks again
     FLOW_TABLE_FULL = "flow_table_full"
     FLOW_OF_ANOTHER_OWNER = "flow_of_another_owner"  # return traffic of an owner that does not hold the flow

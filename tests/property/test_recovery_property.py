@@ -23,7 +23,6 @@ CLUSTER = 9
 MAX_FLOWS = 2
 CLIENTS = [ALICE, Address("2001:db8::1", 1), MALLORY]
 OWNERS = {OWNER_A: (1, 1), OWNER_B: (2, 7)}
-HELD_PACKETS_A_CLIENT = 2
 
 clients = st.sampled_from(CLIENTS)
 owners = st.sampled_from(list(OWNERS))
@@ -157,7 +156,7 @@ class RelayWithCache(RuleBasedStateMachine):
         assert len(self.relay.flows) <= MAX_FLOWS
         assert len(lookups) <= bounds.MOST_PENDING
         assert set(self.asked) == lookups._pending.keys()
-        assert all(held.packets <= HELD_PACKETS_A_CLIENT for held in lookups._pending.values())
+        assert all(held.packets <= 2 * bounds.HELD_A_WAY for held in lookups._pending.values())
         assert self.recovery.announced == self.announced
         assert DropReason.SEND_FAILED in self.relay.drops
 

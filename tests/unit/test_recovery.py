@@ -31,12 +31,11 @@ from voicefleet_contract.spp import HEADER_BYTES, decode_spp, encode_spp
 from voicefleet_contract.topology import MemberState
 from voicefleet_dataplane.core import lookups as module
 from voicefleet_dataplane.core.flow import CACHE_REFRESH_S, GOODBYE_S
-from voicefleet_dataplane.core.lookups import ABSENT_S, FAILED_PAUSE_S, LookupOutcome, Lookups
+from voicefleet_dataplane.core.lookups import ABSENT_S, FAILED_PAUSE_S, HELD_A_WAY, LookupOutcome, Lookups
 from voicefleet_dataplane.core.recovery import Recovery
 
 CLUSTER = 9
 UNIX_MS = 1_700_000_000_123
-SECOND_RTP = b"\x80\x6f\x00\x02" + bytes(158)
 RECORD = encode_cached_flow(ALICE, (1, 1), CLUSTER, KEYS)
 HEADER = encode_spp(ALICE, INNER)
 
@@ -193,12 +192,15 @@ def test_a_full_table_is_not_made_fuller():
 # ---- bounds
 
 
-def test_one_packet_a_way_is_held_and_those_behind_it_are_counted(cached):
-    assert cached.media() is None
-    assert cached.media(SECOND_RTP) is DropReason.FLOW_LOOKUP_PENDING
-    assert cached.relay.receive_inside(HEADER + RTP, OWNER_A, 0.0) is None
-    assert cached.relay.receive_inside(HEADER + RTP, OWNER_A, 0.0) is DropReason.FLOW_LOOKUP_PENDING
-    assert [datagram for datagram, _ in cached.answer(RECORD).inward[1:]] == [HEADER + RTP]
+def test_a_few_packets_a_way_are_held_in_order_and_those_behind_them_are_counted(cached):
+    packets = [b"\x80\x6f" + bytes((0, number)) + bytes(158) for number in range(HELD_A_WAY + 1)]
+    verdicts = [cached.media(packet) for packet in packets]
+    assert verdicts == [None] * HELD_A_WAY + [DropReason.FLOW_LOOKUP_PENDING]
+    verdicts = [cached.relay.receive_inside(HEADER + packet, OWNER_A, 0.0) for packet in packets]
+    assert verdicts == [None] * HELD_A_WAY + [DropReason.FLOW_LOOKUP_PENDING]
+    out = cached.answer(RECORD)
+    assert out.inward[1:] == [(HEADER + packet, OWNER_A) for packet in packets[:HELD_A_WAY]]
+    assert out.outward == [(packet, ALICE) for packet in packets[:HELD_A_WAY]]
     assert moved(cached.relay) == {DropReason.FLOW_LOOKUP_PENDING: 2}
 
 

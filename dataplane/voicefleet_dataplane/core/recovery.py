@@ -2,7 +2,7 @@
 
 ::
 
-    media of no flow ─▶ lookups.hold ─▶ (shell: one MGET) ─▶ answered ─▶ a flow; announced to its owner; the held packet follows
+    media of no flow ─▶ lookups.hold ─▶ (shell: one MGET) ─▶ answered ─▶ a flow; announced to its owner; what was held follows
     flows: new, and each now and then ─▶ records ─▶ (shell: one write for many)
 
 An answer is believed as far as it is authentic, names a member of the topology in its present generation, and nobody has bound
@@ -117,12 +117,13 @@ class Recovery:
         if client not in self._relay.flows.by_client:
             self._drop(held)
             return
-        if held.inward is not None:
-            verdict = self._relay.receive_outside(held.inward, client, now)
+        for packet in held.inward:
+            verdict = self._relay.receive_outside(packet, client, now)
             if isinstance(verdict, tuple):
                 out.inward.append(verdict)
-        if held.outward is not None and held.owner is not None:
-            verdict = self._relay.receive_inside(encode_spp(client, self._relay.inner) + held.outward, held.owner, now)
+        header = encode_spp(client, self._relay.inner)
+        for packet, owner in held.outward:
+            verdict = self._relay.receive_inside(header + packet, owner, now)
             if isinstance(verdict, tuple):
                 out.outward.append(verdict)
 
