@@ -88,6 +88,7 @@ class Relay:
         self._limits = limits or CheckLimits()  # none
         self._keys = keys
         self._topology: TopologyIndex | None = None
+        self._places: dict[tuple[int, int], tuple[tuple[int, int], Address]] = {}
 
     # ---- packets
 
@@ -185,8 +186,9 @@ class Relay:
         return self._forward_check(flow, data)
 
     def _bind(self, client: Address, member: Member, ufrag: bytes, password: bytes, now: float) -> Flow:
-        owner, header = (member.slot, member.generation), encode_spp(client, self.inner)
-        flow = Flow(client, owner, member.as_address(), header, ufrag, password, now)
+        key = member.slot, member.generation
+        owner, address = self._places.setdefault(key, (key, member.as_address()))  # one for all flows of an owner
+        flow = Flow(client, owner, address, encode_spp(client, self.inner), ufrag, password, now)
         self.flows.add(flow)
         self.flows_bound += 1
         return flow
@@ -255,6 +257,7 @@ class Relay:
     def set_topology(self, topology: TopologyIndex) -> None:
         """Work from another topology: flows whose owner is not at its address any more are forgotten at once."""
         self._topology = topology
+        self._places.clear()
         gone = set()
         for owner, address in self.flows.owners():  # few owners, many flows
             member = topology.member(*owner)

@@ -32,6 +32,7 @@ from voicefleet_dataplane.shell.http_health import inner_app
 from voicefleet_dataplane.shell.mmsg import Messages
 from voicefleet_dataplane.shell.redis_sink import RedisSink
 from voicefleet_dataplane.shell.relay_metrics import relay_registry
+from voicefleet_dataplane.shell.relay_pressure import Pressure
 from voicefleet_dataplane.shell.topology import Source, open_topology
 from voicefleet_dataplane.shell.udp import (
     PACKETS_PER_WAKE,
@@ -80,11 +81,15 @@ class RelayProcess:
                 limits=_limits(settings),
             )
             self._use_sources()
+            self.pressure = Pressure({"public": outside, "inner": inside})
+            closing.callback(self.pressure.stop)
             if settings.redis_url:
                 self.cache = self._open_cache(outside, inside)
                 closing.push_async_callback(self.cache.close)
             runner = web.AppRunner(
-                inner_app(self.problems, relay_registry(self.core, self.stale, self.cache), lambda: None),
+                inner_app(
+                    self.problems, relay_registry(self.core, self.stale, self.pressure, self.cache), lambda: None
+                ),
                 access_log=None,
             )
             await runner.setup()
@@ -209,6 +214,7 @@ class RelayProcess:
             except Exception:  # a source with a bug must not stop flows from expiring
                 log.exception("housekeeping: what was in use stays in use")
             self.core.advance(time.monotonic())
+            self.pressure.look(len(self.core.flows))
 
 
 def _limits(settings: RelaySettings) -> CheckLimits:

@@ -8,17 +8,33 @@ from prometheus_client.registry import Collector
 
 from voicefleet_dataplane.core.relay import Relay
 from voicefleet_dataplane.shell.flow_cache import FlowCache
+from voicefleet_dataplane.shell.relay_pressure import Pressure
 
 
 def relay_registry(
-    core: Relay, sources: Callable[[], Mapping[str, str]], cache: FlowCache | None = None
+    core: Relay, sources: Callable[[], Mapping[str, str]], pressure: Pressure, cache: FlowCache | None = None
 ) -> CollectorRegistry:
     """Return a registry over one relay. ``sources`` names what the relay works from, and each one's problem if any."""
     registry = CollectorRegistry()
     registry.register(_Core(core, sources))
+    registry.register(_Pressure(pressure))
     if cache is not None:
         registry.register(_Cache(cache))
     return registry
+
+
+class _Pressure(Collector):
+    def __init__(self, pressure: Pressure) -> None:
+        self._pressure = pressure
+
+    def collect(self) -> Iterator[Metric]:
+        text = "Share of one core that the process uses: alert at 0.7, packets are lost near 1"
+        yield GaugeMetricFamily("voicefleet_relay_busy_share", text, value=self._pressure.busy)
+        text = "Datagrams that a socket's queue had no room for: nobody read in time"
+        drops = CounterMetricFamily("voicefleet_relay_queue_drops", text, labels=["socket"])
+        for name, count in self._pressure.queue_drops.items():
+            drops.add_metric([name], count)
+        yield drops
 
 
 class _Core(Collector):
