@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from voicefleet_contract.resources import BackendProfile, BackendType
 from voicefleet_dataplane.commands.roles import run_role
 from voicefleet_dataplane.commands.where import where as where_command
 
@@ -122,11 +123,30 @@ def dev(
     topology: Annotated[
         Path | None, typer.Option(help="A topology file (loopback addresses) instead of a made one.", exists=True)
     ] = None,
+    backend: Annotated[
+        BackendType, typer.Option(help="Who speaks at the other end: the protocol of your agent.")
+    ] = BackendType.ECHO,
+    backend_url: Annotated[str, typer.Option(help="Your agent's WebSocket, for example ws://127.0.0.1:9000/.")] = "",
+    backend_key_file: Annotated[
+        Path | None, typer.Option(help="A file with the key that your agent wants as a bearer token.", exists=True)
+    ] = None,
+    backend_profile: Annotated[
+        BackendProfile, typer.Option(help="Dialect of the Realtime API.")
+    ] = BackendProfile.OPENAI,
 ) -> None:
-    """Run a whole fleet on loopback, without Kubernetes, until Ctrl-C."""
+    """Run a whole fleet on loopback, without Kubernetes, until Ctrl-C.
+
+    Calls hear themselves; with --backend and --backend-url they speak to your agent (docs/agents.md).
+    """
     from voicefleet_dataplane.commands.dev import dev as dev_command
 
-    raise typer.Exit(dev_command(transceivers, port, topology))
+    if (backend is BackendType.ECHO) != (not backend_url):
+        typer.echo("error: --backend-url and a --backend other than Echo go together", err=True)
+        raise typer.Exit(2)
+    fields = {"backend": backend.value, "backend_profile": backend_profile.value}
+    fields |= {"backend_url": backend_url} if backend_url else {}
+    fields |= {"backend_key_file": str(backend_key_file.absolute())} if backend_key_file else {}
+    raise typer.Exit(dev_command(transceivers, port, topology, fields))
 
 
 def main() -> None:

@@ -165,14 +165,16 @@ class Speaker:
         frame = rate // 50
         self.packets = []
         self.lost = 0
+        in_dtx = False
         for number in range(len(samples) // frame):
             payload = encoder.encode(samples[number * frame : (number + 1) * frame].tobytes())
             packet = RtpPacket(
                 number == 0, 111, (65_500 + number) & 0xFFFF, (0xFFFFF000 + number * 960) & 0xFFFFFFFF, 77, payload
             )
             self.packets.append(packet)
-            if dtx and len(payload) <= 2:
-                continue
+            in_dtx, was_in_dtx = dtx and len(payload) <= 2, in_dtx
+            if in_dtx and was_in_dtx:
+                continue  # as browsers do: the first one is sent, and announces the silence
             if number and chance.random() < loss:
                 self.lost += 1
                 continue

@@ -30,3 +30,10 @@ def test_a_role_names_the_variables_that_are_missing_or_wrong(role: str, monkeyp
     assert result.exit_code == 2
     assert "VOICEFLEET_CLUSTER_ID" in result.stderr
     assert "PORT" in result.stderr
+
+
+@pytest.mark.parametrize("options", [["--backend", "OpusStream"], ["--backend-url", "ws://127.0.0.1:9000/"]])
+def test_dev_names_what_an_agent_still_lacks(options: list[str]) -> None:
+    result = CliRunner().invoke(app, ["dev", *options])
+    assert result.exit_code == 2
+    assert "--backend-url" in result.stderr

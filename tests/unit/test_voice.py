@@ -70,6 +70,17 @@ def test_a_late_tick_is_no_gap():
     assert [timestamp for _, _, timestamp, *_ in world.sent] == [number * 960 for number in range(10)]
 
 
+def test_frames_that_come_late_time_after_time_leave_no_hole_in_a_word():
+    world = World()
+    said = pcm(1.0)
+    for number in range(50):
+        late = 0.025 * (number // 10)  # five times, an underrun that does not catch up
+        frame = said[number * 640 : (number + 1) * 640]
+        world.at(world.time + number * FRAME_S + late, lambda frame=frame: world.voice.say(frame, "item"))
+    world.run(2.0)
+    assert [timestamp for _, _, timestamp, *_ in world.sent] == [number * 960 for number in range(50)]
+
+
 def test_an_agent_that_says_silence_costs_few_packets():
     world = World()
     world.voice.say(bytes(16_000 * 2 * 10))

@@ -39,8 +39,16 @@ class DevError(RuntimeError):
 class DevFleet:
     """A fleet on loopback: a context manager. ``url`` and ``api_key`` are for callers."""
 
-    def __init__(self, transceivers: int = 2, gateway_port: int = 0, topology: Path | None = None) -> None:
+    def __init__(
+        self,
+        transceivers: int = 2,
+        gateway_port: int = 0,
+        topology: Path | None = None,
+        backend: dict[str, str] | None = None,
+    ) -> None:
+        """``backend``: fields of TransceiverSettings that begin with ``backend``; none: calls hear themselves."""
         self._count, self._gateway_port, self._given = transceivers, gateway_port, topology
+        self._backend = backend or {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.directory = Path(tempfile.mkdtemp(prefix="voicefleet-dev-"))
         self.api_key = "sk-dev-" + secrets.token_hex(8)
@@ -156,7 +164,9 @@ class DevFleet:
                         "tls_dir": str(directory / "transceiver"),
                         "redis_url": redis_url,
                         "drain_deadline_s": 0,
+                        "backend_network": "Loopback",  # a developer's agent lives on the same machine
                     }
+                    | self._backend
                 )
                 self.start(f"transceiver-{member.slot}", [*program, "transceiver"], owner.to_environment())
         gateway = GatewaySettings.model_validate(
@@ -233,14 +243,14 @@ class DevFleet:
         return "\n".join(f"--- {name}\n{self.log(name).read_text(errors='replace')[-800:]}" for name in self._processes)
 
 
-def dev(transceivers: int, port: int, topology: Path | None) -> int:
+def dev(transceivers: int, port: int, topology: Path | None, backend: dict[str, str]) -> int:
     """Run a fleet until Ctrl-C."""
     typer.echo("starting relay, transceivers, gateway, Redis on loopback …")
     began = time.monotonic()
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     try:
-        with DevFleet(transceivers, port, topology) as fleet:
+        with DevFleet(transceivers, port, topology, backend) as fleet:
             if not fleet.redis:
                 typer.echo("redis-server is not installed: running without a registry (calls do not need one)")
             typer.echo(f"ready after {time.monotonic() - began:.1f} s; logs and topology in {fleet.directory}")

@@ -98,6 +98,7 @@ class CallVoice:
         self._timestamp = -FRAME_TICKS  # of the last frame that was taken
         self._taken_at = -FRAME_S
         self._speaking = False
+        self._resuming = False
         self._paused_ticks = 0
         self._joined = False
         self._closed = False
@@ -231,7 +232,7 @@ class CallVoice:
     def _start(self) -> None:
         """Speak from now on; the first frame waits for nothing but the frame before it."""
         now = self._clock.now()
-        self._speaking = True
+        self._speaking = self._resuming = True
         if now - self._taken_at >= FRAME_S:
             self._join()
             self._take(now)
@@ -249,9 +250,11 @@ class CallVoice:
         if frame.audio:
             on_clock = int((now - self._started_at) / FRAME_S + 0.5) * FRAME_TICKS
             due = self._timestamp + FRAME_TICKS
-            # A late tick is no gap: only a pause is.
-            marker = on_clock - due > 5 * FRAME_TICKS
+            # Only a pause is a gap. A late tick or a late frame is none: a client's jitter buffer makes up for those, and
+            # a leap of time in the middle of a word would be heard.
+            marker = self._resuming and on_clock > due
             self._timestamp = on_clock if marker else due
+            self._resuming = False
             self._taken_at = now
         taken = _Taken(frame, self._timestamp & 0xFFFFFFFF, marker, self._epoch)
         if self._encoder is None:

@@ -34,6 +34,7 @@ from voicefleet_dataplane.wire.stun import StunError, build_binding_request, par
 
 FRAME_S = 0.02
 _FRAME_TICKS = 960
+_LONGEST_TICKS = 3_600 * 48_000  # a call ends before; and what came before the first packet has no place
 _CHECK_S = (0.05, 2.0)  # until the path is known; afterwards, for consent and round trips
 _SETUP_TIMEOUT_S = 15.0
 _TAIL_S = 0.5  # what is still under way when we fall silent
@@ -82,7 +83,7 @@ class Caller:
         self._stream: ReceiveStream | None = None
         self._checks: dict[bytes, float] = {}
         self._round_trips: list[float] = []
-        self._first_sequence: int | None = None
+        self._first_timestamp = 0
         self._last_heard = 0.0
         self._media = asyncio.Event()
         self._hung_up = False
@@ -229,15 +230,16 @@ class Caller:
         self._mark("audio")
         if self._stream is None or self._stream.ssrc != packet.ssrc:
             self._stream = ReceiveStream(packet.ssrc, packet.sequence, packet.timestamp, now)
-            self._first_sequence = packet.sequence
+            self._first_timestamp = packet.timestamp
         elif now - self._last_heard > 0.1:
             self.result.gaps_over_100_ms += 1
         self._last_heard = now
         self._stream.note(packet.sequence, packet.timestamp, now)
         self.result.received += 1
-        assert self._first_sequence is not None
-        number = self._stream.highest - ((self._stream.highest - packet.sequence) & 0xFFFF)
-        self.result.heard[number - self._first_sequence] = packet.payload
+        # By time and not by number: who is silent may send nothing, and numbers then go on without a hole.
+        ticks = (packet.timestamp - self._first_timestamp) & 0xFFFFFFFF
+        if ticks < _LONGEST_TICKS:
+            self.result.heard[ticks // _FRAME_TICKS] = packet.payload
 
     def _mark(self, stage: str) -> None:
         self.result.timeline_ms.setdefault(stage, round((time.monotonic() - self._began) * 1e3, 2))
