@@ -4,17 +4,20 @@ import pytest
 
 from e2e.cluster.steps import ClusterError
 from e2e.fleet import Fleet
+from e2e.kube import KubeError
 
 
 @pytest.fixture(scope="session")
 def fleet() -> Fleet:
     """The installed fleet, Ready."""
-    running = Fleet()
+    running = None
     try:
+        running = Fleet()
         running.install()
         running.wait_ready()
-    except (ClusterError, AssertionError) as error:
-        pytest.fail(f"the fleet did not come up: {error}\n{running.explain()}", pytrace=False)
+    except (ClusterError, KubeError, AssertionError) as error:
+        said = running.explain() if running is not None else ""
+        pytest.fail(f"the fleet did not come up: {error}\n{said}", pytrace=False)
     return running
 
 

@@ -1,50 +1,27 @@
 """The fleet that the demo shows and the stories try: chart installed, resources applied, ready.
 
-    node-a, node-b: relays        node-a, node-b, node-c: transceivers, gateway
+Two nodes (those that are labelled already, or the first two) have relays, every node may have transceivers and the gateway.
 
 Owns: installing with Helm as the README says, and waiting until the resources say Ready. Everything goes through the
-chart and kubectl: what a user cannot do, this does not do.
+chart and kubectl: what a user cannot do, this does not do. Does not own: which cluster it is (site.py).
 """
 
 import json
-import os
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from e2e.cluster.__main__ import current_context
-from e2e.cluster.build import build
-from e2e.cluster.nodes import ADDRESS
-from e2e.cluster.places import KUBECONFIG
 from e2e.cluster.steps import ClusterError, run, step
 from e2e.kube import Kube, KubeError, eventually, ready
+from e2e.site import Node, Site, find_site, usable_nodes
+from voicefleet_contract import names
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMESPACE = "voice"
-NODE_PORT = 30443
 POOL = "agents"
-RELAY_NODES = ("node-a", "node-b")
-
-VALUES: Mapping[str, Any] = {
-    "cluster": {"id": 7, "name": "local"},
-    "images": {
-        "operator": "voicefleet.local/operator:dev",
-        "dataplane": "voicefleet.local/dataplane:dev",
-        "redis": "voicefleet.local/redis:7",
-        "pullPolicy": "Never",
-    },
-    "gateway": {
-        "replicas": 1,
-        "pool": POOL,
-        "region": "eu-central",
-        "latitude": 50.11,
-        "longitude": 8.68,
-        "tls": {"selfSignedAddresses": list(ADDRESS.values())},
-        "service": {"type": "NodePort", "nodePort": NODE_PORT},
-    },
-    "keys": {"settle": "5s"},  # these kubelets watch Secrets: a new pod has the newest one
-}
+RELAY_LABEL = "voicefleet.dev/relay"
+RELAY_NODES = 2
 
 RESOURCES = """\
 apiVersion: voicefleet.dev/v1alpha1
@@ -53,7 +30,7 @@ metadata: {name: fra}
 spec:
   location: {region: eu-central, latitude: 50.11, longitude: 8.68}
   port: 3478
-  advertise: {from: NodeInternalIP}
+  advertise: {from: ADVERTISE_FROM}
   placement: {nodeSelector: {voicefleet.dev/relay: "true"}}
 ---
 apiVersion: voicefleet.dev/v1alpha1
@@ -72,11 +49,38 @@ class Fleet:
     """The installed fleet: how to reach it, and what it says of itself."""
 
     def __init__(self) -> None:
-        if current_context():
-            raise ClusterError("the stories need the nodes' addresses: run them on the local cluster")
-        self._tree = build()
-        self.kube = Kube(self._tree / "bin" / "kubectl", KUBECONFIG, NAMESPACE)
-        self.url = f"https://{ADDRESS['node-c']}:{NODE_PORT}"
+        self.site: Site = find_site()
+        self.kube = Kube(self.site.kubectl, NAMESPACE)
+        self.nodes: list[Node] = usable_nodes(
+            json.loads(self.kube.run("get", "nodes", "-o", "json", namespaced=False))["items"]
+        )
+        if not self.nodes:
+            raise ClusterError("no node of this cluster is ready and takes pods: see `kubectl get nodes`")
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The chart's values for this place."""
+        return {
+            "cluster": {"id": 7, "name": "local"},
+            "images": {name: self.site.image(name) for name in ("operator", "dataplane", "redis")}
+            | {"pullPolicy": "Never" if self.site.local else "IfNotPresent"},
+            "gateway": {
+                "replicas": 1,
+                "pool": POOL,
+                "region": "eu-central",
+                "latitude": 50.11,
+                "longitude": 8.68,
+                "tls": {"selfSignedAddresses": [node.address for node in self.nodes]},
+                "service": {"type": "NodePort"},
+            },
+            "keys": {"settle": "5s"},  # kubelets watch Secrets: a new pod has the newest one
+        }
+
+    @property
+    def url(self) -> str:
+        """Where the gateway answers: a port of Kubernetes' choice on any node."""
+        [port] = self.kube.get("service", "voicefleet-gateway")["spec"]["ports"]
+        return f"https://{self.nodes[-1].address}:{port['nodePort']}"
 
     @property
     def api_key(self) -> str:
@@ -85,9 +89,9 @@ class Fleet:
 
     def helm(self, *words: str) -> str:
         """Run Helm on the cluster."""
-        return run([self._tree / "bin" / "helm", *words], env=os.environ | {"KUBECONFIG": str(KUBECONFIG)})
+        return run([*self.site.helm, *words])
 
-    def install(self, values: Mapping[str, Any] = VALUES) -> None:
+    def install(self) -> None:
         """Install or upgrade the chart, label the relay nodes, apply the resources."""
         with step("namespace, node labels"):
             namespace = {
@@ -96,29 +100,26 @@ class Fleet:
                 "metadata": {"name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "privileged"}},
             }
             self.kube.run("apply", "--server-side", "-f", "-", stdin=json.dumps(namespace), namespaced=False)
-            for node in RELAY_NODES:
-                self.kube.run("label", "node", node, "voicefleet.dev/relay=true", "--overwrite", namespaced=False)
+            chosen = [node for node in self.nodes if node.labels.get(RELAY_LABEL) == "true"]
+            others = [node for node in self.nodes if node not in chosen]
+            for node in others[: max(0, RELAY_NODES - len(chosen))]:
+                self.kube.run("label", "node", node.name, f"{RELAY_LABEL}=true", "--overwrite", namespaced=False)
         with step("helm upgrade --install voicefleet charts/voicefleet"):
-            self.upgrade(values)
+            self.upgrade(self.values)
         with step("kubectl apply: VoiceRelay fra, Transceiver agents"):
-            self.kube.apply(RESOURCES)
+            external = self.nodes[0].address != self.nodes[0].internal
+            self.kube.apply(RESOURCES.replace("ADVERTISE_FROM", "NodeExternalIP" if external else "NodeInternalIP"))
 
     def upgrade(self, values: Mapping[str, Any]) -> None:
         """Helm upgrade with these values. The CRDs first: Helm itself never upgrades what is in crds/."""
         for crd in sorted((ROOT / "crds").glob("*.yaml")):
             self.kube.run("apply", "--server-side", "--force-conflicts", "-f", str(crd), namespaced=False)
         argv = [
+            *self.site.helm,
             *("upgrade", "--install", "voicefleet", str(ROOT / "charts" / "voicefleet"), "--skip-crds"),
             *("--namespace", NAMESPACE, "--values", "-"),
         ]
-        done = subprocess.run(
-            [self._tree / "bin" / "helm", *argv],
-            input=json.dumps(values),
-            capture_output=True,
-            text=True,
-            check=False,
-            env=os.environ | {"KUBECONFIG": str(KUBECONFIG)},
-        )
+        done = subprocess.run(argv, input=json.dumps(values), capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise ClusterError(f"helm: {done.stderr.strip()}")
 
@@ -136,6 +137,18 @@ class Fleet:
     def relays(self) -> list[Any]:
         """The relay pods that are ready."""
         return [pod for pod in self.kube.pods("app.kubernetes.io/component=relay") if ready(pod)]
+
+    def relay_of(self, ingress: str) -> Any:
+        """The relay pod behind an address that an answer advertised."""
+        host = ingress.rsplit(":", 1)[0]
+        [name] = [node.name for node in self.nodes if node.address == host]
+        [pod] = [pod for pod in self.relays() if pod["spec"]["nodeName"] == name]
+        return pod
+
+    def owner_of(self, slot: int) -> Any:
+        """The transceiver pod of a slot."""
+        [pod] = [pod for pod in self.transceivers() if pod["metadata"]["labels"][names.LABEL_SLOT] == str(slot)]
+        return pod
 
     def _resources_ready(self) -> bool:
         return all(self.condition(kind, name) for kind, name in (("voicerelay", "fra"), ("transceiver", POOL)))

@@ -7,8 +7,7 @@ guessed length.
 import json
 import subprocess
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -22,9 +21,9 @@ class KubeError(RuntimeError):
 class Kube:
     """kubectl bound to one cluster and one namespace."""
 
-    def __init__(self, program: Path | str, kubeconfig: Path | str, namespace: str) -> None:
+    def __init__(self, command: Sequence[str], namespace: str) -> None:
         self.namespace = namespace
-        self._base = [str(program), "--kubeconfig", str(kubeconfig)]
+        self._base = list(command)  # kubectl, and which cluster
 
     def run(self, *words: str, stdin: str | None = None, namespaced: bool = True) -> str:
         """Run kubectl and return what it printed. Raises KubeError."""

@@ -1,6 +1,7 @@
 """Calls of the stories: a client in this process, and what its owner says of it over the control API."""
 
 import asyncio
+import functools
 import json
 import ssl
 import subprocess
@@ -106,18 +107,33 @@ def place_calls(fleet: Fleet, count: int, seconds: float = 3.0) -> tuple[list[di
         return calls.finish()
 
 
-def control(fleet: Fleet, pod: Any, path: str, method: str = "GET", *, certificate: str | None = "gateway") -> Any:
+@functools.cache
+def inner_certificate(fleet: Fleet, role: str) -> dict[str, bytes]:
+    """A role's certificate, key and CA: read once, kubectl takes a while."""
+    return dict(fleet.kube.secret(names.tls_secret(role)))
+
+
+def control(
+    fleet: Fleet,
+    pod: Any,
+    path: str,
+    method: str = "GET",
+    *,
+    certificate: str | None = "gateway",
+    body: str | None = None,
+) -> Any:
     """Ask a transceiver over mutual TLS; ``certificate=None`` comes without one. Raises httpx.HTTPError."""
     with tempfile.TemporaryDirectory() as directory:
-        secret = fleet.kube.secret(names.tls_secret(certificate or "gateway"))
-        for name, content in secret.items():
+        for name, content in inner_certificate(fleet, certificate or "gateway").items():
             (Path(directory) / name).write_bytes(content)
         context = ssl.create_default_context(cafile=f"{directory}/{names.TLS_CA_FILE}")
         if certificate is not None:
             context.load_cert_chain(f"{directory}/{names.TLS_CERT_FILE}", f"{directory}/{names.TLS_KEY_FILE}")
     url = f"https://{pod['status']['hostIP']}:{pod['metadata']['labels'][names.LABEL_PORT]}{path}"
     with httpx.Client(verify=context, trust_env=False, timeout=5) as http:
-        answer = http.request(method, url, extensions={"sni_hostname": names.inner_dns_name("transceiver")})
+        answer = http.request(
+            method, url, content=body, extensions={"sni_hostname": names.inner_dns_name("transceiver")}
+        )
     answer.raise_for_status()
     return answer.json()
 
@@ -131,3 +147,18 @@ def relay_drops(pod: Any, port: int = 3479) -> dict[str, int]:
             reason = line.split('reason="', 1)[1].split('"', 1)[0]
             found[reason] = found.get(reason, 0) + int(float(line.rsplit(" ", 1)[1]))
     return found
+
+
+def refusals(fleet: Fleet) -> dict[tuple[str, str], int]:
+    """Every drop and refusal counter of every relay and transceiver, by pod and reason."""
+    found = {(pod["metadata"]["name"], why): n for pod in fleet.relays() for why, n in relay_drops(pod).items()}
+    for pod in fleet.transceivers():
+        status = control(fleet, pod, "/v1/status")
+        for counts in (status["drops"], {f"control:{why}": n for why, n in status["control_refused"].items()}):
+            found |= {(pod["metadata"]["name"], why): n for why, n in counts.items()}
+    return found
+
+
+def moved(before: dict[tuple[str, str], int], after: dict[tuple[str, str], int]) -> dict[tuple[str, str], int]:
+    """Which of them moved, and by how much."""
+    return {key: count - before.get(key, 0) for key, count in after.items() if count != before.get(key, 0)}

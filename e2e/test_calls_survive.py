@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from e2e.fleet import VALUES, Fleet
+from e2e.fleet import Fleet
 from e2e.kube import eventually, ready
 from e2e.talk import PACKETS_PER_S, calling, hang_up, lost_after, place_calls
 
@@ -14,8 +14,7 @@ async def test_the_relay_pod_of_a_call_is_killed_and_thirty_more_seconds_of_medi
     fleet: Fleet,
 ) -> None:
     async with calling(fleet, seconds=45) as caller:
-        address = caller.result.ingress.rsplit(":", 1)[0]
-        [pod] = [pod for pod in fleet.relays() if pod["status"]["hostIP"] == address]
+        pod = await asyncio.to_thread(fleet.relay_of, caller.result.ingress)
         await asyncio.to_thread(
             fleet.kube.run, "delete", "pod", pod["metadata"]["name"], "--grace-period=0", "--force", "--wait=false"
         )
@@ -60,7 +59,7 @@ async def test_the_operator_is_restarted_and_upgraded_and_no_dataplane_pod_chang
         await asyncio.to_thread(
             fleet.kube.run, "rollout", "status", "deployment", "voicefleet-operator", "--timeout=100s"
         )
-        other = dict(VALUES) | {"images": dict(VALUES["images"]) | {"operator": "voicefleet.local/operator:next"}}
+        other = fleet.values | {"images": fleet.values["images"] | {"operator": fleet.site.image("operator_next")}}
         await asyncio.to_thread(fleet.upgrade, other)
         await asyncio.to_thread(
             fleet.kube.run, "rollout", "status", "deployment", "voicefleet-operator", "--timeout=100s"
@@ -71,7 +70,7 @@ async def test_the_operator_is_restarted_and_upgraded_and_no_dataplane_pod_chang
         assert caller.result.loss == 0
         assert identities(fleet) == before
     finally:
-        fleet.upgrade(VALUES)
+        fleet.upgrade(fleet.values)
         fleet.kube.run("rollout", "status", "deployment", "voicefleet-operator", "--timeout=100s")
 
 
@@ -110,4 +109,4 @@ def leads(fleet: Fleet) -> bool:
     holder = fleet.kube.get("lease", "voicefleet-operator")["spec"]["holderIdentity"]
     [pod] = fleet.kube.pods("app.kubernetes.io/component=operator")
     image = pod["spec"]["containers"][0]["image"]
-    return holder == pod["metadata"]["name"] and image.endswith(":next") and ready(pod)
+    return holder == pod["metadata"]["name"] and image == fleet.site.image("operator_next") and ready(pod)

@@ -3,7 +3,6 @@
 import asyncio
 import socket
 
-from e2e.cluster.nodes import ADDRESS
 from e2e.fleet import RESOURCES, Fleet
 from e2e.kube import KubeError, eventually
 from e2e.talk import calls
@@ -13,7 +12,7 @@ OPERATOR = "app.kubernetes.io/component=operator"
 
 def test_deleting_the_resources_leaves_no_pod_and_no_port(fleet: Fleet) -> None:
     ports = inner_ports(fleet)
-    assert {host for host, _ in ports} <= set(ADDRESS.values())
+    assert {host for host, _ in ports} <= {node.internal for node in fleet.nodes}
     assert ports
     assert all(accepts(*port) for port in ports)
     fleet.kube.run("delete", "voicerelays,transceivers", "--all", "--wait=false")

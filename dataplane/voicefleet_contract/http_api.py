@@ -102,6 +102,7 @@ class SlotStatus(_Body):
     packets_in: int = 0
     packets_out: int = 0
     drops: dict[str, int] = {}
+    control_refused: dict[str, int] = {}
     topology_revision: int = 0
 
 

@@ -14,12 +14,7 @@ from e2e.cluster.nodes import ADDRESS, Client
 from e2e.cluster.places import KUBECONFIG
 from e2e.kube import Kube
 
-pytestmark = [
-    pytest.mark.e2e,
-    pytest.mark.skipif(
-        current_context(), reason="tests the local cluster, and VOICEFLEET_USE_CURRENT_CONTEXT=1 names another"
-    ),
-]
+pytestmark = pytest.mark.e2e
 NAMESPACE = "voicefleet-cluster-test"
 PORT, HOST_PORT = 9000, 31999
 IMAGE = "voicefleet.local/dataplane:dev"
@@ -69,7 +64,9 @@ def pod(name: str, node: str, command: list[str], **spec: object) -> dict[str, o
 
 @pytest.fixture(scope="module")
 def kube() -> Iterator[Kube]:
-    kube = Kube(build() / "bin" / "kubectl", KUBECONFIG, NAMESPACE)
+    if current_context():
+        pytest.fail("these tests are of the local cluster's own making; VOICEFLEET_USE_CURRENT_CONTEXT=1 names another")
+    kube = Kube((str(build() / "bin" / "kubectl"), "--kubeconfig", str(KUBECONFIG)), NAMESPACE)
     kube.run("delete", "namespace", NAMESPACE, "--ignore-not-found", "--wait", namespaced=False)
     kube.run("create", "namespace", NAMESPACE, namespaced=False)
     ports = [{"name": protocol.lower(), "port": PORT, "protocol": protocol} for protocol in ("UDP", "TCP")]

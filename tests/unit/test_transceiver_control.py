@@ -45,6 +45,7 @@ async def test_a_relays_certificate_opens_nothing(secrets_dir):
         for method, path in (("GET", "/v1/status"), ("POST", "/v1/drain"), ("GET", "/metrics"), ("GET", "/nothing")):
             assert (await transceiver.request(method, path)).status_code == 403
         assert transceiver.process.core.state == "active"
+        assert transceiver.process.status().control_refused == {"wrong_role": 4}
 
 
 async def test_no_certificate_or_one_of_another_authority_fails_the_handshake(secrets_dir):
@@ -58,12 +59,14 @@ async def test_no_certificate_or_one_of_another_authority_fails_the_handshake(se
                     await http.get(
                         transceiver.url + "/v1/status", extensions={"sni_hostname": "transceiver.voicefleet.internal"}
                     )
+        assert (await transceiver.status()).control_refused == {"no_certificate": 1, "other_authority": 1}
 
 
 async def test_plain_http_gets_no_answer(secrets_dir):
     async with running_transceiver(secrets_dir) as transceiver, httpx.AsyncClient(trust_env=False) as http:
         with pytest.raises(httpx.HTTPError):
             await http.get(f"http://{HOST}:{transceiver.process.port}/v1/status")
+        assert (await transceiver.status()).control_refused == {"handshake": 1}
 
 
 async def test_a_renewed_certificate_is_used_by_the_next_connection(tmp_path):

@@ -9,6 +9,7 @@ Owns: HTTP, TLS and the bodies. Does not own: calls (a Calls object has them).
 import logging
 import ssl
 from collections.abc import Awaitable, Callable
+from enum import StrEnum, unique
 from pathlib import Path
 from typing import Protocol
 
@@ -62,9 +63,40 @@ class Calls(Protocol):
         """The exposition and its content type."""
 
 
-def build_server_context(tls_dir: Path) -> ssl.SSLContext:
+@unique
+class ControlRefusal(StrEnum):
+    """Why somebody got no answer of the control API. Each value is a metric label."""
+
+    NO_CERTIFICATE = "no_certificate"
+    OTHER_AUTHORITY = "other_authority"  # or one that has expired
+    HANDSHAKE = "handshake"  # plain HTTP, TLS before 1.3, garbage
+    WRONG_ROLE = "wrong_role"
+
+
+_HANDSHAKE_REFUSALS = {
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": ControlRefusal.NO_CERTIFICATE,
+    "CERTIFICATE_VERIFY_FAILED": ControlRefusal.OTHER_AUTHORITY,
+}
+Refused = dict[ControlRefusal, int]
+
+
+def build_server_context(tls_dir: Path, refused: Refused) -> ssl.SSLContext:
     """A context that shows our certificate and asks for one of the inner CA. Raises OSError, ssl.SSLError."""
+
+    class Counted(ssl.SSLObject):
+        """Counts handshakes that fail: no layer above is told of them."""
+
+        def do_handshake(self) -> None:
+            try:
+                super().do_handshake()
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                raise
+            except ssl.SSLError as error:
+                refused[_HANDSHAKE_REFUSALS.get(error.reason, ControlRefusal.HANDSHAKE)] += 1
+                raise
+
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslobject_class = Counted
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.verify_mode = ssl.CERT_REQUIRED
     load_certificates(context, tls_dir)
@@ -78,10 +110,21 @@ def load_certificates(context: ssl.SSLContext, tls_dir: Path) -> ssl.SSLContext:
     return context
 
 
-def build_app(calls: Calls) -> web.Application:
+def build_app(calls: Calls, refused: Refused) -> web.Application:
     """The API as an aiohttp application."""
     handlers = _Handlers(calls)
-    app = web.Application(middlewares=[_only_gateway_and_operator], client_max_size=MAX_BODY_BYTES)
+
+    @web.middleware
+    async def only_gateway_and_operator(request: web.Request, handler: _Handler) -> web.StreamResponse:
+        certificate = request.transport.get_extra_info("peercert") if request.transport is not None else None
+        alternative = (certificate or {}).get("subjectAltName", ())
+        allowed = _MAY_HANG_UP if request.method == "DELETE" else _ALLOWED_ROLES
+        if not any(kind == "DNS" and name in allowed for kind, name in alternative):
+            refused[ControlRefusal.WRONG_ROLE] += 1
+            raise web.HTTPForbidden(text="the client certificate's role may not ask this\n")
+        return await handler(request)
+
+    app = web.Application(middlewares=[only_gateway_and_operator], client_max_size=MAX_BODY_BYTES)
     app.router.add_post("/v1/sessions", handlers.create)
     app.router.add_get("/v1/sessions", handlers.sessions)
     app.router.add_delete("/v1/sessions/{call_id}", handlers.hang_up)
@@ -89,16 +132,6 @@ def build_app(calls: Calls) -> web.Application:
     app.router.add_post("/v1/drain", handlers.drain)
     app.router.add_get("/metrics", handlers.metrics)
     return app
-
-
-@web.middleware
-async def _only_gateway_and_operator(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    certificate = request.transport.get_extra_info("peercert") if request.transport is not None else None
-    alternative = (certificate or {}).get("subjectAltName", ())
-    allowed = _MAY_HANG_UP if request.method == "DELETE" else _ALLOWED_ROLES
-    if not any(kind == "DNS" and name in allowed for kind, name in alternative):
-        raise web.HTTPForbidden(text="the client certificate's role may not ask this\n")
-    return await handler(request)
 
 
 def _json(body: BaseModel, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:

@@ -42,7 +42,7 @@ from voicefleet_dataplane.media.backend import BackendFactory, CallConfig
 from voicefleet_dataplane.shell.backends import Backends
 from voicefleet_dataplane.shell.call import RunningCall
 from voicefleet_dataplane.shell.codec_thread import CodecThread
-from voicefleet_dataplane.shell.control import build_app, build_server_context, load_certificates
+from voicefleet_dataplane.shell.control import ControlRefusal, build_app, build_server_context, load_certificates
 from voicefleet_dataplane.shell.media_socket import MediaSocket
 from voicefleet_dataplane.shell.playout_clock import PlayoutClock
 from voicefleet_dataplane.shell.records import RecordSink
@@ -78,6 +78,7 @@ class TransceiverProcess:
         self._topology_in_use: TopologyIndex | None = None
         self._hint_keys = watch_key_ring(Path(settings.hint_keys_file))
         self._call_keys = watch_key_ring(Path(settings.call_keys_file))
+        self._refused = dict.fromkeys(ControlRefusal, 0)
         self._context: ssl.SSLContext | None = None
         self._tls = watch_inner_tls(Path(settings.tls_dir), self._load_tls)
         key = ec.generate_private_key(ec.SECP256R1())
@@ -110,7 +111,7 @@ class TransceiverProcess:
         self._clock = PlayoutClock()
         self._backends = Backends(settings)
         self._make_backend: BackendFactory = self._backends.make
-        self._metrics = TransceiverMetrics(self.core, lambda: self.socket.packets_out)
+        self._metrics = TransceiverMetrics(self.core, lambda: self.socket.packets_out, self._refused)
         self._reporter = (
             Reporter(settings, self.core, lambda: self._topology_in_use, sink) if sink is not None else None
         )
@@ -126,7 +127,7 @@ class TransceiverProcess:
     async def start(self) -> None:
         """Bind UDP, then TCP of the same number: whoever can connect finds a transceiver that can serve."""
         self._runner = web.AppRunner(
-            build_app(self), access_log=None, shutdown_timeout=_FINISH_TIMEOUT_S, handle_signals=False
+            build_app(self, self._refused), access_log=None, shutdown_timeout=_FINISH_TIMEOUT_S, handle_signals=False
         )
         await self._runner.setup()
         settings = self._settings
@@ -258,6 +259,7 @@ class TransceiverProcess:
             packets_in=core.packets_in,
             packets_out=self.socket.packets_out,
             drops={reason.value: count for reason, count in core.drops.items() if count},
+            control_refused={reason.value: count for reason, count in self._refused.items() if count},
             topology_revision=core.topology_revision,
         )
 
@@ -303,7 +305,7 @@ class TransceiverProcess:
     def _load_tls(self, directory: Path) -> ssl.SSLContext:
         # One context for ever: connections of the future use what was loaded into it last.
         if self._context is None:
-            self._context = build_server_context(directory)
+            self._context = build_server_context(directory, self._refused)
         return load_certificates(self._context, directory)
 
     def _use_topology(self) -> None:

@@ -3,13 +3,14 @@
 Nothing on the packet path touches prometheus-client, whose counters take a lock each.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from voicefleet_dataplane.core.transceiver import Transceiver
+from voicefleet_dataplane.shell.control import ControlRefusal
 
 # Milliseconds matter: fine below a second.
 _SETUP_BUCKETS_S = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -18,9 +19,11 @@ _SETUP_BUCKETS_S = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.7
 class TransceiverMetrics:
     """A registry of its own: several transceivers may live in one process."""
 
-    def __init__(self, core: Transceiver, packets_out: Callable[[], int]) -> None:
+    def __init__(
+        self, core: Transceiver, packets_out: Callable[[], int], refused: Mapping[ControlRefusal, int]
+    ) -> None:
         self.registry = CollectorRegistry()
-        self.registry.register(_Core(core, packets_out))
+        self.registry.register(_Core(core, packets_out, refused))
         self.setup = Histogram(
             "voicefleet_transceiver_setup_seconds",
             "Time from the answered offer to a stage of the call",
@@ -35,9 +38,12 @@ class TransceiverMetrics:
 
 
 class _Core(Collector):
-    def __init__(self, core: Transceiver, packets_out: Callable[[], int]) -> None:
+    def __init__(
+        self, core: Transceiver, packets_out: Callable[[], int], refused: Mapping[ControlRefusal, int]
+    ) -> None:
         self._core = core
         self._packets_out = packets_out
+        self._refused = refused
 
     def collect(self) -> Iterator[Metric]:
         core = self._core
@@ -58,6 +64,14 @@ class _Core(Collector):
         for reason, count in core.drops.items():
             drops.add_metric([reason.value], count)
         yield drops
+        refused = CounterMetricFamily(
+            "voicefleet_transceiver_control_refused",
+            "Who got no answer of the control API, by reason",
+            labels=["reason"],
+        )
+        for refusal, count in self._refused.items():
+            refused.add_metric([refusal.value], count)
+        yield refused
         ended = CounterMetricFamily(
             "voicefleet_transceiver_sessions_ended", "Calls ended, by reason", labels=["reason"]
         )
