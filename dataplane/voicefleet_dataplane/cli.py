@@ -3,6 +3,7 @@
 Each command's work is in `commands/`, imported when it runs: `voicefleet --help` must not wait for a WebRTC stack.
 """
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+class Client(StrEnum):
+    """Who places the calls of `voicefleet call`."""
+
+    PACKET = "packet"
+    AIORTC = "aiortc"
+
 
 _SPEECH = Path("/usr/share/sounds/alsa")
 _ROLE_HELP = "Settings come from VOICEFLEET_* environment variables; `--settings` lists them."
@@ -83,6 +92,12 @@ def call(
     insecure: Annotated[bool, typer.Option(help="Do not verify the gateway's certificate.")] = False,
     record: Annotated[Path | None, typer.Option(help="Write what was sent and heard into this directory.")] = None,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a call.")] = False,
+    client: Annotated[
+        Client,
+        typer.Option(
+            help="Whose WebRTC stack: ours at packet level, cheap and exact; or stock aiortc, which shares none of it."
+        ),
+    ] = Client.PACKET,
 ) -> None:
     """Place calls with recorded speech, and compare what comes back with what was sent.
 
@@ -112,6 +127,7 @@ def call(
         verify=False if insecure else str(cacert) if cacert else True,
         record=record,
         as_json=json,
+        client=client,
     )
     raise typer.Exit(call_command(options))
 

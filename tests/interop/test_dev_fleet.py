@@ -33,6 +33,24 @@ def test_ten_calls_at_once_each_hear_their_own_recording_and_no_other(fleet):
     assert all(call["own"] >= 0.7 and call["others"] <= 0.4 for call in calls)
 
 
+def test_stock_aiortc_calls_and_hears_itself(fleet):
+    """A client that shares no WebRTC code with the fleet."""
+    options = ("--key", fleet.api_key, "--client", "aiortc", "--count", "2", "--duration", "4")
+    code, lines, problem = place(fleet, *options)
+    assert code == 0, (lines, problem)
+    *calls, summary = lines
+    assert summary["audio_ok"] == 2
+    for call in calls:
+        assert list(call["timeline_ms"]) == ["answer", "stun", "dtls", "audio"]
+        assert call["sent"] == call["received"] == 200
+
+
+def test_stock_aiortc_says_what_the_gateway_said(fleet):
+    code, lines, _ = place(fleet, "--key", "sk-wrong-0123456789", "--client", "aiortc", "--duration", "1")
+    assert code == 1
+    assert re.search(r"401 .*key", lines[0]["error"])
+
+
 def test_a_refused_call_shows_what_the_gateway_said(fleet):
     code, lines, _ = place(fleet, "--key", "sk-wrong-0123456789", "--duration", "1")
     assert code == 1

@@ -14,7 +14,7 @@ IMAGES = {
 def _context(monkeypatch):
     monkeypatch.setenv("VOICEFLEET_USE_CURRENT_CONTEXT", "1")
     monkeypatch.setattr(site.shutil, "which", lambda name: f"/usr/bin/{name}")
-    monkeypatch.setattr(site, "run", lambda argv: "mine\n")
+    monkeypatch.setattr(site, "run", lambda _: "mine\n")
 
 
 def node(name, internal="10.0.0.1", external="", *, ready="True", taints=(), **spec):

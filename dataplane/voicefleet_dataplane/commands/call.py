@@ -4,17 +4,22 @@ import asyncio
 import json
 import ssl
 import statistics
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import httpx
 import typer
 import uvloop
 
 from voicefleet_dataplane.media.speech import (
+    Samples,
     SpeechError,
     decode_opus,
     encode_opus,
+    join,
+    last,
     read_wav,
     repeat,
     similarity,
@@ -43,6 +48,14 @@ class CallOptions:
     verify: bool | str
     record: Path | None
     as_json: bool
+    client: str = "packet"  # ours, at packet level; or "aiortc", a stack that is not ours
+
+
+class _Placer(Protocol):
+    async def run(self, url: str, headers: dict[str, str]) -> CallResult: ...
+
+
+_Make = Callable[[httpx.AsyncClient, int], _Placer]
 
 
 def call(options: CallOptions) -> int:
@@ -55,12 +68,14 @@ def call(options: CallOptions) -> int:
         typer.echo(f"error: {error}", err=True)
         return 2
     frames = max(1, round(options.duration_s / FRAME_S))
-    voices = [repeat(encode_opus(recording), frames) for recording in recordings]
-    results = uvloop.run(_place(options, voices))
-    spoken = [decode_opus(dict(enumerate(voice))) for voice in voices]
+    if options.client == "aiortc":
+        spoken, make = _with_aiortc(recordings, frames)
+    else:
+        spoken, make = _with_ours(recordings, frames)
+    results = uvloop.run(_place(options, make))
     fine = 0
     for number, result in enumerate(results):
-        heard = decode_opus(result.heard)
+        heard = decode_opus(result.heard) if result.samples is None else join(result.samples)
         scores = [similarity(voice, heard) for voice in spoken]
         own = scores.pop(number % len(spoken))
         good = not result.error and own >= OWN_AT_LEAST and max(scores, default=0.0) <= STRANGER_AT_MOST
@@ -74,8 +89,21 @@ def call(options: CallOptions) -> int:
     return 0 if fine == options.count else 1
 
 
-async def _place(options: CallOptions, voices: list[list[bytes]]) -> list[CallResult]:
-    identity = make_identity()
+def _with_ours(recordings: list[Samples], frames: int) -> tuple[list[Samples], _Make]:
+    """Our client sends what was encoded before; what it said is what a listener would have decoded."""
+    voices, identity = [repeat(encode_opus(recording), frames) for recording in recordings], make_identity()
+    spoken = [decode_opus(dict(enumerate(voice))) for voice in voices]
+    return spoken, lambda http, number: Caller(http, identity, voices[number % len(voices)])
+
+
+def _with_aiortc(recordings: list[Samples], frames: int) -> tuple[list[Samples], _Make]:
+    from voicefleet_dataplane.shell.aiortc_caller import AiortcCaller  # noqa: PLC0415  # a second of imports
+
+    spoken = [last(recording, frames) for recording in recordings]
+    return spoken, lambda http, number: AiortcCaller(http, spoken[number % len(spoken)])
+
+
+async def _place(options: CallOptions, make: _Make) -> list[CallResult]:
     headers = {"Authorization": f"Bearer {options.key}"} if options.key else {}
     parameters = {name: value for name, value in (("region", options.region), ("pool", options.pool)) if value}
     url = str(httpx.URL(options.url.rstrip("/") + "/v1/realtime/calls").copy_merge_params(parameters))
@@ -84,7 +112,7 @@ async def _place(options: CallOptions, voices: list[list[bytes]]) -> list[CallRe
 
         async def one(number: int) -> CallResult:
             async with room:
-                return await Caller(http, identity, voices[number % len(voices)]).run(url, headers)
+                return await make(http, number).run(url, headers)
 
         return list(await asyncio.gather(*(one(number) for number in range(options.count))))
 
@@ -119,8 +147,10 @@ def _print_call(number: int, result: CallResult, own: float, stranger: float, *,
     if result.error:
         typer.echo(f"  error: {result.error}")
     else:
-        rtt, jitter, loss = result.rtt_ms or 0.0, result.jitter_ms or 0.0, result.loss or 0.0
-        typer.echo(f"  RTT {rtt:.2f} ms, jitter {jitter:.2f} ms, loss {loss:.2%} of {result.sent}")
+        rtt, jitter = (
+            f"{one:.2f} ms" if one is not None else "not measured" for one in (result.rtt_ms, result.jitter_ms)
+        )
+        typer.echo(f"  RTT {rtt}, jitter {jitter}, loss {result.loss or 0.0:.2%} of {result.sent}")
         typer.echo(f"  heard itself {own:.2f}, the closest other recording {stranger:.2f}")
 
 
@@ -128,7 +158,7 @@ def _summary(results: list[CallResult], fine: int) -> dict[str, object]:
     setups = [result.timeline_ms["audio"] for result in results if "audio" in result.timeline_ms]
     round_trips = [result.rtt_ms for result in results if result.rtt_ms is not None]
     sent = sum(result.sent for result in results)
-    heard = sum(len(result.heard) for result in results)
+    heard = sum(result.returned for result in results)
     return {
         "calls": len(results),
         "answered": sum("answer" in result.timeline_ms for result in results),

@@ -8,7 +8,7 @@ Owns: coding and comparing. Does not own: pacing or RTP.
 
 import io
 import wave
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import av
@@ -78,13 +78,14 @@ def decode_opus(packets: Mapping[int, bytes]) -> Samples:
         except av.FFmpegError:
             continue
         for frame in frames:
-            samples = _mono(frame)[:FRAME]
+            samples = mono(frame)[:FRAME]
             start = (number - first) * FRAME
             heard[start : start + len(samples)] = samples
     return heard
 
 
-def _mono(frame: av.AudioFrame) -> Samples:
+def mono(frame: av.AudioFrame) -> Samples:
+    """Return a frame's first channel."""
     samples = frame.to_ndarray()
     channels = len(frame.layout.channels)
     mono = samples.reshape(-1, channels)[:, 0] if samples.shape[0] == 1 else samples[0]
@@ -119,6 +120,16 @@ def repeat(packets: Iterable[bytes], count: int) -> list[bytes]:
     """Return ``count`` packets: the recording over and over."""
     once = list(packets)
     return [once[number % len(once)] for number in range(count)]
+
+
+def last(samples: Samples, frames: int) -> Samples:
+    """Return so many frames of a recording: over and over."""
+    return np.resize(samples, frames * FRAME)
+
+
+def join(parts: Sequence[Samples]) -> Samples:
+    """Return what was heard in parts."""
+    return np.concatenate(parts) if parts else np.zeros(0, np.int16)
 
 
 def _coarse(samples: Samples) -> NDArray[np.float64]:

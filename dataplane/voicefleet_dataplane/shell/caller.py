@@ -21,6 +21,7 @@ from voicefleet_dataplane.core.dtls import Dtls, DtlsState
 from voicefleet_dataplane.core.dtls_identity import DtlsIdentity, build_certificate
 from voicefleet_dataplane.core.srtp import Srtp
 from voicefleet_dataplane.core.streams import CLOCK_RATE, ReceiveStream
+from voicefleet_dataplane.media.speech import Samples
 from voicefleet_dataplane.wire.demux import Kind, classify
 from voicefleet_dataplane.wire.rtp import RtpPacket, build_rtp, parse_rtp
 from voicefleet_dataplane.wire.sdp_client import (
@@ -59,11 +60,17 @@ class CallResult:
     received: int = 0
     gaps_over_100_ms: int = 0
     heard: dict[int, bytes] = field(default_factory=dict)  # Opus packets by frame number
+    samples: list[Samples] | None = None  # instead of packets, from a client that decodes by itself
+
+    @property
+    def returned(self) -> int:
+        """How many packets came back, each counted once where the client lets us see them."""
+        return len(self.heard) if self.samples is None else min(self.received, self.sent)
 
     @property
     def loss(self) -> float | None:
         """The fraction lost on the way there and back."""
-        return None if not self.sent else max(0.0, 1 - len(self.heard) / self.sent)
+        return None if not self.sent else max(0.0, 1 - self.returned / self.sent)
 
 
 def make_identity() -> DtlsIdentity:
@@ -100,13 +107,11 @@ class Caller:
         except TimeoutError:
             self.result.error = f"no media within {_SETUP_TIMEOUT_S:g} s; reached: {', '.join(self.result.timeline_ms)}"
         except httpx.HTTPError as error:
-            self.result.error = _not_reached(url, error)
+            self.result.error = not_reached(url, error)
         except (CallError, AnswerError, OSError) as error:
             self.result.error = str(error) or type(error).__name__
         finally:
-            if location:
-                with contextlib.suppress(httpx.HTTPError):
-                    await self._http.post(str(httpx.URL(url).join(location)) + "/hangup", headers=headers)
+            await hang_up(self._http, url, headers, location)
         return self.result
 
     async def _signal(self, url: str, headers: dict[str, str]) -> str:
@@ -114,15 +119,12 @@ class Caller:
             secrets.randbits(62), self._client_ufrag, secrets.token_hex(16), self._identity.fingerprint, self._ssrc
         )
         self._began = time.monotonic()
-        response = await self._http.post(url, content=offer, headers=headers | {"Content-Type": "application/sdp"})
-        if response.status_code != httpx.codes.CREATED:
-            raise CallError(f"the gateway refused the call: {response.status_code} {_said(response)}")
+        location, text = await post_offer(self._http, url, headers, offer)
         self._mark("answer")
-        location = response.headers.get("Location", "")
         self.result.call_id = location.rsplit("/", 1)[-1]
-        self._answer: ClientAnswer = parse_answer_untrusted(response.text)
+        self._answer: ClientAnswer = parse_answer_untrusted(text)
         self.result.ufrag = self._answer.ufrag
-        return str(location)
+        return location
 
     async def _talk(self) -> None:
         target = self._answer.candidates[0]
@@ -253,7 +255,23 @@ class Caller:
             self._socket.send(datagram)
 
 
-def _not_reached(url: str, error: httpx.HTTPError) -> str:
+async def post_offer(http: httpx.AsyncClient, url: str, headers: dict[str, str], offer: str) -> tuple[str, str]:
+    """Return the call's location and the answer. Raises CallError with what the gateway said, httpx.HTTPError."""
+    response = await http.post(url, content=offer, headers=headers | {"Content-Type": "application/sdp"})
+    if response.status_code != httpx.codes.CREATED:
+        raise CallError(f"the gateway refused the call: {response.status_code} {_said(response)}")
+    return str(response.headers.get("Location", "")), response.text
+
+
+async def hang_up(http: httpx.AsyncClient, url: str, headers: dict[str, str], location: str) -> None:
+    """Tell the gateway that the call is over, as far as it can be reached."""
+    if location:
+        with contextlib.suppress(httpx.HTTPError):
+            await http.post(str(httpx.URL(url).join(location)) + "/hangup", headers=headers)
+
+
+def not_reached(url: str, error: httpx.HTTPError) -> str:
+    """Return what a person should read when HTTP failed."""
     said = str(error) or type(error).__name__
     if "CERTIFICATE_VERIFY_FAILED" in said:
         return f"the certificate of {url} is not trusted: name its CA with --cacert, or trust anybody with --insecure"
