@@ -1,7 +1,7 @@
 """What a transceiver process costs: CPU per packet and per call, and per set-up, measured from outside.
 
 One process of ours (uvloop, real sockets, mutual TLS control API) echoes N calls of 50 packets a second each way; the clients
-live in this process and speak our own wire code over one UDP socket each. Prints one line of JSON.
+are those of `voicefleet call`, in this process. Prints one line of JSON.
 
     .venv/bin/python -m bench.transceiver_load --calls 100 --seconds 10
 """
@@ -17,100 +17,75 @@ import socket
 import ssl
 import statistics
 import tempfile
-import time
 from pathlib import Path
+from typing import Any
 
 import httpx
 import uvloop
 
-from tests.support.dtls import make_identity
-from tests.support.offers import CHROMIUM, DIGEST
 from voicefleet_contract.http_api import CreateSession, SessionCreated
 from voicefleet_contract.settings import TransceiverSettings
+from voicefleet_contract.topology import Topology
 from voicefleet_dataplane.commands.dev_secrets import write_dev_secrets
-from voicefleet_dataplane.core.dtls import Dtls
-from voicefleet_dataplane.core.srtp import PROFILES, Srtp
+from voicefleet_dataplane.core.dtls_identity import DtlsIdentity
+from voicefleet_dataplane.shell.caller import FRAME_S, Caller, make_identity
 from voicefleet_dataplane.shell.transceiver import run_transceiver
-from voicefleet_dataplane.wire.demux import Kind, classify
-from voicefleet_dataplane.wire.rtp import RtpPacket, build_rtp
-from voicefleet_dataplane.wire.sdp import Fingerprint, SetupRole, parse_offer_untrusted
-from voicefleet_dataplane.wire.stun import build_binding_request
 
 HOST = "127.0.0.1"
-PACKET_S = 0.02
 PAYLOAD = bytes(120)
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 
-class Caller:
-    """One client on a socket of its own."""
+class StraightToTransceiver(httpx.AsyncBaseTransport):
+    """What a gateway does for a caller, without a gateway: offers and hang-ups become control requests of one transceiver."""
 
-    def __init__(self, server: tuple[str, int]) -> None:
-        self.identity = make_identity(PROFILES)
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind((HOST, 0))
-        self.socket.connect(server)
-        self.socket.setblocking(False)
-        self.srtp: Srtp | None = None
-        self.connected = asyncio.Event()
-        self.sequence = 0
-        self.received = 0
-        self.round_trips_ms: list[float] = []
-        self.sent_at: dict[int, float] = {}
+    def __init__(self, context: ssl.SSLContext, port: int) -> None:
+        self._inner = httpx.AsyncHTTPTransport(verify=context, limits=httpx.Limits(max_connections=20))
+        self.port = port
 
-    def offer(self) -> str:
-        return CHROMIUM.replace(DIGEST, self.identity.fingerprint.digest.hex(":").upper())
+    async def control(self, method: str, path: str, content: str = "") -> httpx.Response:
+        url = f"https://{HOST}:{self.port}{path}"
+        extensions = {"sni_hostname": "transceiver.voicefleet.internal"}
+        async with httpx.AsyncClient(transport=Borrowed(self._inner), timeout=10) as http:
+            return await http.request(method, url, content=content, extensions=extensions)
 
-    def start(self, answer: str) -> None:
-        described = parse_offer_untrusted(answer.replace("a=ice-lite\r\n", ""))
-        fingerprint: Fingerprint = described.fingerprints[0]
-        self.ufrag, self.pwd = described.ice_ufrag, described.ice_pwd
-        self.dtls = Dtls(self.identity, [fingerprint], we_are_client=described.setup is SetupRole.PASSIVE)
-        asyncio.get_running_loop().add_reader(self.socket.fileno(), self.read)
-        self.check()
-
-    def check(self) -> None:
-        request = build_binding_request(
-            secrets.token_bytes(12), f"{self.ufrag}:aB3+", self.pwd.encode(), use_candidate=True
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/hangup"):
+            gone = await self.control("DELETE", f"/v1/sessions/{request.url.path.split('/')[-2]}")
+            return httpx.Response(gone.status_code)
+        body = CreateSession(
+            request_id=secrets.token_hex(8),
+            offer=(await request.aread()).decode(),
+            candidates=[{"address": HOST, "port": self.port}],
         )
-        self.socket.send(request)
+        response = await self.control("POST", "/v1/sessions", body.model_dump_json())
+        if response.status_code != 201:
+            return httpx.Response(response.status_code, text=response.text)
+        created = SessionCreated.model_validate_json(response.content)
+        return httpx.Response(201, headers={"Location": f"/calls/{created.call_id}"}, text=created.answer)
 
-    def read(self) -> None:
-        now = time.monotonic()
-        while True:
-            try:
-                datagram = self.socket.recv(2048)
-            except BlockingIOError:
-                break
-            kind = classify(datagram)
-            if kind is Kind.RTP:
-                assert self.srtp is not None
-                clear = self.srtp.unprotect_untrusted(datagram)
-                if clear is not None:
-                    self.received += 1
-                    sent = self.sent_at.pop(int.from_bytes(clear[-8:]), None)
-                    if sent is not None:
-                        self.round_trips_ms.append((now - sent) * 1e3)
-            elif kind is Kind.STUN:
-                self.dtls.start(now) if self.dtls._we_are_client else None
-            elif kind is Kind.DTLS:
-                self.dtls.receive_untrusted(datagram, now)
-                if self.srtp is None and self.dtls.keys is not None:
-                    self.srtp = Srtp(self.dtls.keys)
-                    self.connected.set()
-        for datagram in self.dtls.poll():
-            self.socket.send(datagram)
 
-    def speak(self) -> None:
-        assert self.srtp is not None
-        self.sequence += 1
-        payload = PAYLOAD[8:] + self.sequence.to_bytes(8)
-        packet = RtpPacket(False, 111, self.sequence & 0xFFFF, self.sequence * 960 & 0xFFFFFFFF, 77, payload)
-        protected = self.srtp.protect(build_rtp(packet))
-        assert protected is not None
-        if self.sequence % 10 == 0:
-            self.sent_at[self.sequence] = time.monotonic()
-        self.socket.send(protected)
+class Borrowed(httpx.AsyncBaseTransport):
+    """A transport that stays open when its client is closed."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
+        self._inner = inner
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self._inner.handle_async_request(request)
+
+
+class HeldCaller(Caller):
+    """Connects, and speaks when it is told to: set-up and speech are measured apart."""
+
+    def __init__(self, http: httpx.AsyncClient, identity: DtlsIdentity, packets: list[bytes]) -> None:
+        super().__init__(http, identity, packets)
+        self.connected, self.may_speak = asyncio.Event(), asyncio.Event()
+
+    async def _speak(self) -> None:
+        self.connected.set()
+        await self.may_speak.wait()
+        await super()._speak()
 
 
 def serve(settings: TransceiverSettings) -> None:
@@ -130,54 +105,42 @@ def rss_kb(pid: int) -> int:
 async def measure(calls: int, seconds: float, pid: int, port: int, tls: Path) -> dict[str, object]:
     context = ssl.create_default_context(cafile=str(tls / "ca.crt"))
     context.load_cert_chain(tls / "tls.crt", tls / "tls.key")
-    async with httpx.AsyncClient(verify=context, trust_env=False, timeout=10) as http:
+    straight = StraightToTransceiver(context, port)
 
-        async def request(method: str, path: str, body: str | None = None) -> httpx.Response:
-            return await http.request(
-                method,
-                f"https://{HOST}:{port}{path}",
-                content=body,
-                extensions={"sni_hostname": "transceiver.voicefleet.internal"},
-            )
+    async def status() -> dict[str, Any]:
+        return dict((await straight.control("GET", "/v1/status")).json())
 
+    async with httpx.AsyncClient(transport=straight, base_url="http://caller", timeout=10) as http:
         while True:
             try:
-                await request("GET", "/v1/status")
+                await status()
                 break
             except httpx.TransportError:
+                os.kill(pid, 0)  # ProcessLookupError when it ended: its reason is on standard error
                 await asyncio.sleep(0.05)
-        callers = [Caller((HOST, port)) for _ in range(calls)]
+        packets, identity = [PAYLOAD] * round(seconds / FRAME_S), make_identity()
+        callers = [HeldCaller(http, identity, packets) for _ in range(calls)]
         before_cpu, before_kb = cpu_s(pid), rss_kb(pid)
-        for index, caller in enumerate(callers):
-            body = CreateSession(
-                request_id=f"request-{index}", offer=caller.offer(), candidates=[{"address": HOST, "port": port}]
-            )
-            response = await request("POST", "/v1/sessions", body.model_dump_json())
-            caller.start(SessionCreated.model_validate_json(response.content).answer)
-            await asyncio.wait_for(caller.connected.wait(), 10)
+        running = []
+        for caller in callers:
+            running.append(asyncio.create_task(caller.run("http://caller/calls", {})))
+            connected = asyncio.create_task(caller.connected.wait())
+            await asyncio.wait({running[-1], connected}, return_when=asyncio.FIRST_COMPLETED)
+            if caller.result.error:
+                raise SystemExit(f"call {len(running)}: {caller.result.error}")
         setup_ms = (cpu_s(pid) - before_cpu) / calls * 1e3
         kb_per_call = (rss_kb(pid) - before_kb) / calls
         loop = asyncio.get_running_loop()
-        status = (await request("GET", "/v1/status")).json()
+        before = await status()
         start_cpu, start = cpu_s(pid), loop.time()
-        turn = 0
-        while loop.time() - start < seconds:
-            # Spread over the 20 ms, as clients are.
-            for index, caller in enumerate(callers):
-                caller.speak()
-                if index % 10 == 9:
-                    await asyncio.sleep(max(0.0, start + (turn + index / calls) * PACKET_S - loop.time()))
-            turn += 1
-            if turn % 125 == 0:
-                for caller in callers:
-                    caller.check()
-            await asyncio.sleep(max(0.0, start + turn * PACKET_S - loop.time()))
+        for index, caller in enumerate(callers):  # spread over the 20 ms, as clients are
+            loop.call_later(index / calls * FRAME_S, caller.may_speak.set)
+        await asyncio.sleep(seconds)
         spent, elapsed = cpu_s(pid) - start_cpu, loop.time() - start
-        await asyncio.sleep(0.2)
-        after = (await request("GET", "/v1/status")).json()
-        packets_in = after["packets_in"] - status["packets_in"]
-        sent = sum(caller.sequence for caller in callers)
-        round_trips = [one for caller in callers for one in caller.round_trips_ms]
+        after = await status()
+        results = await asyncio.gather(*running)
+        packets_in = after["packets_in"] - before["packets_in"]
+        round_trips = [result.rtt_ms for result in results if result.rtt_ms is not None]
         return {
             "calls": calls,
             "seconds": round(elapsed, 2),
@@ -187,10 +150,11 @@ async def measure(calls: int, seconds: float, pid: int, port: int, tls: Path) ->
             "cpu_us_per_packet_in_and_out": round(spent / packets_in * 1e6, 2),
             "cpu_ms_per_s_and_call": round(spent / elapsed / calls * 1e3, 3),
             "cpu_share": round(spent / elapsed, 3),
-            "echo_rtt_ms_p50": round(statistics.median(round_trips), 3),
-            "lost": sent - sum(caller.received for caller in callers),
-            "sent": sent,
+            "stun_rtt_ms_p50": round(statistics.median(round_trips), 3) if round_trips else None,
+            "lost": sum(result.sent - result.returned for result in results),
+            "sent": sum(result.sent for result in results),
             "drops": after["drops"],
+            "errors": [result.error for result in results if result.error],
         }
 
 
@@ -204,6 +168,8 @@ def main() -> None:
         free.bind((HOST, 0))
         port = free.getsockname()[1]
         free.close()
+        topology = Path(directory) / "topology.json"
+        topology.write_text(Topology(cluster=1).dump())
         settings = TransceiverSettings(
             cluster_id=1,
             slot=1,
@@ -214,6 +180,7 @@ def main() -> None:
             call_keys_file=f"{directory}/call-keys/keys.json",
             tls_dir=f"{directory}/transceiver",
             capacity=options.calls,
+            topology=str(topology),
             accept_direct=True,
             drain_deadline_s=0,
         )

@@ -46,6 +46,7 @@ async def calling(fleet: Fleet, seconds: float, during: Callable[[Caller], Await
             await task
         finally:
             task.cancel()
+            await asyncio.gather(task, return_exceptions=True)  # it hangs up
 
 
 @asynccontextmanager

@@ -84,7 +84,7 @@ class Caller:
 
     def __init__(self, http: httpx.AsyncClient, identity: DtlsIdentity, packets: Sequence[bytes]) -> None:
         self._http, self._identity, self._packets = http, identity, packets
-        self._client_ufrag = secrets.token_hex(4)
+        self.client_ufrag = secrets.token_hex(4)
         self._ssrc = secrets.randbits(32) | 1
         self._srtp: Srtp | None = None
         self._stream: ReceiveStream | None = None
@@ -93,8 +93,10 @@ class Caller:
         self._first_timestamp = 0
         self._last_heard = 0.0
         self._media = asyncio.Event()
-        self._hung_up = False
-        self.last_check = b""  # the STUN check sent last, and from where: tests replay it
+        self._hung_up = self._gave_up = False
+        # What an attacker of the tests has, or learns: the STUN check sent last, the answer, and from where we speak.
+        self.last_check = b""
+        self.answer: ClientAnswer
         self.address: Address | None = None
         self.result = CallResult()
 
@@ -114,22 +116,26 @@ class Caller:
             await hang_up(self._http, url, headers, location)
         return self.result
 
+    def give_up(self) -> None:
+        """Say no more; `run` then hangs up and returns."""
+        self._gave_up = True
+
     async def _signal(self, url: str, headers: dict[str, str]) -> str:
         offer = build_offer(
-            secrets.randbits(62), self._client_ufrag, secrets.token_hex(16), self._identity.fingerprint, self._ssrc
+            secrets.randbits(62), self.client_ufrag, secrets.token_hex(16), self._identity.fingerprint, self._ssrc
         )
         self._began = time.monotonic()
         location, text = await post_offer(self._http, url, headers, offer)
         self._mark("answer")
         self.result.call_id = location.rsplit("/", 1)[-1]
-        self._answer: ClientAnswer = parse_answer_untrusted(text)
-        self.result.ufrag = self._answer.ufrag
+        self.answer = parse_answer_untrusted(text)
+        self.result.ufrag = self.answer.ufrag
         return location
 
     async def _talk(self) -> None:
-        target = self._answer.candidates[0]
+        target = self.answer.candidates[0]
         self.result.ingress = str(target)
-        self._dtls = Dtls(self._identity, [self._answer.fingerprint], we_are_client=self._answer.we_are_dtls_client)
+        self._dtls = Dtls(self._identity, [self.answer.fingerprint], we_are_client=self.answer.we_are_dtls_client)
         loop = asyncio.get_running_loop()
         family = socket.AF_INET6 if ":" in target.host else socket.AF_INET
         with socket.socket(family, socket.SOCK_DGRAM) as self._socket:
@@ -158,6 +164,8 @@ class Caller:
         loop = asyncio.get_running_loop()
         start = loop.time()
         for number, payload in enumerate(self._packets):
+            if self._gave_up:
+                return
             if self._hung_up:
                 raise CallError("the other side ended the call")
             packet = RtpPacket(
@@ -173,8 +181,8 @@ class Caller:
         while True:
             transaction = secrets.token_bytes(12)
             self._checks[transaction] = time.monotonic()
-            username = f"{self._answer.ufrag}:{self._client_ufrag}"
-            password = self._answer.password.encode()
+            username = f"{self.answer.ufrag}:{self.client_ufrag}"
+            password = self.answer.password.encode()
             self.last_check = build_binding_request(transaction, username, password, use_candidate=True)
             self._send(self.last_check)
             await asyncio.sleep(_CHECK_S["stun" in self.result.timeline_ms])
@@ -205,13 +213,13 @@ class Caller:
         except StunError:
             return
         sent_at = self._checks.pop(response.transaction_id, None)
-        if sent_at is None or not verify_integrity(response, self._answer.password.encode()):
+        if sent_at is None or not verify_integrity(response, self.answer.password.encode()):
             return
         if response.error_code is not None:
             return
         self._round_trips.append(now - sent_at)
         self._mark("stun")
-        if self._answer.we_are_dtls_client:
+        if self.answer.we_are_dtls_client:
             self._dtls.start(now)
             self._flush()
 
