@@ -111,13 +111,13 @@ async def measure(calls: int, seconds: float, pid: int, port: int, tls: Path) ->
         return dict((await straight.control("GET", "/v1/status")).json())
 
     async with httpx.AsyncClient(transport=straight, base_url="http://caller", timeout=10) as http:
-        while True:
-            try:
-                await status()
-                break
-            except httpx.TransportError:
-                os.kill(pid, 0)  # ProcessLookupError when it ended: its reason is on standard error
-                await asyncio.sleep(0.05)
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    await status()
+                    break
+                except httpx.TransportError:
+                    await asyncio.sleep(0.05)
         packets, identity = [PAYLOAD] * round(seconds / FRAME_S), make_identity()
         callers = [HeldCaller(http, identity, packets) for _ in range(calls)]
         before_cpu, before_kb = cpu_s(pid), rss_kb(pid)

@@ -1,16 +1,20 @@
-"""A stock aiortc client against our transceiver, straight on loopback: audio and data come back."""
+"""A stock aiortc client against our transceiver on loopback: audio and data come back, straight and through relays."""
 
 import asyncio
+import contextlib
+import socket
 from pathlib import Path
 
 import pytest
 
 from tests.support.aiortc_client import AiortcClient, use_loopback
-from tests.support.dumb_relay import DumbRelay
-from tests.support.transceiver_process import RunningTransceiver, running_transceiver
+from tests.support.transceiver_process import HOST, RunningTransceiver, running_transceiver
 from voicefleet_contract.addresses import Address
-from voicefleet_contract.topology import Endpoint, Relay, Topology, TopologyIndex
+from voicefleet_contract.settings import RelaySettings
+from voicefleet_contract.topology import Endpoint, Member, Pool, Relay, Topology, TopologyIndex
 from voicefleet_dataplane.commands.dev_secrets import write_dev_secrets
+from voicefleet_dataplane.shell.relay import RelayProcess
+from voicefleet_dataplane.shell.topology import TopologyFile
 
 pytestmark = pytest.mark.interop
 
@@ -127,34 +131,60 @@ async def test_reports_give_the_round_trip_and_the_client_gets_ours(secrets_dir)
             await client.close()
 
 
-async def test_a_call_through_a_relay_survives_its_flow_moving_to_another_one(secrets_dir):
-    async with DumbRelay() as first, DumbRelay() as second:
-        relays = tuple(
-            Relay(name=name, inner=(Endpoint(address=relay.inner.host, port=relay.inner.port),))
-            for name, relay in (("first", first), ("second", second))
-        )
-        topology = TopologyIndex(Topology(cluster=7, relays=relays))
-        async with running_transceiver(secrets_dir, topology, accept_direct=False) as transceiver:
-            owner = Address("127.0.0.1", transceiver.process.port)
-            first.owner = second.owner = owner
-            client, call_id = await connect(transceiver, 600.0, ingress=first.public)
-            try:
-                assert await client.say("hello") == "hello"
-                await client.hear(1.0)
-                assert client.heard_frequency_hz() == pytest.approx(600, abs=5)
-                session = (await transceiver.sessions())[call_id]
-                assert session.relay == str(first.inner)
-                assert first.packets_in > 50
-                # The relay restarts with another inner port: nobody tells the client or us but the next check.
-                first._inner, second._inner = second._inner, first._inner
-                first.inner, second.inner = second.inner, first.inner
-                loop = asyncio.get_running_loop()
-                loop.add_reader(first._inner, first._from_owner)
-                loop.add_reader(second._inner, second._from_owner)
+def free_port() -> int:
+    """A number that is free on UDP and on TCP: a relay's inner address takes both."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, socket.socket() as tcp:
+        udp.bind((HOST, 0))
+        tcp.bind((HOST, udp.getsockname()[1]))
+        return int(udp.getsockname()[1])
+
+
+@contextlib.asynccontextmanager
+async def relaying(secrets_dir: Path, topology: Path, inner_port: int, public_port: int = 0):
+    settings = RelaySettings(
+        cluster_id=7,
+        hint_keys_file=str(secrets_dir / "hint-keys" / "keys.json"),
+        public_address=HOST,
+        public_port=public_port,
+        inner_address=HOST,
+        inner_port=inner_port,
+        leave_grace_s=0,
+    )
+    process = RelayProcess(settings, TopologyFile(topology))
+    await process.start(patience_s=5)
+    try:
+        yield process
+    finally:
+        await process.stop()
+
+
+async def test_a_call_survives_its_flow_moving_to_another_relay(secrets_dir, tmp_path):
+    """One public address, behind it first one relay and then another: nobody tells client or owner but the next check."""
+    first, second = free_port(), free_port()
+    relays = tuple(
+        Relay(name=name, inner=(Endpoint(address=HOST, port=port),))
+        for name, port in (("first", first), ("second", second))
+    )
+    index = TopologyIndex(Topology(cluster=7, relays=relays))
+    async with running_transceiver(secrets_dir, index, accept_direct=False) as transceiver:
+        member = Member(slot=5, generation=2, address=HOST, port=transceiver.process.port)
+        topology = tmp_path / "topology.json"
+        pools = (Pool(name="agents", members=(member,)),)
+        topology.write_text(Topology(cluster=7, relays=relays, pools=pools).dump())
+        async with relaying(secrets_dir, topology, first) as relay:
+            public = relay.public
+            client, call_id = await connect(transceiver, 600.0, ingress=public)
+            assert await client.say("hello") == "hello"
+            await client.hear(1.0)
+            assert client.heard_frequency_hz() == pytest.approx(600, abs=5)
+            assert (await transceiver.sessions())[call_id].relay == str(relay.inner)
+            assert relay.core.inward.packets > 50
+        try:
+            async with relaying(secrets_dir, topology, second, public.port) as relay:
                 async with asyncio.timeout(20):
-                    while (await transceiver.sessions())[call_id].relay != str(first.inner):
-                        await client.hear(sum(map(len, client.samples)) / 48_000 + 0.1)
+                    while (await transceiver.sessions())[call_id].relay != str(relay.inner):
+                        await asyncio.sleep(0.1)
                 assert await client.say("again") == "again"
                 assert (await transceiver.status()).drops == {}
-            finally:
-                await client.close()
+        finally:
+            await client.close()
