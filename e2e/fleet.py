@@ -23,7 +23,7 @@ POOL = "agents"
 RELAY_LABEL = "voicefleet.dev/relay"
 RELAY_NODES = 2
 
-RESOURCES = """\
+_RESOURCES = """\
 apiVersion: voicefleet.dev/v1alpha1
 kind: VoiceRelay
 metadata: {name: fra}
@@ -77,6 +77,12 @@ class Fleet:
         }
 
     @property
+    def resources(self) -> str:
+        """The manifests for this place."""
+        external = self.nodes[0].address != self.nodes[0].internal
+        return _RESOURCES.replace("ADVERTISE_FROM", "NodeExternalIP" if external else "NodeInternalIP")
+
+    @property
     def url(self) -> str:
         """Where the gateway answers: a port of Kubernetes' choice on any node."""
         [port] = self.kube.get("service", "voicefleet-gateway")["spec"]["ports"]
@@ -107,8 +113,7 @@ class Fleet:
         with step("helm upgrade --install voicefleet charts/voicefleet"):
             self.upgrade(self.values)
         with step("kubectl apply: VoiceRelay fra, Transceiver agents"):
-            external = self.nodes[0].address != self.nodes[0].internal
-            self.kube.apply(RESOURCES.replace("ADVERTISE_FROM", "NodeExternalIP" if external else "NodeInternalIP"))
+            self.kube.apply(self.resources)
 
     def upgrade(self, values: Mapping[str, Any]) -> None:
         """Helm upgrade with these values. The CRDs first: Helm itself never upgrades what is in crds/."""

@@ -3,7 +3,7 @@
 import asyncio
 import socket
 
-from e2e.fleet import RESOURCES, Fleet
+from e2e.fleet import Fleet
 from e2e.kube import KubeError, eventually
 from e2e.talk import calls
 
@@ -24,7 +24,7 @@ def test_deleting_the_resources_leaves_no_pod_and_no_port(fleet: Fleet) -> None:
 
 async def test_the_namespace_goes_with_calls_in_it_and_the_operator_down(fleet: Fleet) -> None:
     """Nothing of ours has a finalizer, and a pod's grace bounds its drain: no deletion waits for the operator."""
-    fleet.kube.apply(RESOURCES)
+    fleet.kube.apply(fleet.resources)
     fleet.wait_ready()
     ports = inner_ports(fleet)
     async with calls(fleet, 3, seconds=30):

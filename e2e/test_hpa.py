@@ -3,7 +3,7 @@
 import asyncio
 import json
 
-from e2e.fleet import VALUES, Fleet
+from e2e.fleet import Fleet
 from e2e.kube import eventually
 from e2e.talk import calling
 
@@ -28,7 +28,7 @@ spec:
 
 async def test_an_hpa_scales_up_under_calls_and_down_when_they_end_and_no_call_is_lost(fleet: Fleet) -> None:
     kube = fleet.kube
-    await asyncio.to_thread(fleet.upgrade, dict(VALUES) | {"externalMetrics": {"enabled": True}})
+    await asyncio.to_thread(fleet.upgrade, fleet.values | {"externalMetrics": {"enabled": True}})
     try:
         await asyncio.to_thread(eventually, "the metric is served", lambda: sessions(fleet) is not None, 60.0)
         async with calling(fleet, seconds=40) as one, calling(fleet, seconds=40) as other:
@@ -43,7 +43,7 @@ async def test_an_hpa_scales_up_under_calls_and_down_when_they_end_and_no_call_i
     finally:
         kube.run("delete", "hpa", "agents", "--ignore-not-found")
         kube.run("patch", "transceiver", "agents", "--type=merge", "-p", '{"spec":{"replicas":3}}')
-        fleet.upgrade(VALUES)
+        fleet.upgrade(fleet.values)
 
 
 def sessions(fleet: Fleet) -> float | None:
