@@ -119,6 +119,7 @@ class Outward:
             if (
                 flow is not None
                 and flow.name
+                and not flow.awaits_owner
                 and names[name_at : name_at + name_bytes] == owners[flow.owner_address][:name_bytes]
             ):
                 flow.alive_at = now

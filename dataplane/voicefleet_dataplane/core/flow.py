@@ -1,8 +1,9 @@
 """A flow: client address → owner, as one relay holds it; and the table that forgets flows in time.
 
 A flow lives on evidence: an authentic check, or a packet from its owner. Media from the client keeps nothing alive, so who
-can spoof an address but has no call can neither make a flow nor prolong one. Both kinds of evidence pass through this
-process even where media does not (STUN stays in user space beside a kernel path), so liveness needs no packet counters.
+can spoof an address but has no call can neither make a flow nor prolong one. Checks, answers and DTLS pass through this
+process always; media of a flow that the kernel carries (`bare`) does not, and what it proves is known up to the last time
+that the kernel was asked: such a flow is judged as of then (`evidence_until`), so it may live a sweep longer, never shorter.
 
 Room is bounded twice: by the table's size, and by a number of flows per ufrag, so that one valid caller who spoofs many
 addresses cannot fill the table for all others. A live flow is never evicted for a new one.
@@ -11,7 +12,7 @@ Owns: a flow's fields, room, expiry, and which flows the cache should hear of. D
 """
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -60,6 +61,9 @@ class Flow:
     bytes_in: int = 0
     bytes_out: int = 0
     guest: Guest | None = None
+    bare: Address | None = None  # where its media comes from at the owner, if the kernel carries it (core/bypass.py)
+    awaits_owner: bool = False  # `bare` is announced, and no answer came yet
+    alias: bytes | None = None  # another header that its owner answers under: a transceiver of before
     looks: int = 0  # how often it was found alive
     name: bytes = b""  # the client's address as the public socket spells it, once `FlowTable.name` noted it
 
@@ -70,9 +74,12 @@ class FlowTable:
     A held flow's client, owner and header never change, its ufrag through `rename` only; the rest may be written directly.
     """
 
-    def __init__(self, max_flows: int, idle_s: float) -> None:
+    def __init__(self, max_flows: int, idle_s: float, released: Callable[[Flow], None] = lambda _: None) -> None:
+        """``released`` is told of each flow with `bare` that is forgotten."""
         self.max_flows = max_flows
         self.idle_s = idle_s
+        self.evidence_until = float("inf")
+        self._released = released
         self.by_client: dict[Address, Flow] = {}
         self.by_header: dict[bytes, Flow] = {}
         self.by_name: dict[bytes, Flow] = {}  # those of `by_client` whose client's sockaddr is known (core/batches.py)
@@ -96,6 +103,8 @@ class FlowTable:
 
     def is_live(self, flow: Flow, now: float) -> bool:
         """Say whether there was evidence of life within the idle time, or after a goodbye a much shorter one."""
+        if flow.bare is not None:
+            now = min(now, self.evidence_until)
         return now - flow.alive_at < (GOODBYE_S if flow.goodbye else self.idle_s)
 
     def any_live(self, now: float) -> bool:
@@ -119,9 +128,14 @@ class FlowTable:
         self.by_header[flow.header] = flow
         self._of_ufrag[flow.ufrag] += 1
         self._of_owner[flow.owner, flow.owner_address] += 1
-        self._look_again(flow)
+        self._look_again(flow, flow.alive_at)
         if self.unwritten is not None:
             self.unwritten.append(flow)
+
+    def give_alias(self, flow: Flow, header: bytes) -> None:
+        """Take its owner's packets under another header, too."""
+        flow.alias = header
+        self.by_header[header] = flow
 
     def name(self, flow: Flow, name: bytes) -> None:
         """Note how the public socket spells the client of a held flow."""
@@ -142,6 +156,10 @@ class FlowTable:
         del self.by_header[flow.header]
         if flow.name:
             del self.by_name[flow.name]
+        if flow.alias is not None:
+            self.by_header.pop(flow.alias, None)
+        if flow.bare is not None:
+            self._released(flow)
         _discount(self._of_ufrag, flow.ufrag)
         _discount(self._of_owner, (flow.owner, flow.owner_address))
 
@@ -160,7 +178,7 @@ class FlowTable:
                 if self.by_client.get(flow.client) is not flow:
                     continue
                 if self.is_live(flow, now):
-                    self._look_again(flow)
+                    self._look_again(flow, now)
                     flow.looks += 1
                     if self.unwritten is not None and flow.looks % self._looks_per_write == 0:
                         self.unwritten.append(flow)
@@ -171,8 +189,8 @@ class FlowTable:
                 del self._due[second]
         return forgotten
 
-    def _look_again(self, flow: Flow) -> None:
-        self._due.setdefault(int(flow.alive_at + self.idle_s) + 1, []).append(flow)
+    def _look_again(self, flow: Flow, now: float) -> None:
+        self._due.setdefault(max(int(flow.alive_at + self.idle_s), int(now)) + 1, []).append(flow)
 
 
 def _discount(counter: Counter[_K], key: _K) -> None:

@@ -29,6 +29,9 @@ The rules, each of which has a test by its name in tests/unit/test_relay.py:
    owner said goodbye. So a cache that is wrong costs no more than an empty one.
 7. A dropped datagram moves exactly one counter and gets silence.
 
+Beside it media may go through the kernel (core/bypass.py): the kernel repeats what was decided here for a bound flow, so the
+rules hold there for the same reasons. Checks and DTLS always come by here.
+
 What this does not stop: a valid caller who guesses a tuple that a victim will use only later can bind it first and hold it
 with more checks, for as long as its own call lasts. The victim's checks are answered all the while, its media goes to the
 wrong owner, which drops it: that call fails and nothing is heard. A NAT's next port has to be guessed for each victim.
@@ -44,6 +47,7 @@ from voicefleet_contract.hint import HintError, decode_hint, ice_pwd, peek_hint
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.spp import HEADER_BYTES, SppError, decode_spp, encode_spp
 from voicefleet_contract.topology import Member, MemberState, TopologyIndex
+from voicefleet_dataplane.core.bypass import Bypass
 from voicefleet_dataplane.core.check_limits import CheckLimits
 from voicefleet_dataplane.core.flow import Flow, FlowTable, Guest
 from voicefleet_dataplane.core.lookups import Lookups
@@ -79,7 +83,8 @@ class Relay:
         self, inner: Address, keys: KeyRing, *, max_flows: int, idle_s: float, limits: CheckLimits | None = None
     ) -> None:
         self.inner = inner  # our address on the inner network: what SPP headers name
-        self.flows = FlowTable(max_flows, idle_s)
+        self.flows = FlowTable(max_flows, idle_s, self._released)
+        self.bypass: Bypass | None = None
         self.drops = dict.fromkeys(DropReason, 0)
         self.inward, self.outward = Traffic(), Traffic()
         self.flows_bound = 0
@@ -138,6 +143,11 @@ class Relay:
             return DropReason.EMPTY
         flow.alive_at = now
         flow.goodbye = payload[0] == ALERT
+        if flow.awaits_owner and self.bypass is not None and classify(payload) is Kind.STUN:
+            flow.awaits_owner = (
+                False  # an answer under our own address: the owner understood where bare media comes from
+            )
+            self.bypass.open(flow)
         flow.packets_out += 1
         flow.bytes_out += len(payload)
         return payload, flow.client
@@ -218,7 +228,13 @@ class Relay:
     def _forward_check(self, flow: Flow, data: bytes) -> Forward:
         flow.packets_in += 1
         flow.bytes_in += len(data)
-        return flow.header + data, flow.owner_address
+        if self.bypass is None or flow.alias is not None:
+            return flow.header + data, flow.owner_address
+        if flow.bare is None:
+            flow.bare = self.bypass.announce(flow)
+            flow.awaits_owner = flow.bare is not None
+        header = flow.header if flow.bare is None else encode_spp(flow.client, flow.bare)
+        return header + data, flow.owner_address
 
     def _forward_guest(self, flow: Flow, member: Member, data: bytes) -> Forward:
         owner = (member.slot, member.generation)
@@ -238,6 +254,9 @@ class Relay:
             except SppError:
                 return DropReason.SPP_MALFORMED
             if relay != self.inner:
+                announced = self.flows.by_client.get(client)
+                if announced is not None and announced.bare == relay and announced.owner_address == source:
+                    return self._keep_headers(announced, data, source, now)
                 return DropReason.SPP_WRONG_RELAY
             payload = data[HEADER_BYTES:]
             if self.lookups is None or not payload:
@@ -251,6 +270,55 @@ class Relay:
             return DropReason.FLOW_OF_ANOTHER_OWNER
         guest.credit_bytes -= len(payload)
         return payload, flow.client
+
+    def _keep_headers(self, flow: Flow, data: bytes, source: Address, now: float) -> Verdict:
+        """An answer under the header that we announced with: its owner is of before, or has that port from another relay."""
+        self._released(flow)
+        flow.bare, flow.awaits_owner = None, False
+        self.flows.give_alias(flow, data[:HEADER_BYTES])
+        return self._from_owner(data, source, now)
+
+    def _released(self, flow: Flow) -> None:
+        if self.bypass is not None:
+            self.bypass.close(flow)
+
+    # ---- what the kernel did meanwhile
+
+    def adopt(
+        self,
+        client: Address,
+        owner: tuple[int, int],
+        owner_address: Address,
+        bare: Address,
+        now: float,
+        *,
+        awaits_owner: bool,
+    ) -> Flow | None:
+        """Hold a flow that a predecessor bound; None when there is no room.
+
+        Whose call it is we shall know at its next check, which is verified from its hint. It lives on one idle time.
+        """
+        if client in self.flows.by_client or self.flows.full:
+            return None
+        flow = Flow(client, owner, owner_address, encode_spp(client, self.inner), b"", b"", now)
+        flow.bare, flow.awaits_owner = bare, awaits_owner
+        self.flows.add(flow)
+        return flow
+
+    def account(self, flow: Flow, packets: int, size_bytes: int, last_at: float, *, inward: bool) -> None:
+        """Note what the kernel carried for a flow since the last time, and when it last did."""
+        traffic = self.inward if inward else self.outward
+        traffic.packets += packets
+        traffic.bytes += size_bytes
+        if inward:
+            flow.packets_in += packets
+            flow.bytes_in += size_bytes
+            return
+        flow.packets_out += packets
+        flow.bytes_out += size_bytes
+        if last_at > flow.alive_at:
+            flow.alive_at = last_at
+            flow.goodbye = False  # it had more to say
 
     # ---- what changes under the packets
 

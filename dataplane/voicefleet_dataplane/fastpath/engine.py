@@ -51,8 +51,8 @@ class FastPath(Protocol):
     def put(self, rule: Rule) -> None:
         """Make a rule, replacing one that sees the same ends. Raises OSError, E2BIG when there is no room."""
 
-    def drop(self, rule: Rule) -> None:
-        """Take a rule away, unless another one sees the same ends by now."""
+    def drop(self, rule: Rule) -> Carried | None:
+        """Take a rule away, unless another one sees the same ends by now; gives what it carried."""
 
     def rules(self) -> list[tuple[Rule, Carried]]:
         """Return every rule: what a predecessor left, for who adopts it."""
@@ -86,8 +86,9 @@ class NullFastPath:
         """No rule is made: who asks for one did not ask for a way first."""
         raise AssertionError
 
-    def drop(self, rule: Rule) -> None:
+    def drop(self, rule: Rule) -> Carried | None:
         """There is none."""
+        return None
 
     def rules(self) -> list[tuple[Rule, Carried]]:
         """There is none."""

@@ -66,6 +66,15 @@ class Place:
     program: Path = OBJECT
     only: tuple[str, ...] = ()  # interfaces; empty: every Ethernet interface with an address
 
+    @property
+    def pins(self) -> Pins:
+        """Where it pins."""
+        return Pins(self.bpffs, self.node, self.relay)
+
+    def has_pins(self) -> bool:
+        """Say whether a predecessor left anything, of whatever layout."""
+        return bool(self.pins.layouts())
+
 
 class KernelFastPath:
     """Implements FastPath. Opening raises OSError with what is missing, or HandOverError."""
@@ -74,7 +83,7 @@ class KernelFastPath:
         self.reason = ""
         self._place = place
         self._lib = Libbpf()
-        self._pins = Pins(place.bpffs, place.node, place.relay)
+        self._pins = place.pins
         if not is_bpffs(place.bpffs):
             raise OSError(errno.ENOENT, f"no BPF file system at {place.bpffs}")
         if not place.program.is_file():
@@ -109,12 +118,14 @@ class KernelFastPath:
         """Make or replace a rule."""
         self._rules.put(rule.seen.encode(), encode_rule(rule))
 
-    def drop(self, rule: Rule) -> None:
-        """Delete a rule if it is still this one."""
+    def drop(self, rule: Rule) -> Carried | None:
+        """Delete a rule if it is still this one; gives what it carried."""
         key = rule.seen.encode()
         value = self._rules.get(key)
-        if value is not None and decode_ends(value) == rule.to:
-            self._rules.delete(key)
+        if value is None or decode_ends(value) != rule.to:
+            return None
+        self._rules.delete(key)
+        return Carried(*RULE.unpack(value)[7:])
 
     def rules(self) -> list[tuple[Rule, Carried]]:
         """Return every rule with what it has carried."""
@@ -237,6 +248,13 @@ class KernelFastPath:
             os.close(fd)
             if value is not None and lease_of(value) < time.monotonic_ns():
                 remove_pins(self._lib, directory)
+
+
+def abandon(place: Place, *, everything: bool) -> None:
+    """Remove what a predecessor left that this process does not adopt. Raises OSError."""
+    lib = Libbpf()
+    for directory in place.pins.layouts() if everything else place.pins.of_other_layouts():
+        remove_pins(lib, directory)
 
 
 def remove_pins(lib: Libbpf, directory: Path) -> None:

@@ -48,9 +48,13 @@ class Pins:
         self.relay = self.node / spell(relay)
         self.here = self.relay / f"v{LAYOUT}"
 
+    def layouts(self) -> list[Path]:
+        """Return the directories of all layouts that are pinned."""
+        return _entries(self.relay)
+
     def of_other_layouts(self) -> list[Path]:
         """Return what a predecessor of another version left: it forwards still, and we cannot read it."""
-        return [found for found in _entries(self.relay) if found != self.here]
+        return [found for found in self.layouts() if found != self.here]
 
     def others(self) -> Iterator[tuple[Path, Path]]:
         """Return the directories, with their control maps, of other relays of this node whose layout we know."""
@@ -61,8 +65,8 @@ class Pins:
 
 
 def prune(directory: Path) -> None:
-    """Remove a relay's emptied directory of one layout, and the two above it if they hold nothing else."""
-    for one in (directory, directory.parent, directory.parent.parent):
+    """Remove a relay's emptied directory of one layout, and those above it, up to ours, that hold nothing else."""
+    for one in (directory, *directory.parents[:3]):
         try:
             one.rmdir()
         except OSError:
@@ -75,4 +79,7 @@ def lease_of(control: bytes) -> int:
 
 
 def _entries(directory: Path) -> list[Path]:
-    return sorted(directory.iterdir()) if directory.is_dir() else []
+    try:
+        return sorted(directory.iterdir())
+    except OSError:  # not there, or not for our eyes
+        return []

@@ -27,6 +27,7 @@ from voicefleet_dataplane.core.check_limits import CheckLimits
 from voicefleet_dataplane.core.recovery import Recovered, Recovery
 from voicefleet_dataplane.core.relay import Relay
 from voicefleet_dataplane.shell.acknowledger import Acknowledger, acknowledge
+from voicefleet_dataplane.shell.datapath import Datapath
 from voicefleet_dataplane.shell.flow_cache import FlowCache
 from voicefleet_dataplane.shell.http_health import inner_app
 from voicefleet_dataplane.shell.mmsg import Messages
@@ -80,6 +81,8 @@ class RelayProcess:
                 idle_s=settings.flow_idle_timeout_s,
                 limits=_limits(settings),
             )
+            self.datapath = Datapath(settings, self.core, self.public, time.monotonic())
+            closing.callback(self._close_datapath)
             self._use_sources()
             self.pressure = Pressure({"public": outside, "inner": inside})
             closing.callback(self.pressure.stop)
@@ -88,7 +91,9 @@ class RelayProcess:
                 closing.push_async_callback(self.cache.close)
             runner = web.AppRunner(
                 inner_app(
-                    self.problems, relay_registry(self.core, self.stale, self.pressure, self.cache), lambda: None
+                    self.problems,
+                    relay_registry(self.core, self.stale, self.pressure, self.datapath, self.cache),
+                    lambda: None,
                 ),
                 access_log=None,
             )
@@ -199,6 +204,12 @@ class RelayProcess:
         cache.start()
         return cache
 
+    def _close_datapath(self) -> None:
+        """Leave the kernel's rules to a successor, unless the topology has no place for one here."""
+        index = self.core.topology
+        entry = index.relay_at(self.inner) if index is not None else None
+        self.datapath.close(keep=index is None or (entry is not None and not entry.leaving))
+
     def _use_sources(self) -> None:
         topology = self._topology()
         if topology is not None and topology is not self.core.topology:
@@ -213,6 +224,10 @@ class RelayProcess:
                 self._use_sources()
             except Exception:  # a source with a bug must not stop flows from expiring
                 log.exception("housekeeping: what was in use stays in use")
+            try:
+                await self.datapath.tend(time.monotonic())
+            except Exception:  # nor must the kernel, whatever it refuses
+                log.exception("datapath: what is in the kernel stays for now")
             self.core.advance(time.monotonic())
             self.pressure.look(len(self.core.flows))
 

@@ -7,17 +7,23 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from voicefleet_dataplane.core.relay import Relay
+from voicefleet_dataplane.shell.datapath import Datapath
 from voicefleet_dataplane.shell.flow_cache import FlowCache
 from voicefleet_dataplane.shell.relay_pressure import Pressure
 
 
 def relay_registry(
-    core: Relay, sources: Callable[[], Mapping[str, str]], pressure: Pressure, cache: FlowCache | None = None
+    core: Relay,
+    sources: Callable[[], Mapping[str, str]],
+    pressure: Pressure,
+    datapath: Datapath,
+    cache: FlowCache | None = None,
 ) -> CollectorRegistry:
     """Return a registry over one relay. ``sources`` names what the relay works from, and each one's problem if any."""
     registry = CollectorRegistry()
     registry.register(_Core(core, sources))
     registry.register(_Pressure(pressure))
+    registry.register(_Datapath(datapath))
     if cache is not None:
         registry.register(_Cache(cache))
     return registry
@@ -96,3 +102,33 @@ class _Cache(Collector):
             ("cache_records", "Flows written to the cache", self._cache.written),
         ):
             yield CounterMetricFamily(f"voicefleet_relay_{name}", text, value=value)
+
+
+class _Datapath(Collector):
+    def __init__(self, datapath: Datapath) -> None:
+        self._datapath = datapath
+
+    def collect(self) -> Iterator[Metric]:
+        datapath, kernel = self._datapath, self._datapath.kernel
+        mode = GaugeMetricFamily(
+            "voicefleet_relay_datapath", "1: how media moves, and why so", labels=["mode", "reason"]
+        )
+        mode.add_metric([datapath.mode.value, datapath.reason], 1)
+        yield mode
+        packets = CounterMetricFamily(
+            "voicefleet_relay_kernel_packets",
+            "What the kernel did with packets to the public port and of flows; up_…: left to the process, and why",
+            labels=["what"],
+        )
+        for what, count in datapath.counters().items():
+            packets.add_metric([what], count)
+        yield packets
+        for name, text, value in (
+            ("kernel_rules", "Rules in the kernel, one for each direction of a flow", len(kernel) if kernel else 0),
+            ("flows_adopted", "Flows of a predecessor that went on", datapath.adopted),
+        ):
+            yield GaugeMetricFamily(f"voicefleet_relay_{name}", text, value=value)
+        refused = kernel.refused if kernel else 0
+        yield CounterMetricFamily(
+            "voicefleet_relay_kernel_refused", "Flows that the kernel had no room for", value=refused
+        )

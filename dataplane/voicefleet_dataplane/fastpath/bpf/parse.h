@@ -42,6 +42,19 @@ static __always_inline int is_media(const struct packet *packet)
 	return packet->first_byte >= 128 && packet->first_byte <= 191;
 }
 
+/* The UDP header and the first byte behind it. The two families call it each with a constant offset and must not be merged
+ * into one call with either (barrier_var): such a pointer needs CAP_PERFMON. */
+static __always_inline int parse_udp(struct udphdr *udp, __u16 udp_bytes, struct packet *packet)
+{
+	if (bpf_ntohs(udp->len) != udp_bytes || udp_bytes <= sizeof(*udp))
+		return 0; /* lengths that disagree: the stack's business; empty: the relay process counts it */
+	packet->payload_bytes = udp_bytes - sizeof(*udp);
+	packet->seen.source_port = udp->source;
+	packet->seen.destination_port = udp->dest;
+	packet->first_byte = *(__u8 *)(udp + 1);
+	return 1;
+}
+
 static __always_inline void map_v4(__be32 *to, __be32 address)
 {
 	to[0] = 0;
@@ -56,8 +69,6 @@ static __always_inline int parse(void *data, void *end, struct packet *packet)
 {
 	struct ethhdr *ethernet = data;
 	struct udphdr *udp;
-	__u8 *payload;
-	__u16 udp_bytes;
 
 	if (data + HEADERS_V4 + 1 > end)
 		return 0;
@@ -66,38 +77,27 @@ static __always_inline int parse(void *data, void *end, struct packet *packet)
 
 		if (ip->version != 4 || ip->ihl != 5 || ip->protocol != IPPROTO_UDP || ip->frag_off & bpf_htons(IP_FRAGMENT))
 			return 0;
-		udp = data + UDP_AT_V4;
-		payload = data + HEADERS_V4;
 		packet->is_v6 = 0;
 		packet->hops = ip->ttl;
 		packet->ip_bytes = bpf_ntohs(ip->tot_len);
-		if (packet->ip_bytes != bpf_ntohs(udp->len) + 20)
-			return 0; /* lengths that disagree: the stack's business */
 		map_v4(packet->seen.source, ip->saddr);
 		map_v4(packet->seen.destination, ip->daddr);
+		udp = data + UDP_AT_V4;
+		barrier_var(udp);
+		return parse_udp(udp, packet->ip_bytes - 20, packet);
 	} else if (ethernet->h_proto == bpf_htons(ETH_P_IPV6)) {
 		struct ipv6hdr *ip = data + IP_AT;
 
 		if (data + HEADERS_V6 + 1 > end || ip->version != 6 || ip->nexthdr != IPPROTO_UDP)
 			return 0;
-		udp = data + UDP_AT_V6;
-		payload = data + HEADERS_V6;
 		packet->is_v6 = 1;
 		packet->hops = ip->hop_limit;
 		packet->ip_bytes = bpf_ntohs(ip->payload_len) + 40;
-		if (ip->payload_len != udp->len)
-			return 0;
 		__builtin_memcpy(packet->seen.source, &ip->saddr, 16);
 		__builtin_memcpy(packet->seen.destination, &ip->daddr, 16);
-	} else {
-		return 0;
+		udp = data + UDP_AT_V6;
+		barrier_var(udp);
+		return parse_udp(udp, packet->ip_bytes - 40, packet);
 	}
-	udp_bytes = bpf_ntohs(udp->len);
-	if (udp_bytes <= sizeof(*udp))
-		return 0; /* empty: the relay process counts it */
-	packet->payload_bytes = udp_bytes - sizeof(*udp);
-	packet->seen.source_port = udp->source;
-	packet->seen.destination_port = udp->dest;
-	packet->first_byte = *payload;
-	return 1;
+	return 0;
 }

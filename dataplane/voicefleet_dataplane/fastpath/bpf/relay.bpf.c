@@ -24,8 +24,9 @@
  * The lease: rules stand for a process that verifies checks. When that process is gone and does not come back, no check
  * is answered and clients' consent runs out (RFC 7675: 30 s); the lease then ends too, and the program is as good as absent.
  *
- * Rights: CAP_BPF and CAP_NET_ADMIN load it. No pointer is subtracted from another (that needs CAP_PERFMON).
- * Kernels: 5.11 (coarse clock; bpf_redirect_neigh is of 5.10).
+ * Rights: CAP_BPF and CAP_NET_ADMIN load it. What would need CAP_PERFMON as well is not done: no pointer is subtracted from
+ * another, and none moves by anything but a constant.
+ * Kernels: 5.11 for TC (coarse clock; bpf_redirect_neigh is of 5.10), 5.18 for XDP (bpf_xdp_get_buff_len).
  */
 #include <linux/bpf.h>
 #include <linux/pkt_cls.h>
@@ -126,10 +127,25 @@ static __always_inline __u32 ports_differ(const struct tuple *from, const struct
 	return (__u32)(__u16)~from->source_port + (__u16)~from->destination_port + to->source_port + to->destination_port;
 }
 
-/* Write the new ends over the old ones, all but the UDP checksum; says whether it did. The bounds hold already (the packet
- * was parsed), but the verifier forgets them at every helper call and wants them checked for each family by itself. */
+/* The UDP header's part: ports, and, where nobody else will, the checksum. */
+static __always_inline void write_udp(struct udphdr *udp, const struct packet *packet, const struct tuple *to,
+				      __u32 difference, int and_checksum)
+{
+	if (and_checksum && udp->check) { /* zero: IPv4 without one */
+		__u32 sum = (__u32)(__u16)~udp->check + fold(difference) + fold(ports_differ(&packet->seen, to));
+		__u16 check = ~fold(sum);
+
+		udp->check = check ? check : 0xffff;
+	}
+	udp->source = to->source_port;
+	udp->dest = to->destination_port;
+}
+
+/* Write the new ends over the old ones; says whether it did. The bounds hold already (the packet was parsed), but the
+ * verifier forgets them at every helper call and wants them checked for each family by itself; and the families stay apart
+ * to the end, since a pointer with an offset that is one of two needs CAP_PERFMON (barrier_var keeps the compiler from it). */
 static __always_inline int write_ends(void *data, void *end, const struct packet *packet, const struct tuple *to,
-				      __u32 difference, int takes_hop)
+				      __u32 difference, int takes_hop, int and_checksum)
 {
 	struct udphdr *udp;
 
@@ -138,18 +154,19 @@ static __always_inline int write_ends(void *data, void *end, const struct packet
 
 		if (data + HEADERS_V6 > end)
 			return 0;
-		udp = data + UDP_AT_V6;
 		__builtin_memcpy(&ip->saddr, to->source, 16);
 		__builtin_memcpy(&ip->daddr, to->destination, 16);
 		if (takes_hop)
 			ip->hop_limit--;
+		udp = data + UDP_AT_V6;
+		barrier_var(udp);
+		write_udp(udp, packet, to, difference, and_checksum);
 	} else {
 		struct iphdr *ip = data + IP_AT;
 		__u32 sum;
 
 		if (data + HEADERS_V4 > end)
 			return 0;
-		udp = data + UDP_AT_V4;
 		sum = (__u32)(__u16)~ip->check + fold(difference);
 		ip->saddr = to->source[3];
 		ip->daddr = to->destination[3];
@@ -158,9 +175,10 @@ static __always_inline int write_ends(void *data, void *end, const struct packet
 			sum += bpf_htons(0xfeff); /* the TTL is the high byte of its word: minus 0x0100 */
 		}
 		ip->check = ~fold(sum);
+		udp = data + UDP_AT_V4;
+		barrier_var(udp);
+		write_udp(udp, packet, to, difference, and_checksum);
 	}
-	udp->source = to->source_port;
-	udp->dest = to->destination_port;
 	return 1;
 }
 
@@ -189,7 +207,7 @@ static __always_inline int rewrite_skb(struct __sk_buff *skb, const struct packe
 	__u32 difference = addresses_differ(&packet->seen, to);
 	__u32 checksum_at = (packet->is_v6 ? UDP_AT_V6 : UDP_AT_V4) + 6;
 
-	if (!write_ends((void *)(long)skb->data, (void *)(long)skb->data_end, packet, to, difference, takes_hop))
+	if (!write_ends((void *)(long)skb->data, (void *)(long)skb->data_end, packet, to, difference, takes_hop, 0))
 		return 0;
 	bpf_l4_csum_replace(skb, checksum_at, 0, difference, BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0);
 	bpf_l4_csum_replace(skb, checksum_at, 0, ports_differ(&packet->seen, to), BPF_F_MARK_MANGLED_0);
@@ -262,15 +280,14 @@ SEC("xdp")
 int relay_xdp(struct xdp_md *frame)
 {
 	void *data = (void *)(long)frame->data, *end = (void *)(long)frame->data_end;
-	struct bpf_fib_lookup route;
+	struct bpf_fib_lookup route = {}; /* the verifier does not see that it is read only where it was filled */
 	struct packet packet;
-	struct udphdr *udp;
 	struct rule *rule;
 	__u32 difference;
 	int found, forwards;
 	__u64 now;
 
-	if (!parse(data, end, &packet) || data + IP_AT + packet.ip_bytes > end)
+	if (!parse(data, end, &packet) || IP_AT + packet.ip_bytes > bpf_xdp_get_buff_len(frame))
 		return XDP_PASS;
 	now = bpf_ktime_get_coarse_ns();
 	rule = find_rule(&packet, INGRESS, now);
@@ -289,14 +306,8 @@ int relay_xdp(struct xdp_md *frame)
 		}
 	}
 	difference = addresses_differ(&packet.seen, &rule->to);
-	if (!write_ends(data, end, &packet, &rule->to, difference, forwards))
+	if (!write_ends(data, end, &packet, &rule->to, difference, forwards, 1))
 		return XDP_PASS;
-	udp = data + (packet.is_v6 ? UDP_AT_V6 : UDP_AT_V4);
-	if ((void *)(udp + 1) <= end && udp->check) { /* zero: IPv4 without a checksum */
-		__u16 check = ~fold((__u32)(__u16)~udp->check + fold(difference) + fold(ports_differ(&packet.seen, &rule->to)));
-
-		udp->check = check ? check : 0xffff;
-	}
 	note(rule, &packet, now);
 	if (!forwards) {
 		count(COUNT_DELIVERED);
