@@ -15,13 +15,11 @@ from typing import Any
 
 from bench.report import Report
 from tests.support.redis_server import HOST, running_redis
-from tests.support.session_records import CLUSTER, make_record
-from voicefleet_contract.registry import HEARTBEAT_INTERVAL_S, Heartbeat, heartbeat_key
+from tests.support.session_records import CLUSTER, NODES, PER_SLOT, RELAYS, heartbeat, sessions_of, write_sessions
+from voicefleet_contract.registry import HEARTBEAT_INTERVAL_S
 from voicefleet_contract.sessions import (
     INDEXED,
     Command,
-    SessionRecord,
-    count_fields,
     keep_commands,
     write_commands,
 )
@@ -30,46 +28,8 @@ from voicefleet_operator.sessions_api.lists import list_sessions, negotiate
 from voicefleet_operator.sessions_api.registry import SessionRegistry
 from voicefleet_operator.sessions_api.selectors import parse_query
 
-PER_SLOT = 400
-RELAYS = 50
-NODES = 250
 REFRESH_S = 20.0
 _TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
-
-
-def sessions_of(slot: int) -> list[SessionRecord]:
-    """A transceiver's sessions: a few of them not connected yet, spread over relays and regions."""
-    return [
-        make_record(
-            slot, number, node=f"node-{slot % NODES}", relay=f"relay-{(slot * 7 + number) % RELAYS}",
-            region=f"region-{(slot * 7 + number) % 10}", state="connecting" if number < 3 else "connected",
-            jitter_ms=2.5, bytes_in=1_234_567, bytes_out=1_234_567,
-        )
-        for number in range(PER_SLOT)
-    ]  # fmt: skip
-
-
-def heartbeat(slot: int, records: Sequence[SessionRecord]) -> Command:
-    """The heartbeat that tells where they are."""
-    beat = Heartbeat(
-        slot=slot, generation=0, pool="agents", pod=f"agents-{slot}-0", node=f"node-{slot % NODES}", state="active",
-        sessions=len(records), capacity=PER_SLOT, counts=count_fields(records), at=time.time(),
-    )  # fmt: skip
-    return ("SET", heartbeat_key(CLUSTER, slot, 0), beat.model_dump_json(), "EX", 3600)
-
-
-async def fill(client: Any, slots: int) -> None:
-    """Write every session as its owner would, but to stay for as long as the bench takes."""
-    for slot in range(slots):
-        records = sessions_of(slot)
-        pipeline = client.pipeline(transaction=False)
-        for command in write_commands(CLUSTER, slot, 0, [(None, record) for record in records]):
-            pipeline.execute_command(*command)
-        pipeline.execute_command(*heartbeat(slot, records))
-        pipeline.execute_command("ZADD", f"vf1:{{{CLUSTER}}}:slots", time.time(), f"{slot}:0")
-        await pipeline.execute()
-        if slot % 250 == 249:
-            print(f"  {slot + 1:,} of {slots:,} transceivers written", flush=True)
 
 
 async def one_list(registry: SessionRegistry, parameters: Mapping[str, str]) -> int:
@@ -107,7 +67,7 @@ async def heartbeats(client: Any, port: int, slots: int, seconds: float) -> tupl
         sets = sorted({(field, getattr(record, field)) for record in records for field in INDEXED})
         refreshed = [(record, record) for record in records[:due]]
         tick = [
-            heartbeat(slot, records),
+            heartbeat(CLUSTER, slot, records),
             *write_commands(CLUSTER, slot, 0, refreshed),
             *keep_commands(CLUSTER, slot, 0, sets, time.time()),
         ]
@@ -149,7 +109,7 @@ async def measure(sessions: int, rounds: int, times: int) -> Path:
     async with running_redis() as server:
         client = connect(server.url, "", timeout_s=30)
         empty = (await client.info("memory"))["used_memory"]
-        await fill(client, slots)
+        await write_sessions(client, CLUSTER, slots, say=print)
         used = (await client.info("memory"))["used_memory"] - empty
         report.row("memory", "Redis", "memory of a session", "bytes", [used / (slots * PER_SLOT)])
         registry = SessionRegistry(client, CLUSTER)

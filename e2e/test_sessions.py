@@ -8,13 +8,16 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import redis.asyncio as redis
 
 from e2e.cluster.build import build_go_program
 from e2e.cluster.places import KUBECONFIG
-from e2e.fleet import NAMESPACE, Fleet
+from e2e.fleet import NAMESPACE, VALUES, Fleet
 from e2e.kube import KubeError, eventually, ready
 from e2e.talk import calling
+from tests.support.session_records import write_sessions
 
 GROUP = "sessions.voicefleet.dev"
 
@@ -120,8 +123,6 @@ def test_who_has_no_right_is_refused_and_a_forged_user_is_nobody(api: Fleet) -> 
     finally:
         kube.run("delete", "rolebinding", "viewer")
     address = kube.get("endpoints", "voicefleet-sessions")["subsets"][0]["addresses"][0]["ip"]
-    import httpx
-
     answer = httpx.get(
         f"https://{address}:8443/apis/{GROUP}/v1alpha1/voicesessions",
         headers={"X-Remote-User": "admin", "X-Remote-Group": "system:masters"},
@@ -154,6 +155,41 @@ def refuses(fleet: Fleet) -> bool:
     except KubeError as error:
         return "registry does not answer" in str(error)
     return False
+
+
+async def test_neither_the_garbage_collector_nor_a_namespaces_deletion_looks_at_sessions(api: Fleet) -> None:
+    """With a hundred thousand of them in the registry: what Kubernetes does by itself asks for none."""
+    kube = api.kube
+    [pod] = kube.pods("app.kubernetes.io/component=redis")
+    password = kube.secret("voicefleet-redis")["password"].decode()
+    async with redis.Redis(host=pod["status"]["podIP"], password=password) as client:
+        await write_sessions(client, VALUES["cluster"]["id"], slots=250, first=10_000)
+        try:
+            page = await asyncio.to_thread(
+                kube.run, "get", "vs", "-o", "name", "--chunk-size=500", "-l", "voicefleet.dev/node=node-7"
+            )
+            assert len(page.splitlines()) == 400
+            before = await asyncio.to_thread(asked_for_sessions, api)
+            await asyncio.to_thread(kube.run, "create", "namespace", "short-lived", namespaced=False)
+            await asyncio.to_thread(
+                kube.run, "create", "configmap", "full", "-n", "short-lived", "--from-literal=a=b", namespaced=False
+            )
+            await asyncio.to_thread(kube.run, "delete", "namespace", "short-lived", "--timeout=60s", namespaced=False)
+            assert await asyncio.to_thread(asked_for_sessions, api) == before
+        finally:
+            await client.flushall()
+
+
+def asked_for_sessions(fleet: Fleet) -> dict[str, float]:
+    """Requests for sessions so far, by verb, and watches open now: over both replicas."""
+    found: dict[str, float] = {}
+    for pod in fleet.kube.pods("app.kubernetes.io/component=sessions"):
+        text = httpx.get(f"http://{pod['status']['podIP']}:8080/metrics", trust_env=False, timeout=5).text
+        for line in text.splitlines():
+            name, _, value = line.rpartition(" ")
+            if ('of="sessions"' in name and "_count{" in name) or name == "voicefleet_sessions_api_watches":
+                found[name] = found.get(name, 0.0) + float(value)
+    return found
 
 
 async def test_a_stock_go_informer_keeps_up_over_a_lost_registry(api: Fleet) -> None:

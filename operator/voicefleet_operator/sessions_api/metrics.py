@@ -7,14 +7,26 @@ from collections.abc import Iterator
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from voicefleet_operator.sessions_api.external_metrics import GROUP
 from voicefleet_operator.sessions_api.hub import Hub
 from voicefleet_operator.sessions_api.registry import SessionRegistry
+from voicefleet_operator.sessions_api.resource import PLURAL
 
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
 class _Said:
     code = 500
+
+
+def _kind(request: web.Request) -> tuple[str, str]:
+    """Return (what was asked of, how), as few words as there are kinds of request."""
+    if f"/{PLURAL}" not in request.path:
+        return ("external metrics" if GROUP in request.path else "discovery"), request.method.lower()
+    if request.method == "GET":
+        watching = request.query.get("watch") in ("true", "1")
+        return "sessions", "watch" if watching else "get" if "name" in request.match_info else "list"
+    return "sessions", request.method.lower()
 
 
 class Metrics:
@@ -24,8 +36,8 @@ class Metrics:
         self._registry = CollectorRegistry()
         self.seconds = Histogram(
             "voicefleet_sessions_api_request_duration_seconds",
-            "How long answers took, watches left out",
-            ["verb", "code"],
+            "How long answers took; a watch is counted when it ends",
+            ["verb", "of", "code"],
             buckets=_BUCKETS,
             registry=self._registry,
         )
@@ -53,8 +65,8 @@ class Metrics:
         try:
             yield said
         finally:
-            if "watch" not in request.query:
-                self.seconds.labels(request.method, str(said.code)).observe(time.perf_counter() - began)
+            of, verb = _kind(request)
+            self.seconds.labels(verb, of, str(said.code)).observe(time.perf_counter() - began)
 
     def write(self) -> web.Response:
         """Return the exposition."""
