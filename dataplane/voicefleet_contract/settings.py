@@ -10,7 +10,16 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from voicefleet_contract import names
 from voicefleet_contract.addresses import normalise
@@ -91,6 +100,7 @@ class RelaySettings(_Inner):
     hint_keys_file: str = f"{names.ETC}/hint-keys/{names.KEYS_FILE}"
     max_flows: int = Field(default=1_000_000, ge=1)
     flow_idle_timeout_s: Seconds = 30.0
+    workers: int = Field(default=1, ge=1, le=64)  # processes; with more than one, inner ports follow inner_port
     leave_grace_s: Seconds = 2.0  # readiness is gone so long before the sockets close
     drain_deadline_s: Seconds = 3600.0  # how long flows are waited for where the ingress is withdrawn
     failed_checks_per_second: float = Field(default=5_000.0, ge=0)  # of strangers, all together; 0: no limit
@@ -101,6 +111,13 @@ class RelaySettings(_Inner):
     bpffs: str = "/sys/fs/bpf"
     fastpath_object: str = ""  # another BPF object than the packaged one
     fastpath_interfaces: str = ""  # comma-separated; empty: every Ethernet interface with an address
+
+    @field_validator("datapath")
+    @classmethod
+    def _workers_are_user_space(cls, value: Datapath, info: ValidationInfo) -> Datapath:
+        if value != "Userspace" and info.data.get("workers", 1) > 1:
+            raise ValueError("several workers forward in user space: set Userspace here, or VOICEFLEET_WORKERS to 1")
+        return value
 
 
 class TransceiverSettings(_Inner):

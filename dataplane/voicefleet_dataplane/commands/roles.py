@@ -45,16 +45,26 @@ def run_role(role: str, *, only_list: bool = False) -> None:
     except SettingsError as error:
         typer.echo(f"error: {error}\n`voicefleet {role} --settings` lists all variables.", err=True)
         raise typer.Exit(2) from None
+    # Imported by name when the role is known: a relay's image need not hold what a transceiver imports.
+    module = _module(settings, role)
+    shell = importlib.import_module(f"voicefleet_dataplane.shell.{module}")
+    run: Callable[[Any], Awaitable[None]] = getattr(shell, f"run_{module}")
+    run_until_signal(role, settings.log_level, run(settings))
+
+
+def _module(settings: object, role: str) -> str:
+    several = isinstance(settings, RelaySettings) and settings.workers > 1
+    return "relay_workers" if several else role
+
+
+def run_until_signal(role: str, log_level: str, running: Awaitable[None]) -> None:
+    """Run a role's coroutine on a loop of its own. Exits 1 when it cannot start."""
     logging.basicConfig(
-        level=settings.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
+        level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request would drown ours
-    # Imported by name when the role is known: a relay's image need not hold what a transceiver imports.
-    run: Callable[[Any], Awaitable[None]] = getattr(
-        importlib.import_module(f"voicefleet_dataplane.shell.{role}"), f"run_{role}"
-    )
     try:
-        uvloop.run(_until_signal(run(settings)))
+        uvloop.run(_until_signal(running))
     except (OSError, ValueError) as error:  # a port in use, a file that is missing or wrong: the text says which
         logging.getLogger("voicefleet").error("%s cannot run: %s", role, error)
         taken = isinstance(error, OSError) and error.errno == errno.EADDRINUSE

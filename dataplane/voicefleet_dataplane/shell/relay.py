@@ -13,6 +13,7 @@ import contextlib
 import logging
 import socket
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from aiohttp import web
@@ -50,6 +51,20 @@ _HOUSEKEEPING_INTERVAL_S = 0.5
 _PREDECESSOR_PATIENCE_S = 8.0  # beyond the grace that the predecessor takes to leave
 
 
+@dataclass(frozen=True)
+class RelaySockets:
+    """What a relay reads: the public and the inner UDP socket, and the listener of its health and metrics."""
+
+    outside: socket.socket
+    inside: socket.socket
+    health: socket.socket
+
+    def close(self) -> None:
+        """Close all."""
+        for one in (self.outside, self.inside, self.health):
+            one.close()
+
+
 class RelayProcess:
     """One relay. ``start`` binds, ``stop`` closes; the addresses are known in between."""
 
@@ -62,17 +77,17 @@ class RelayProcess:
         self.cache: FlowCache | None = None
         self._closing = contextlib.AsyncExitStack()
 
-    async def start(self, patience_s: float | None = None) -> None:
-        """Bind everything, waiting for a predecessor's ports if need be, and forward from now on. Raises OSError."""
+    async def start(self, patience_s: float | None = None, sockets: RelaySockets | None = None) -> None:
+        """Bind everything, waiting for a predecessor's ports if need be, and forward from now on. Raises OSError.
+
+        A worker is given its sockets (shell/relay_workers.py), which outlive it.
+        """
         settings = self._settings
-        if patience_s is None:
-            patience_s = settings.leave_grace_s + _PREDECESSOR_PATIENCE_S
         async with contextlib.AsyncExitStack() as closing:  # a start that fails leaves nothing open
-            inside, health = await when_free(lambda: bind_pair(settings.inner_address, settings.inner_port), patience_s)
-            closing.callback(inside.close)
-            closing.callback(health.close)
-            outside = await when_free(lambda: bind_udp(settings.public_address, settings.public_port), patience_s)
-            closing.callback(outside.close)
+            if sockets is None:
+                sockets = await self._bind(patience(settings) if patience_s is None else patience_s)
+            closing.callback(sockets.close)
+            outside, inside, health = sockets.outside, sockets.inside, sockets.health
             self.inner, self.public = from_kernel(inside.getsockname()), from_kernel(outside.getsockname())
             self.core = Relay(
                 self.inner,
@@ -89,14 +104,14 @@ class RelayProcess:
             if settings.redis_url:
                 self.cache = self._open_cache(outside, inside)
                 closing.push_async_callback(self.cache.close)
-            runner = web.AppRunner(
-                inner_app(
-                    self.problems,
-                    relay_registry(self.core, self.stale, self.pressure, self.datapath, self.cache),
-                    lambda: None,
-                ),
-                access_log=None,
+            app = inner_app(
+                self.problems,
+                relay_registry(self.core, self.stale, self.pressure, self.datapath, self.cache),
+                lambda: None,
             )
+            if health.family == socket.AF_UNIX:
+                app.router.add_get("/acknowledgement", self._acknowledge)
+            runner = web.AppRunner(app, access_log=None)
             await runner.setup()
             closing.push_async_callback(runner.cleanup)
             await web.SockSite(runner, health).start()
@@ -109,6 +124,17 @@ class RelayProcess:
             closing.callback(housekeeper.cancel)
             self._closing = closing.pop_all()
         log.info("public %s, inner %s", self.public, self.inner)
+
+    async def _bind(self, patience_s: float) -> RelaySockets:
+        settings = self._settings
+        inside, health = await when_free(lambda: bind_pair(settings.inner_address, settings.inner_port), patience_s)
+        try:
+            outside = await when_free(lambda: bind_udp(settings.public_address, settings.public_port), patience_s)
+        except BaseException:
+            inside.close()
+            health.close()
+            raise
+        return RelaySockets(outside, inside, health)
 
     def problems(self) -> list[str]:
         """Return why no new call should be sent here."""
@@ -152,6 +178,9 @@ class RelayProcess:
         said = acknowledge(self._settings.process_name, self.core.topology)
         left = len(self.core.flows) if self.withdrawn else None
         return said.model_copy(update={"key_epochs": self.core.keys.epochs, "flows_left": left})
+
+    async def _acknowledge(self, request: web.Request) -> web.Response:
+        return web.json_response(text=self.acknowledgement().model_dump_json())
 
     async def stop(self) -> None:
         """Close everything."""
@@ -232,6 +261,11 @@ class RelayProcess:
             self.pressure.look(len(self.core.flows))
 
 
+def patience(settings: RelaySettings) -> float:
+    """Return for how long a predecessor's ports are waited for."""
+    return settings.leave_grace_s + _PREDECESSOR_PATIENCE_S
+
+
 def _limits(settings: RelaySettings) -> CheckLimits:
     return CheckLimits(
         failed_checks=settings.failed_checks_per_second,
@@ -240,14 +274,17 @@ def _limits(settings: RelaySettings) -> CheckLimits:
     )
 
 
-async def run_relay(settings: RelaySettings) -> None:
-    """Run until cancelled; then leave. Raises OSError or ValueError when it cannot start."""
+async def run_relay(settings: RelaySettings, sockets: RelaySockets | None = None) -> None:
+    """Run until cancelled; then leave. Raises OSError or ValueError when it cannot start.
+
+    Who is given sockets is a worker: its supervisor speaks to the registry for all of them.
+    """
     async with open_topology(settings.topology, settings.namespace) as topology, contextlib.AsyncExitStack() as closing:
         process = RelayProcess(settings, topology)
-        sink = RedisSink(settings) if settings.redis_url else None
+        sink = RedisSink(settings) if settings.redis_url and sockets is None else None
         if sink is not None:
             closing.push_async_callback(sink.close)
-        await process.start()
+        await process.start(sockets=sockets)
         closing.push_async_callback(process.stop)
         if sink is not None:
             acknowledger = Acknowledger(settings.cluster_id, process.acknowledgement, sink)

@@ -5,7 +5,8 @@ plain socket took less than half the time per packet.
 
 Ports are bound exclusively. SO_REUSEPORT would let a successor bind while its predecessor leaves, but the kernel then
 spreads one client's way in and its owner's way back over both, and two relays set to one port by mistake would halve
-each other's calls in silence. A successor waits for the port instead, and says so.
+each other's calls in silence. A successor waits for the port instead, and says so. The workers of one relay do share
+its port: one process binds for all of them, under a lock that stands for the exclusive bind (`bind_shared`).
 
 Owns: making sockets, and spelling addresses for them. Does not own: reading loops (each role's own).
 """
@@ -34,14 +35,43 @@ _RETRY_S = 0.05
 
 def bind_udp(host: str, port: int) -> socket.socket:
     """Return a bound UDP socket. ``::`` takes IPv4 too, as mapped addresses. Raises OSError naming the address."""
+    one = _udp_socket(host)
+    _bind(one, "UDP", host, port)
+    return one
+
+
+def _udp_socket(host: str) -> socket.socket:
     one = socket.socket(_family(host), socket.SOCK_DGRAM)
     one.setblocking(False)
     if host == "::":
         one.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     with contextlib.suppress(OSError):
         one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
-    _bind(one, "UDP", host, port)
     return one
+
+
+def bind_shared(host: str, port: int, count: int) -> tuple[list[socket.socket], socket.socket]:
+    """Return ``count`` sockets of one address, over which the kernel spreads senders, and the lock that keeps others out.
+
+    SO_REUSEPORT lets any process of our user join, so the port is tried exclusively first, and a name of this network
+    namespace is held for as long as it is used. Raises OSError naming the address.
+    """
+    lock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    made: list[socket.socket] = []
+    try:
+        alone = bind_udp(host, port)
+        port = alone.getsockname()[1]
+        alone.close()
+        _bind_name(lock, f"voicefleet-relay/udp/{port}", Address(host, port))
+        made.extend(_udp_socket(host) for _ in range(count))
+        for one in made:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            _bind(one, "UDP", host, port)
+    except OSError:
+        for one in (lock, *made):
+            one.close()
+        raise
+    return made, lock
 
 
 def bind_pair(host: str, port: int) -> tuple[socket.socket, socket.socket]:
@@ -111,4 +141,12 @@ def _bind(one: socket.socket, protocol: str, host: str, port: int) -> None:
     except OSError as error:
         one.close()
         message = f"cannot bind {protocol} {Address(host, port)}: {error.strerror}"
+        raise OSError(error.errno, message) from None
+
+
+def _bind_name(lock: socket.socket, name: str, address: Address) -> None:
+    try:
+        lock.bind(f"\0{name}")  # abstract: gone with its holder, whatever ends it
+    except OSError as error:
+        message = f"cannot bind UDP {address}: another relay with workers holds it"
         raise OSError(error.errno, message) from None
