@@ -4,6 +4,7 @@ Admission (crds/) has refused what a single object can get wrong before any of t
 read. Unknown fields are ignored: the CRD may be one version ahead of a process.
 """
 
+import math
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -62,13 +63,22 @@ class Flows(_Spec):
     """Bounds of a relay's flow table."""
 
     idle_timeout: Duration = "30s"  # type: ignore[assignment]  # validate_default parses it: the CRD's spelling
-    max: int = 1_000_000
+    max: int = 200_000
 
 
 class RelayDrain(_Spec):
     """How a relay leaves where its ingress is withdrawn."""
 
     deadline: Duration = "60m"  # type: ignore[assignment]
+
+
+MOST_WORKERS = 32
+
+
+def _cores(cpu: str | float) -> float:
+    """Return cores of a Kubernetes quantity of CPU. Admission has refused what is none."""
+    text = str(cpu)
+    return float(text[:-1]) / 1000 if text.endswith("m") else float(text)
 
 
 class Datapath(StrEnum):
@@ -89,9 +99,27 @@ class VoiceRelaySpec(_Spec):
     advertise: Advertise = Advertise()
     placement: Placement = Placement()
     datapath: Datapath = Datapath.AUTO
+    workers: int | None = None
     flows: Flows = Flows()
     drain: RelayDrain = RelayDrain()
     resources: Resources = Resources()
+
+    @property
+    def worker_count(self) -> int:
+        """How many processes forward: as said, or one for each CPU requested. One beside a kernel path."""
+        if self.datapath is not Datapath.USERSPACE:
+            return 1
+        if self.workers is not None:
+            return self.workers
+        above = self.port if self.port > self.inner_port else 65_536  # inner ports follow each other
+        return max(
+            1, min(math.ceil(_cores(self.resources.requests.get("cpu", 1))), MOST_WORKERS, above - self.inner_port)
+        )
+
+    @property
+    def inner_ports(self) -> range:
+        """The inner UDP port of each worker; the first is the health port's number too."""
+        return range(self.inner_port, self.inner_port + self.worker_count)
 
 
 class PortRange(_Spec):

@@ -38,7 +38,7 @@ class PortLedger:
     def __init__(self, fleet: Fleet, now: float) -> None:
         self._nodes = fleet.nodes
         self._ours = {pod.port for pod in fleet.pods.values() if pod.component is Component.TRANSCEIVER}
-        self._ours |= {port for relay in fleet.relays.values() for port in (relay.spec.port, relay.spec.inner_port)}
+        self._ours |= {port for relay in fleet.relays.values() for port in (relay.spec.port, *relay.spec.inner_ports)}
         self._foreign: dict[int, list[ForeignPod]] = {}
         for foreign in fleet.foreign.values():
             for port in foreign.ports:

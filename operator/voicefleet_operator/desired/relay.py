@@ -8,12 +8,14 @@ Owns: the DaemonSet, and which addresses a node's relay advertises. Does not own
 """
 
 from voicefleet_contract import names
-from voicefleet_contract.resources import AdvertiseFrom
+from voicefleet_contract.resources import AdvertiseFrom, VoiceRelaySpec
 from voicefleet_contract.settings import RelaySettings
 from voicefleet_operator.desired import objects
 from voicefleet_operator.desired.config import FleetConfig
 from voicefleet_operator.desired.state import Component, Manifest, Node, RelayResource
 
+_PROCESS_MIB = 64
+_FLOW_BYTES = 1_024  # 870 measured (bench/flow_table.py); a table that grows holds its old self for a moment
 _END_GRACE_S = 10  # beyond the drain deadline: readiness leaves first (2 s), then the sockets
 
 
@@ -37,6 +39,7 @@ def relay_daemonset(config: FleetConfig, namespace: str, relay: RelayResource) -
         inner_address="0.0.0.0",
         inner_port=spec.inner_port,
         max_flows=spec.flows.max,
+        workers=spec.worker_count,
         flow_idle_timeout_s=spec.flows.idle_timeout,
         drain_deadline_s=spec.drain.deadline,
         log_level=config.dataplane.log_level,  # type: ignore[arg-type]  # pydantic checks it
@@ -96,12 +99,10 @@ def relay_daemonset(config: FleetConfig, namespace: str, relay: RelayResource) -
                                     "hostPort": spec.port,
                                     "protocol": "UDP",
                                 },
-                                {
-                                    "name": "inner",
-                                    "containerPort": spec.inner_port,
-                                    "hostPort": spec.inner_port,
-                                    "protocol": "UDP",
-                                },
+                                *(
+                                    {"name": name, "containerPort": port, "hostPort": port, "protocol": "UDP"}
+                                    for name, port in _inner_ports(spec)
+                                ),
                                 {
                                     "name": "health",
                                     "containerPort": spec.inner_port,
@@ -115,7 +116,7 @@ def relay_daemonset(config: FleetConfig, namespace: str, relay: RelayResource) -
                                 "periodSeconds": 10,
                                 "failureThreshold": 6,
                             },
-                            "resources": objects.resource_requirements(spec.resources, "100m", "64Mi"),
+                            "resources": objects.resource_requirements(spec.resources, "100m", relay_memory(spec)),
                             "securityContext": objects.CONTAINER_SECURITY,
                             "volumeMounts": mounts,
                         }
@@ -124,6 +125,16 @@ def relay_daemonset(config: FleetConfig, namespace: str, relay: RelayResource) -
             },
         },
     }
+
+
+def relay_memory(spec: VoiceRelaySpec) -> str:
+    """Return the memory that a pod asks for: its processes, and a full flow table."""
+    return f"{_PROCESS_MIB * spec.worker_count + -(-spec.flows.max * _FLOW_BYTES // 2**20)}Mi"
+
+
+def _inner_ports(spec: VoiceRelaySpec) -> list[tuple[str, int]]:
+    first, *others = spec.inner_ports
+    return [("inner", first), *((f"inner-{index}", port) for index, port in enumerate(others, 1))]
 
 
 def advertised_addresses(relay: RelayResource, node: Node, all_nodes: list[Node]) -> list[str]:

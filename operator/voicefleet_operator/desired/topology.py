@@ -82,7 +82,7 @@ def _relays(fleet: Fleet, resource: RelayResource, published: Topology) -> list[
                 latitude=location.latitude,
                 longitude=location.longitude,
                 advertise=tuple(Endpoint(address=address, port=resource.spec.port) for address in addresses),
-                inner=(Endpoint(address=inner, port=resource.spec.inner_port),),
+                inner=tuple(Endpoint(address=inner, port=port) for port in resource.spec.inner_ports),
                 state=RelayState.ACTIVE if ready and addresses else RelayState.DRAINING,
                 leaving=leaving,
             )
