@@ -37,6 +37,7 @@ check: .venv/.installed ## ruff, mypy strict, import-linter, unit and property t
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-logo > .venv/lint-imports.log 2>&1 || { cat .venv/lint-imports.log; exit 1; }
+	@.venv/bin/pytest -q --collect-only e2e tests/interop > .venv/collect.log 2>&1 || { cat .venv/collect.log; exit 1; }
 	@.venv/bin/pytest -q -n 2 tests/unit tests/property
 
 kernel: deps bpf .venv/.installed ## the fast path in network namespaces (root)

@@ -166,6 +166,7 @@ def check_then_step(world: World) -> None:
         if world.sessions.get(pod.name) and pod.running:
             assert pod.draining_since is not None, "deleted with calls, never fenced"
             assert world.now >= pod.draining_since + deadline[pod.resource], "deleted with calls before the deadline"
+        assert pod.leaving, "deleted while it was to serve"
     check_budget(before, todo)
     check_refused_numbers(world, todo)
     world.step()

@@ -164,3 +164,11 @@ def test_the_quarantine_reads_back_what_it_wrote_and_skips_what_is_not_its_own()
     kept = extended({Place("node.b", 1): 5.0, Place("old", 2): 1.0}, [Place("", 3)], now=2.0)
     assert kept == {Place("node.b", 1): 5.0, Place("", 3): 2.0 + QUARANTINE_S}
     assert decode_quarantine(encode_quarantine(kept) | {"x": "y", "n_1": "soon"}) == kept
+
+
+def test_pools_that_start_at_the_same_time_with_overlapping_ranges_get_numbers_of_their_own():
+    ranges = {"agents": {"min": 20000, "max": 20005}, "second": {"min": 20003, "max": 20008}}
+    pools = {name: pool(name, replicas=3, ports=ports) for name, ports in ranges.items()}
+    made = World(empty_fleet(pools=pools))
+    given = [pod["metadata"]["labels"]["voicefleet.dev/port"] for pod in plan(made.fleet, made.now).create_pods]
+    assert len(given) == len(set(given)) == 6
