@@ -20,6 +20,7 @@ from voicefleet_contract import names
 ROOT = Path(__file__).resolve().parents[1]
 NAMESPACE = "voice"
 POOL = "agents"
+CLUSTER_ID = 7
 RELAY_LABEL = "voicefleet.dev/relay"
 RELAY_NODES = 2
 
@@ -61,7 +62,7 @@ class Fleet:
     def values(self) -> dict[str, Any]:
         """The chart's values for this place."""
         return {
-            "cluster": {"id": 7, "name": "local"},
+            "cluster": {"id": CLUSTER_ID, "name": "local"},
             "images": {name: self.site.image(name) for name in ("operator", "dataplane", "redis")}
             | {"pullPolicy": "Never" if self.site.local else "IfNotPresent"},
             "gateway": {

@@ -241,7 +241,10 @@ async def test_the_control_api_answers_only_gateway_and_operator_certificates(
     [
         ("{ports: {min: 20000, max: 19000}}", "spec.ports: min must not exceed max"),
         ("{ports: {min: 20, max: 10}}", "spec.ports: numbers from 1024 to 65535"),
-        ("{ports: {min: 20000, max: 20010}, backend: {type: MediaStream}}", "spec.backend"),
+        (
+            "{ports: {min: 20000, max: 20010}, backend: {type: MediaStream}}",
+            "spec.backend.url: every type but Echo needs it",
+        ),
         ("{ports: {min: 20000, max: 20010}, backend: {type: Parrot}}", 'supported values: "Echo"'),
         ("{}", "spec.ports: Required value"),
     ],

@@ -14,7 +14,7 @@ import redis.asyncio as redis
 
 from e2e.cluster.build import build_go_program
 from e2e.cluster.places import KUBECONFIG
-from e2e.fleet import NAMESPACE, VALUES, Fleet
+from e2e.fleet import CLUSTER_ID, NAMESPACE, Fleet
 from e2e.kube import KubeError, eventually, ready
 from e2e.talk import calling
 from tests.support.session_records import write_sessions
@@ -163,7 +163,7 @@ async def test_neither_the_garbage_collector_nor_a_namespaces_deletion_looks_at_
     [pod] = kube.pods("app.kubernetes.io/component=redis")
     password = kube.secret("voicefleet-redis")["password"].decode()
     async with redis.Redis(host=pod["status"]["podIP"], password=password) as client:
-        await write_sessions(client, VALUES["cluster"]["id"], slots=250, first=10_000)
+        await write_sessions(client, CLUSTER_ID, slots=250, first=10_000)
         try:
             page = await asyncio.to_thread(
                 kube.run, "get", "vs", "-o", "name", "--chunk-size=500", "-l", "voicefleet.dev/node=node-7"

@@ -141,7 +141,7 @@ def pods_in_the_order_of_arrival(patch: pytest.MonkeyPatch) -> None:
 
 MUTATIONS: list[tuple[Break, Callable[[int], object], str]] = [
     (ports_given_without_looking_at_ours, told, "a port number given twice"),
-    (deleted_instead_of_fenced, told, "deleted with calls, never fenced"),
+    (deleted_instead_of_fenced, told, "deleted with calls, never fenced|deleted while it was to serve"),
     (fenced_and_deleted_without_asking, told, "deleted with calls before the deadline"),
     (fenced_ones_stay_in_the_ring, told, "is still given calls"),
     (every_slot_at_once, told, "more slots out than allowed"),
