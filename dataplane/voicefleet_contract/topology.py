@@ -213,6 +213,7 @@ class TopologyIndex:
         self._pools = {pool.name: pool for pool in topology.pools}
         self._relay_inner = {e.as_address(): relay for relay in topology.relays for e in relay.inner}
         self._rings: dict[str, Ring] = {}
+        self._active: dict[str, dict[int, Member]] = {}
         for pool in topology.pools:
             for member in pool.members:
                 self._members[member.slot, member.generation] = member
@@ -241,11 +242,13 @@ class TopologyIndex:
         return self._pool_of_slot.get(slot)
 
     def active(self, pool: str) -> dict[int, Member]:
-        """Return slot → member for the members that take new calls; of two generations the newer one."""
-        found = self._pools.get(pool)
-        members = () if found is None else found.members
-        ordered = sorted((m for m in members if m.state is MemberState.ACTIVE), key=lambda m: m.generation)
-        return {member.slot: member for member in ordered}
+        """Return slot → member for the members that take new calls; of two generations the newer one. To be read only."""
+        if pool not in self._active:
+            found = self._pools.get(pool)
+            members = () if found is None else found.members
+            ordered = sorted((m for m in members if m.state is MemberState.ACTIVE), key=lambda m: m.generation)
+            self._active[pool] = {member.slot: member for member in ordered}
+        return self._active[pool]
 
     def ring(self, pool: str) -> Ring:
         """Return the ring over the pool's active slots, by weight."""

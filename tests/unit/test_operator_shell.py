@@ -100,6 +100,7 @@ def test_the_exit_code_of_a_taken_port_is_read_while_the_process_is_down():
     down = pod(1, ready=False)
     down["status"]["containerStatuses"] = [{"state": ended, "restartCount": 0}]
     assert observe_pod(down).port_refused is PortRefusal.NODE
+    assert observe_pod(down).trouble == "PortTaken"  # a relay's too: its port is not the operator's to choose
     waiting = {"waiting": {"reason": "CrashLoopBackOff"}}
     down["status"]["containerStatuses"] = [{"state": waiting, "lastState": ended, "restartCount": 1}]
     assert observe_pod(down).port_refused is PortRefusal.NODE

@@ -57,13 +57,12 @@ class OwnerWalk:
     async def find(self, index: TopologyIndex, pool: str, key: bytes, body: CreateSession) -> Walk:
         """Ask members of ``pool`` until one takes the session or `MAX_ASKED` did not."""
         walk, active, loads = Walk(), index.active(pool), self.loads.setdefault(pool, Loads())
-        bounds = loads.bounds(active.values(), time.monotonic())
         busy: list[tuple[int, Member]] = []
         for slot in index.ring(pool).owners(key):
             if len(walk.outcomes) == MAX_ASKED:
                 break
             member = active[slot]
-            bounded = body.model_copy(update={"below": bounds.get(slot)})
+            bounded = body.model_copy(update={"below": loads.bound(member, time.monotonic())})
             outcome = await self._ask(walk, member, bounded, loads)
             if walk.session is not None or walk.offer_refused:
                 return walk
@@ -81,7 +80,8 @@ class OwnerWalk:
             case Created(session):
                 self._note(walk, member, "created")
                 walk.session, walk.owner = session, member
-                _hear(loads, member, session.sessions)
+                # It is heard of just after it got one more than it holds on average: without this, means would be too high.
+                _hear(loads, member, None if session.sessions is None else session.sessions - 1)
             case Refused(422, refusal):  # the offer is at fault: no other member would take it
                 self._note(walk, member, "offer")
                 walk.offer_refusal, walk.offer_refused = refusal, True
@@ -102,11 +102,7 @@ class OwnerWalk:
     def imbalances(self, index: TopologyIndex) -> dict[str, float]:
         """Return for each pool that was asked how uneven its load is, as far as it was heard."""
         now = time.monotonic()
-        return {
-            pool: loads.imbalance(index.active(pool).values(), now)
-            for pool, loads in self.loads.items()
-            if index.pool(pool) is not None
-        }
+        return {pool: loads.imbalance(now) for pool, loads in self.loads.items() if index.pool(pool) is not None}
 
     def _note(self, walk: Walk, member: Member, outcome: str) -> None:
         walk.outcomes.append((member, outcome))

@@ -122,8 +122,12 @@ def _ended(container: Object) -> Object | None:
     return ended
 
 
+def _port_taken(container: Object) -> bool:
+    return (_ended(container) or {}).get("exitCode") == names.EXIT_PORT_TAKEN
+
+
 def _port_refused(trouble: str, message: str, containers: list[Object]) -> PortRefusal | None:
-    if any((_ended(container) or {}).get("exitCode") == names.EXIT_PORT_TAKEN for container in containers):
+    if any(map(_port_taken, containers)):
         return PortRefusal.NODE
     return PortRefusal.SCHEDULER if trouble == "Unschedulable" and _NO_FREE_PORT in message else None
 
@@ -142,6 +146,8 @@ def _trouble(conditions: dict[str, Object], containers: list[Object]) -> tuple[s
         return "Unschedulable", str(scheduled.get("message", ""))[:300]
     for container in containers:
         waiting = container.get("state", {}).get("waiting") or {}
+        if _port_taken(container):
+            return "PortTaken", "a process on the node holds its port"
         if waiting.get("reason") in _TROUBLES:
             reason = _IN_TURNS.get(waiting["reason"], waiting["reason"])
             text = container.get("image", "") if reason in _WORDLESS else str(waiting.get("message", ""))[:300]
