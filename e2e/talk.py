@@ -7,10 +7,10 @@ import ssl
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, overload
 
 import httpx
 
@@ -21,6 +21,7 @@ from voicefleet_dataplane.shell.caller import Caller, CallResult, make_identity
 
 SPEECH = Path("/usr/share/sounds/alsa")
 PACKETS_PER_S = 50
+_PACE_S = 0.12  # a gateway lets one client place ten calls a second
 
 
 def speech(seconds: float, number: int = 0) -> list[bytes]:
@@ -71,41 +72,66 @@ def lost_after(result: CallResult, number: int) -> int:
     return len(set(range(number, result.sent)) - set(result.heard))
 
 
-class Calls:
-    """`voicefleet call` under way: so many calls at once, each for so long. Leaving the ``with`` early ends them."""
+class UntilTold(Sequence[bytes]):
+    """Speech over and over until somebody says that it is enough."""
 
-    def __init__(self, fleet: Fleet, count: int, seconds: float) -> None:
-        argv = [sys.executable, "-m", "voicefleet_dataplane", "call", fleet.url, "--json", "--insecure"]
-        options = ["--count", str(count), "--concurrency", str(count), "--duration", str(seconds)]
-        self._process = subprocess.Popen(
-            [*argv, *options, "--key", fleet.api_key], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        self._patience_s = seconds + 90
+    def __init__(self, packets: Sequence[bytes]) -> None:
+        self._packets, self.enough = packets, False
 
-    def __enter__(self) -> Self:
-        return self
+    def __len__(self) -> int:
+        return len(self._packets)
 
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
+    @overload
+    def __getitem__(self, number: int) -> bytes: ...
+    @overload
+    def __getitem__(self, number: slice) -> Sequence[bytes]: ...
+    def __getitem__(self, number: int | slice) -> bytes | Sequence[bytes]:
+        if isinstance(number, slice):
+            return self._packets[number]
+        if self.enough:
+            raise IndexError(number)
+        return self._packets[number % len(self._packets)]
 
-    @property
-    def running(self) -> bool:
-        """The last of them has not ended."""
-        return self._process.poll() is None
 
-    def finish(self) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """Wait for the end; return the calls and the summary."""
-        out, said = self._process.communicate(timeout=self._patience_s)
-        lines = [json.loads(line) for line in out.splitlines() if line.startswith("{")]
-        assert lines, said
-        return lines[:-1], lines[-1]
+@asynccontextmanager
+async def talking(fleet: Fleet, count: int) -> AsyncIterator[list[Caller]]:
+    """So many calls in progress, audio heard on each, for as long as the body takes; it must end with none lost.
+
+    Sequence numbers are counted, nothing is decoded: the clients must not be what is slow.
+    """
+    said = UntilTold(speech(10))
+    headers = {"Authorization": f"Bearer {fleet.api_key}"}
+    async with httpx.AsyncClient(verify=False, timeout=15, trust_env=False) as http:
+        identity = make_identity()
+        callers = [Caller(http, identity, said) for _ in range(count)]
+        tasks = []
+        try:
+            for caller in callers:
+                tasks.append(asyncio.create_task(caller.run(fleet.url + "/v1/realtime/calls", headers)))
+                await asyncio.sleep(_PACE_S)
+            async with asyncio.timeout(30):
+                while not all("audio" in caller.result.timeline_ms for caller in callers):
+                    assert not any(task.done() for task in tasks), [caller.result.error for caller in callers]
+                    await asyncio.sleep(0.02)
+            yield callers
+            said.enough = True
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+    for caller in callers:
+        assert not caller.result.error
+        assert caller.result.loss == 0, f"{caller.result.call_id}: lost {lost_after(caller.result, 0)}"
 
 
 def place_calls(fleet: Fleet, count: int, seconds: float = 3.0) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """`voicefleet call`: the calls and the summary."""
-    with Calls(fleet, count, seconds) as calls:
-        return calls.finish()
+    argv = [sys.executable, "-m", "voicefleet_dataplane", "call", fleet.url, "--json", "--insecure"]
+    options = ["--count", str(count), "--concurrency", str(count), "--duration", str(seconds), "--key", fleet.api_key]
+    done = subprocess.run([*argv, *options], capture_output=True, text=True, check=False, timeout=120)
+    lines = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    assert lines, done.stderr
+    return lines[:-1], lines[-1]
 
 
 def hang_up(fleet: Fleet, call_id: str) -> int:

@@ -1,5 +1,6 @@
 """Other people's ports on our nodes: taken before us, wanted after us, and held by what Kubernetes does not know."""
 
+import asyncio
 import contextlib
 import json
 import subprocess
@@ -9,11 +10,12 @@ from typing import Any
 from e2e.cluster.nodes import NODES
 from e2e.fleet import POOL, Fleet
 from e2e.kube import eventually
-from e2e.talk import Calls
+from e2e.talk import talking
 from voicefleet_contract import names
 
 RANGE = range(20000, 20100)
 ELSEWHERE = "other-people"
+TRANSCEIVERS = "app.kubernetes.io/component=transceiver"
 
 
 def port_of(pod: Any) -> int:
@@ -65,9 +67,11 @@ def allocated(fleet: Fleet) -> tuple[str, str, str]:
 
 
 def test_numbers_that_a_foreign_pod_has_are_avoided_and_its_name_is_said(fleet: Fleet) -> None:
+    eventually("nobody leaves", lambda: len(fleet.kube.get("pods", selector=TRANSCEIVERS)) == 3, within_s=60)
     held = {port_of(pod) for pod in fleet.transceivers()}
     left = sorted(set(RANGE) - held)[7]  # all that the operator can choose without meeting it
     with foreign_pod(fleet, "early", "node-a", sorted(set(RANGE) - held - {left})):
+        eventually("scheduled", lambda: "hostIP" in foreign_status(fleet, "early"), within_s=30)
         eventually("seen", lambda: "pod other-people/early" in allocated(fleet)[2], within_s=30)
         fleet.kube.run("scale", "transceiver", POOL, "--replicas=4")
         try:
@@ -80,18 +84,17 @@ def test_numbers_that_a_foreign_pod_has_are_avoided_and_its_name_is_said(fleet: 
     eventually("free again", lambda: ELSEWHERE not in allocated(fleet)[2], within_s=30)
 
 
-def test_a_foreign_pod_that_wants_our_number_later_waits_and_moves_no_call(fleet: Fleet) -> None:
+async def test_a_foreign_pod_that_wants_our_number_later_waits_and_moves_no_call(fleet: Fleet) -> None:
     before = {pod["metadata"]["uid"] for pod in fleet.transceivers()}
     ours = fleet.transceivers()[0]
-    where = ours["spec"]["nodeName"]
-    with Calls(fleet, 5, seconds=12) as calls, foreign_pod(fleet, "late", where, [port_of(ours)]):
-        eventually(
-            "the late one refused", lambda: "free ports" in json.dumps(foreign_status(fleet, "late")), within_s=30
-        )
-        each, summary = calls.finish()
-    assert summary["audio_ok"] == 5, each
-    assert summary["loss"] == 0, each
-    assert {pod["metadata"]["uid"] for pod in fleet.transceivers()} == before
+
+    def refused() -> bool:
+        with foreign_pod(fleet, "late", ours["spec"]["nodeName"], [port_of(ours)]):
+            return eventually("refused", lambda: "free ports" in json.dumps(foreign_status(fleet, "late")), 30)
+
+    async with talking(fleet, 5):
+        assert await asyncio.to_thread(refused)
+        assert {pod["metadata"]["uid"] for pod in fleet.transceivers()} == before
 
 
 @contextlib.contextmanager

@@ -1,25 +1,27 @@
 """Rollouts under calls: none is dropped by one, by another on top of it, or by an image that does not work."""
 
-import contextlib
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from e2e.fleet import POOL, Fleet
 from e2e.kube import eventually
-from e2e.talk import Calls, control, place_calls
+from e2e.talk import place_calls, talking
 from voicefleet_contract import names
+
+TRANSCEIVERS = "app.kubernetes.io/component=transceiver"
 
 
 @pytest.fixture(autouse=True)
 def _as_it_was(fleet: Fleet):
     """Short proofs and long drains; afterwards the pool as the other stories know it."""
-    fleet.change({"rollout": {"minReady": "2s"}, "drain": {"deadline": "120s"}})
+    fleet.change({"rollout": {"minReady": "2s"}, "drain": {"deadline": "180s"}})
     yield
-    fleet.change(
-        {"rollout": {"minReady": "10s"}, "drain": {"deadline": "60s"}, "capacity": {"sessions": 50}, "image": None}
-    )
-    eventually("settled", lambda: rolled_out(fleet) and drained(fleet), within_s=180)
+    fleet.change({"capacity": {"sessions": 50}, "image": None})
+    eventually("settled", lambda: rolled_out(fleet) and drained(fleet), within_s=120)
+    fleet.change({"rollout": {"minReady": "10s"}, "drain": {"deadline": "60s"}})
 
 
 def status(fleet: Fleet) -> dict[str, Any]:
@@ -46,44 +48,32 @@ def generations(fleet: Fleet) -> dict[int, set[int]]:
     return found
 
 
-def test_two_rollouts_under_thirty_calls_drop_none_and_new_calls_go_to_the_new_generation(fleet: Fleet) -> None:
-    with contextlib.ExitStack() as ending:
-        thirty: list[Calls] = []
+async def until(what: str, look: Callable[[], object], within_s: float) -> None:
+    await asyncio.to_thread(eventually, what, look, within_s)
 
-        def ten_more(seconds: float) -> None:
-            before = sessions(fleet)  # a gateway lets one client place ten at once
-            thirty.append(ending.enter_context(Calls(fleet, 10, seconds)))
-            eventually("ten more calls", lambda: sessions(fleet) == before + 10, within_s=30)
 
-        ten_more(90)
-        ten_more(85)
-        for capacity in (60, 70):
-            fleet.change({"capacity": {"sessions": capacity}})
-            eventually(f"capacity {capacity} everywhere", lambda: rolled_out(fleet), within_s=60)
-            assert all(calls.running for calls in thirty), "the calls ended before the rollout: make them longer"
-            if len(thirty) < 3:
-                ten_more(50)  # to the second generation: the second rollout is under thirty
-            each, new = place_calls(fleet, 5, seconds=1.0)
+async def roll(fleet: Fleet, capacity: int) -> None:
+    await asyncio.to_thread(fleet.change, {"capacity": {"sessions": capacity}})
+    await until(f"capacity {capacity} everywhere", lambda: rolled_out(fleet), 90)
+
+
+async def test_two_rollouts_under_thirty_calls_drop_none_and_new_calls_go_to_the_new_generation(fleet: Fleet) -> None:
+    async with talking(fleet, 20):
+        await roll(fleet, 60)
+        async with talking(fleet, 10):  # they belong to the second generation
+            await roll(fleet, 70)
+            each, new = await asyncio.to_thread(place_calls, fleet, 5, 1.0)
             assert new["audio_ok"] == 5, each
-        assert {len(of_slot) for of_slot in generations(fleet).values()} == {3}, "three generations of each slot"
-        assert status(fleet)["drainingReplicas"] == 6
-        assert status(fleet)["readyReplicas"] == 3
-        places = [
-            (pod["spec"]["nodeName"], pod["metadata"]["labels"][names.LABEL_PORT]) for pod in fleet.transceivers()
-        ]
-        assert len(set(places)) == len(places) == 9
-        state, reason, said = fleet.status_condition("transceiver", POOL, "Draining")
-        assert (state, reason) == ("True", "WaitingForCalls"), said
-        assert "memory requested" in said
-        for calls in thirty:
-            each, summary = calls.finish()
-            assert summary["answered"] == summary["audio_ok"] == 10, each
-            assert summary["loss"] == 0, each
-    eventually("the old generations gone", lambda: drained(fleet), within_s=60)
-
-
-def sessions(fleet: Fleet) -> int:
-    return sum(control(fleet, pod, "/v1/status")["sessions"] for pod in fleet.transceivers())
+            assert {len(of_slot) for of_slot in generations(fleet).values()} == {3}, "three generations of each slot"
+            seen = status(fleet)
+            assert (seen["drainingReplicas"], seen["readyReplicas"]) == (6, 3)
+            pods = fleet.transceivers()
+            places = [(pod["spec"]["nodeName"], pod["metadata"]["labels"][names.LABEL_PORT]) for pod in pods]
+            assert len(set(places)) == len(places) == 9
+            state, reason, said = fleet.status_condition("transceiver", POOL, "Draining")
+            assert (state, reason) == ("True", "WaitingForCalls"), said
+            assert "memory requested" in said
+    await until("the old generations gone", lambda: drained(fleet), 60)
 
 
 @pytest.mark.parametrize(
@@ -93,23 +83,26 @@ def sessions(fleet: Fleet) -> int:
         ("voicefleet.local/redis:7", "CrashLoopBackOff"),  # it knows no role named transceiver, and ends
     ],
 )
-def test_a_bad_image_stalls_touches_one_slot_and_the_old_spec_rolls_back(
+async def test_a_bad_image_stalls_touches_one_slot_and_the_old_spec_rolls_back(
     fleet: Fleet, image: str, trouble: str
 ) -> None:
     before = {pod["metadata"]["uid"] for pod in fleet.transceivers()}
-    with Calls(fleet, 5, seconds=40) as calls:
-        fleet.change({"image": image})
-        eventually(trouble, lambda: trouble in fleet.status_condition("transceiver", POOL, "Stalled")[2], within_s=40)
+    assert len(before) == 3
+
+    def stalled() -> bool:
+        return trouble in fleet.status_condition("transceiver", POOL, "Stalled")[2]
+
+    async with talking(fleet, 5):
+        await asyncio.to_thread(fleet.change, {"image": image})
+        await until(trouble, stalled, 60)
         state, _, said = fleet.status_condition("transceiver", POOL, "Stalled")
         assert state == "True"
         assert "apply the old spec to roll back" in said
         assert fleet.status_condition("transceiver", POOL, "Reconciling")[0] == "True"
         assert {pod["metadata"]["uid"] for pod in fleet.transceivers()} == before
-        assert len(fleet.kube.pods("app.kubernetes.io/component=transceiver")) == 4
-        assert place_calls(fleet, 3, seconds=1.0)[1]["audio_ok"] == 3
-        fleet.change({"image": None})
-        eventually("rolled back", lambda: rolled_out(fleet), within_s=30)
+        assert len(fleet.kube.pods(TRANSCEIVERS)) == 4
+        each, new = await asyncio.to_thread(place_calls, fleet, 3, 1.0)
+        assert new["audio_ok"] == 3, each
+        await asyncio.to_thread(fleet.change, {"image": None})
+        await until("rolled back", lambda: rolled_out(fleet), 60)
         assert {pod["metadata"]["uid"] for pod in fleet.transceivers()} == before
-        each, summary = calls.finish()
-        assert summary["audio_ok"] == 5, each
-        assert summary["loss"] == 0, each

@@ -151,24 +151,6 @@ def test_a_relay_whose_node_is_no_longer_chosen_leaves_the_topology():
     assert relays_of(world) == {}
 
 
-def test_two_relays_that_want_one_port_on_one_node_say_so_on_both_sides_and_what_runs_stays():
-    fleet = fleet_with_relays(relay_pod("node-0"))
-    world = settled(replace(fleet, relays={**fleet.relays, "fra2": relay("fra2", innerPort=4000)}))
-    for name, other in (("fra", "fra2"), ("fra2", "fra")):
-        ready = world.fleet.relays[name].status["conditions"][0]
-        assert (ready["status"], ready["reason"]) == ("False", "PortConflict")
-        assert f"VoiceRelay {other} wants 3478 on node-0" in ready["message"]
-    assert relays_of(world)["node-0"].state is RelayState.ACTIVE
-
-
-def test_relays_with_one_port_on_different_nodes_are_no_contradiction():
-    elsewhere = relay("fra2", placement={"nodeSelector": {"zone": "b"}})
-    fleet = fleet_with_relays(relay_pod("node-0"))
-    world = settled(replace(fleet, relays={**fleet.relays, "fra2": elsewhere}))
-    assert world.fleet.relays["fra2"].status["conditions"][0]["reason"] == "NoNodes"
-    assert world.fleet.relays["fra"].status["conditions"][0]["reason"] == "RelaysNotReady"
-
-
 def test_a_relay_without_an_address_to_advertise_takes_no_calls_and_the_condition_names_the_node():
     bare = {"node-0": Node("node-0", {}, "10.0.0.1", "")}
     fleet = replace(fleet_with_relays(relay_pod("node-0")), nodes=bare)

@@ -15,8 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from voicefleet_contract.resources import PortRange
-from voicefleet_operator.desired.relay import chosen_nodes
-from voicefleet_operator.desired.state import Component, Fleet, ForeignPod, Place, PoolResource, RelayResource
+from voicefleet_operator.desired.state import Component, Fleet, ForeignPod, Place, PoolResource
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,19 +107,6 @@ class PortLedger:
     def _candidates(self, pool: PoolResource) -> set[str]:
         wanted = pool.spec.placement.node_selector.items()
         return {name for name, node in self._nodes.items() if all(node.labels.get(k) == v for k, v in wanted)}
-
-
-def rival_relays(fleet: Fleet, mine: RelayResource) -> list[str]:
-    """Say which other relays want one of this one's ports on one of its nodes: the scheduler lets one of them have it."""
-    ports = {mine.spec.port, mine.spec.inner_port}
-    here = {node.name for node in chosen_nodes(mine, list(fleet.nodes.values()))}
-    found = []
-    for name, other in sorted(fleet.relays.items()):
-        shared = sorted(ports & {other.spec.port, other.spec.inner_port})
-        there = sorted(here & {node.name for node in chosen_nodes(other, list(fleet.nodes.values()))})
-        if name != mine.name and shared and there:
-            found.append(f"VoiceRelay {name} wants {shared[0]} on {there[0]}")
-    return found
 
 
 def overlapping_pools(pools: Mapping[str, PoolResource], mine: PoolResource) -> list[tuple[str, PortRange]]:

@@ -16,7 +16,7 @@ from voicefleet_operator.desired.autoscaling import rivals, wants_more_than_allo
 from voicefleet_operator.desired.drain import wanted_replicas
 from voicefleet_operator.desired.drain_status import drain_problems, drain_status, stamp, waiting_to_drain
 from voicefleet_operator.desired.objects import resource_requirements
-from voicefleet_operator.desired.ports import PortLedger, overlapping_pools, rival_relays
+from voicefleet_operator.desired.ports import PortLedger, overlapping_pools
 from voicefleet_operator.desired.relay_leaving import flows_left, roughly, why_leaving
 from voicefleet_operator.desired.state import Component, Fleet, Manifest, Pod, PoolResource, RelayResource
 from voicefleet_operator.desired.transceiver import PoolSteps
@@ -78,9 +78,6 @@ def relay_status(fleet: Fleet, resource: RelayResource, entries: Iterable[Relay]
         ready = Condition("Ready", False, "AllDraining", "every relay drains: choose another node, or uncordon one")
     elif not nodes:
         ready = Condition("Ready", False, "NoNodes", "no node matches spec.placement.nodeSelector; label one")
-    elif rivals_here := rival_relays(fleet, resource):
-        text = f"{_list(rivals_here)}, as VoiceRelay {resource.name} does: change a port or the nodes; what runs stays"
-        ready = Condition("Ready", False, "PortConflict", text)
     elif unreachable:
         what = (resource.spec.advertise.from_ or AdvertiseFrom.NODE_EXTERNAL_IP).value
         text = f"no address to advertise on {_list(unreachable)}: they have no {what}; set spec.advertise.addresses"
