@@ -11,6 +11,7 @@ from voicefleet_contract import names
 from voicefleet_contract.hint import peek_hint
 from voicefleet_dataplane.shell.caller import Caller
 
+OPERATOR = "app.kubernetes.io/component=operator"
 TRANSCEIVERS = "app.kubernetes.io/component=transceiver"
 
 
@@ -81,6 +82,28 @@ async def test_at_the_deadline_of_an_annotated_pod_its_calls_are_hung_up_with_th
     hurry(fleet, on=False)
 
 
+async def test_a_pod_deleted_while_the_operator_is_down_lets_its_calls_end_and_new_ones_go_elsewhere(
+    fleet: Fleet,
+) -> None:
+    scale_operator(fleet, 0)
+    try:
+        await asyncio.to_thread(eventually, "no operator", lambda: not fleet.kube.get("pods", selector=OPERATOR), 60.0)
+        async with calls(fleet, 4, seconds=15) as callers:
+            slot = slot_of(callers[0])
+            [pod] = [pod for pod in fleet.transceivers() if generation_of(pod)[0] == slot]
+            # What `kubectl drain --disable-eviction` does.
+            fleet.kube.run("delete", "pod", pod["metadata"]["name"], "--wait=false")
+            new, summary = await asyncio.to_thread(place_calls, fleet, 6, 1.0)
+            assert pod["metadata"]["name"] in names_of(fleet), "the pod did not wait for its calls"
+    finally:
+        scale_operator(fleet, 1)
+    assert [caller.result.error for caller in callers] == [""] * 4
+    assert lost(callers) == 0
+    assert summary["audio_ok"] == 6
+    assert slot not in {peek_hint(call["ufrag"]).slot for call in new}
+    eventually("the operator makes a replacement", lambda: replicas(fleet) == (3, 3), 60.0)
+
+
 def test_an_eviction_of_a_serving_transceiver_is_refused_and_leaves_it_as_it_is(fleet: Fleet) -> None:
     name = fleet.transceivers()[0]["metadata"]["name"]
     body = f'{{"apiVersion":"policy/v1","kind":"Eviction","metadata":{{"name":"{name}","namespace":"voice"}}}}'
@@ -101,6 +124,10 @@ def hurry(fleet: Fleet, *, on: bool = True) -> None:
     """Let every slot move at once, and believe in a new generation after a second: calls here last seconds."""
     rollout = {"maxSurge": 3, "minReady": "1s"} if on else {"maxSurge": 1, "minReady": "10s"}
     fleet.kube.run("patch", "transceiver", POOL, "--type=merge", "-p", json.dumps({"spec": {"rollout": rollout}}))
+
+
+def scale_operator(fleet: Fleet, count: int) -> None:
+    fleet.kube.run("scale", "deployment", "voicefleet-operator", f"--replicas={count}")
 
 
 def scale(fleet: Fleet, count: int) -> None:

@@ -18,11 +18,13 @@ from tests.support.fleet_story import (
     happen,
     in_another_order,
     started,
+    take_requests_back,
 )
-from tests.support.fleet_world import World
+from tests.support.fleet_world import World, empty_fleet, pool
 from voicefleet_contract.topology import Member, MemberState
 from voicefleet_operator.desired import plan as planning
-from voicefleet_operator.desired import topology, transceiver
+from voicefleet_operator.desired import rollout, topology, transceiver
+from voicefleet_operator.desired.drain import why_asked
 from voicefleet_operator.desired.ledger import Entry, Ledger
 from voicefleet_operator.desired.ports import PortLedger
 from voicefleet_operator.desired.rollout import Moves
@@ -59,6 +61,34 @@ def among_many_processes(seed: int) -> None:
     happen(world, ("lose a pod", seed))
     for _ in range(20):
         check_then_step(world)
+
+
+def asked_to_leave(seed: int) -> None:
+    """Ask pods and nodes to leave, never two nodes at a time: the pool serves with every slot all the while."""
+    chance, world = random.Random(seed), World(empty_fleet(pools={"agents": pool(replicas=3)}))
+    world.settle()
+    for _ in range(4):
+        node, pod = f"node-{chance.randrange(3)}", chance.choice(sorted(world.fleet.pods))
+        ask, whom = chance.choice([(world.annotate_node, node), (world.cordon, node), (world.annotate_pod, pod)])
+        ask(whom)
+        asked = [pod for pod in world.serving() if why_asked(world.fleet, pod)]
+        made = len(world.pairs)
+        for _ in range(60):
+            world.step()
+            assert len({pod.slot for pod in world.serving()}) == 3, "fewer slots serve"
+        assert len(world.pairs) == made + len(asked), "replacements of replacements"
+        take_requests_back(world)
+
+
+def all_nodes_to_be_emptied_for_a_time(seed: int) -> None:
+    world = started()
+    for node in world.fleet.nodes:
+        world.annotate_node(node)
+    happen(world, ("evict", seed))
+    for _ in range(5):
+        check_then_step(world)
+    take_requests_back(world)
+    check_that_it_settles(world)
 
 
 def same_in_any_order(seed: int) -> None:
@@ -132,6 +162,18 @@ def quarantine_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(planning, "extended", lambda *_: {})
 
 
+def leaves_before_its_replacement(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rollout.SlotView, "needless", lambda self: [*self.superfluous, *self.stale])
+
+
+def replacements_anywhere(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(planning, "avoided_nodes", lambda _: ())
+
+
+def waits_for_a_node_that_it_avoids_in_vain(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(transceiver, "avoids_in_vain", lambda *_: False)
+
+
 def pods_in_the_order_of_arrival(patch: pytest.MonkeyPatch) -> None:
     def unsorted(self: Fleet, component: Component, resource: str) -> list[object]:
         return [pod for pod in self.pods.values() if pod.component is component and pod.resource == resource]
@@ -149,6 +191,9 @@ MUTATIONS: list[tuple[Break, Callable[[int], object], str]] = [
     (generations_not_counted, told, "exists|twice"),
     (no_quarantine, settled_in_spite_of_processes, "not settled|assert"),
     (quarantine_forgotten, among_many_processes, "a number in quarantine was given out"),
+    (leaves_before_its_replacement, asked_to_leave, "fewer slots serve"),
+    (replacements_anywhere, asked_to_leave, "replacements of replacements"),
+    (waits_for_a_node_that_it_avoids_in_vain, all_nodes_to_be_emptied_for_a_time, "not settled|assert"),
     (pods_in_the_order_of_arrival, same_in_any_order, "assert"),
 ]
 

@@ -228,7 +228,7 @@ def check_that_it_settles(world: World) -> None:
     """Let time pass until nothing is left to do: every pool is then as wanted, whoever else holds ports."""
     world.settle()
     for name, resource in world.fleet.pools.items():
-        assert len(world.serving(name)) == resource.spec.replicas
+        assert len(world.serving(name)) == resource.spec.replicas, "not settled as wanted"
         assert len({pod.slot for pod in world.serving(name)}) == resource.spec.replicas
     world.now += 1_000  # numbers come out of quarantine
     world.settle()
