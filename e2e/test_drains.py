@@ -85,6 +85,7 @@ async def test_at_the_deadline_of_an_annotated_pod_its_calls_are_hung_up_with_th
 async def test_a_pod_deleted_while_the_operator_is_down_lets_its_calls_end_and_new_ones_go_elsewhere(
     fleet: Fleet,
 ) -> None:
+    replicas_before = fleet.kube.get("deployment", "voicefleet-operator")["spec"]["replicas"]
     scale_operator(fleet, 0)
     try:
         await asyncio.to_thread(eventually, "no operator", lambda: not fleet.kube.get("pods", selector=OPERATOR), 60.0)
@@ -96,7 +97,7 @@ async def test_a_pod_deleted_while_the_operator_is_down_lets_its_calls_end_and_n
             new, summary = await asyncio.to_thread(place_calls, fleet, 6, 1.0)
             assert pod["metadata"]["name"] in names_of(fleet), "the pod did not wait for its calls"
     finally:
-        scale_operator(fleet, 1)
+        scale_operator(fleet, replicas_before)
     assert [caller.result.error for caller in callers] == [""] * 4
     assert lost(callers) == 0
     assert summary["audio_ok"] == 6
