@@ -111,6 +111,9 @@ def call(
         typer.echo(f"error: {error.name} is not installed; install voicefleet[dataplane,client]", err=True)
         raise typer.Exit(2) from None
 
+    if not url.startswith(("https://", "http://")):
+        typer.echo(f"error: {url!r} is not a gateway's URL; write for example https://voice.example.com", err=True)
+        raise typer.Exit(2)
     wavs = tuple(wav or sorted(_SPEECH.glob("*_*.wav")))
     if not wavs:
         typer.echo(f"error: no speech in {_SPEECH} (Debian's alsa-utils has some); name a file with --wav", err=True)

@@ -37,3 +37,9 @@ def test_dev_names_what_an_agent_still_lacks(options: list[str]) -> None:
     result = CliRunner().invoke(app, ["dev", *options])
     assert result.exit_code == 2
     assert "--backend-url" in result.stderr
+
+
+def test_call_names_a_url_that_is_none() -> None:
+    result = CliRunner().invoke(app, ["call", "voice.example.com"])
+    assert result.exit_code == 2
+    assert "'voice.example.com' is not a gateway's URL; write for example https://" in result.stderr

@@ -237,7 +237,9 @@ class DevFleet:
         for name, process in self._processes.items():
             if process.poll() is not None:
                 tail = self.log(name).read_text(errors="replace")[-2000:]
-                raise DevError(f"{name} ended with {process.returncode}:\n{tail}")
+                code = process.returncode
+                how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+                raise DevError(f"{name} {how}; its last words:\n{tail}")
 
     def _logs(self) -> str:
         return "\n".join(f"--- {name}\n{self.log(name).read_text(errors='replace')[-800:]}" for name in self._processes)

@@ -16,7 +16,7 @@ from voicefleet_contract.keys import KeyRing, KeyRingError
 from voicefleet_contract.topology import Topology, TopologyError, TopologyIndex
 
 _WRONG = {
-    "length": "a server ufrag of this fleet has 24 characters",
+    "length": "one has 24 characters",
     "alphabet": "it holds characters that no ufrag has",
     "form": "a call id is 'call_' and 32 characters A–Z a–z 0–9 - _",
     "version": "it is of a version that this program does not know",

@@ -283,6 +283,8 @@ def not_reached(url: str, error: httpx.HTTPError) -> str:
     said = str(error) or type(error).__name__
     if "CERTIFICATE_VERIFY_FAILED" in said:
         return f"the certificate of {url} is not trusted: name its CA with --cacert, or trust anybody with --insecure"
+    if isinstance(error, httpx.RemoteProtocolError) and url.startswith("http://"):
+        said += " Is it an https:// URL?"
     return f"{url} cannot be reached: {said}"
 
 
