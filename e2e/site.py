@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from e2e.cluster.__main__ import current_context
@@ -39,6 +40,7 @@ class Site:
     """A cluster: how to speak to it, and what images it has."""
 
     local: bool
+    kubeconfig: Path
     kubectl: tuple[str, ...]
     helm: tuple[str, ...]
     images: Mapping[str, str]  # operator, dataplane, redis, and operator_next where there is one
@@ -65,7 +67,9 @@ def find_site(environment: Mapping[str, str] = os.environ) -> Site:
             "dataplane": "voicefleet.local/dataplane:dev",
             "redis": "voicefleet.local/redis:7",
         }
-        return Site(True, (str(tree / "bin" / "kubectl"), *config), (str(tree / "bin" / "helm"), *config), images)
+        return Site(
+            True, KUBECONFIG, (str(tree / "bin" / "kubectl"), *config), (str(tree / "bin" / "helm"), *config), images
+        )
     missing = [f"the program {name}" for name in ("kubectl", "helm") if shutil.which(name) is None]
     names = ("operator", "dataplane", "redis")
     missing += [PREFIX + name.upper() for name in names if not environment.get(PREFIX + name.upper())]
@@ -80,7 +84,8 @@ def find_site(environment: Mapping[str, str] = os.environ) -> Site:
         for name in (*names, "operator_next")
         if environment.get(PREFIX + name.upper())
     }
-    return Site(False, ("kubectl", "--context", context), ("helm", "--kube-context", context), images)
+    kubeconfig = Path(environment.get("KUBECONFIG") or Path.home() / ".kube" / "config")
+    return Site(False, kubeconfig, ("kubectl", "--context", context), ("helm", "--kube-context", context), images)
 
 
 def usable_nodes(items: Sequence[Any]) -> list[Node]:

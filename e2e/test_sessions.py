@@ -13,7 +13,6 @@ import pytest
 import redis.asyncio as redis
 
 from e2e.cluster.build import build_go_program
-from e2e.cluster.places import KUBECONFIG
 from e2e.fleet import CLUSTER_ID, NAMESPACE, Fleet
 from e2e.kube import KubeError, eventually, ready
 from e2e.talk import calling
@@ -229,7 +228,7 @@ class Informer:
 
     def __init__(self, fleet: Fleet) -> None:
         program = build_go_program(Path(__file__).parent / "informer")
-        argv = [program, str(KUBECONFIG), NAMESPACE]
+        argv = [program, str(fleet.site.kubeconfig), NAMESPACE]
         self._process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self._held: set[str] | None = None
         self.said = ""
