@@ -7,15 +7,13 @@ that is shorter than three frames), or while nobody knew the flow. The callers' 
 
 import asyncio
 
-import httpx
 import pytest
 
+from tests.support.talking import FRAMES_PER_CHECK, Talking, until
 from tests.support.two_relays import TwoRelays
 from voicefleet_contract.drops import DropReason
-from voicefleet_dataplane.shell.caller import FRAME_S, Caller, make_identity
 
 CALLS = 3
-CHECK_FRAMES = round(2.0 / FRAME_S)  # between two checks of the caller
 PENDING = f'voicefleet_relay_drops_total{{reason="{DropReason.FLOW_LOOKUP_PENDING}"}}'
 WITHOUT_FLOW = (DropReason.FLOW_UNKNOWN, DropReason.FLOW_LOOKUP_PENDING, DropReason.FLOW_LOOKUP_LIMIT)
 
@@ -34,52 +32,6 @@ def net(nodes):
         yield nodes
 
 
-async def until(what, look, within_s=20.0):
-    """Wait for what another process will do."""
-    async with asyncio.timeout(within_s):
-        while not await look():
-            await asyncio.sleep(0.02)
-    return what
-
-
-class Calls:
-    """Some calls under way."""
-
-    def __init__(self, net):
-        self._net = net
-
-    async def __aenter__(self):
-        self._http = httpx.AsyncClient(timeout=15, trust_env=False)
-        packets = [b"\xf8\xff\xfe" + bytes(60)] * 1_000_000
-        self.callers = [Caller(self._http, make_identity(), packets) for _ in range(CALLS)]
-        headers = {"Authorization": f"Bearer {self._net.api_key}"}
-        url = self._net.url + "/v1/realtime/calls"
-        self._tasks = [asyncio.create_task(one.run(url, headers)) for one in self.callers]
-        await self.heard_more(10)
-        return self
-
-    async def __aexit__(self, *_):
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._http.aclose()
-
-    async def heard_more(self, frames):
-        """Wait until each call has heard so many more frames."""
-        goals = [len(one.result.heard) + frames for one in self.callers]
-
-        async def look():
-            for task, one in zip(self._tasks, self.callers, strict=True):
-                assert not task.done(), one.result.error
-            return all(len(one.result.heard) >= goal for one, goal in zip(self.callers, goals, strict=True))
-
-        await until("frames", look)
-
-    def lost(self):
-        """Frames of each call that never came back, but for those that may still be under way."""
-        return [len(set(range(max(one.result.heard))) - set(one.result.heard)) for one in self.callers]
-
-
 async def samples(net, relay):
     return await asyncio.to_thread(net.metrics, relay)
 
@@ -92,20 +44,23 @@ def all_drops(found):
     return {name: count for name, count in found.items() if "_drops_total" in name and count}
 
 
+async def cache_knows_the_flows(net):
+    async def written():
+        return (await samples(net, "one"))["voicefleet_relay_cache_records_total"] >= CALLS
+
+    await until("the cache knows the flows", written)
+
+
 async def move(net, calls):
     """Relay one dies, and its address is answered for by relay two."""
     net.kill("one")
     net.lead_client_to("two")
-    await calls.heard_more(CHECK_FRAMES)
+    await calls.hear_more(FRAMES_PER_CHECK)
 
 
 async def test_a_call_goes_on_through_another_relay_after_one_question_to_the_cache(net):
-    async with Calls(net) as calls:
-
-        async def written():
-            return (await samples(net, "one"))["voicefleet_relay_cache_records_total"] >= CALLS
-
-        await until("the cache knows the flows", written)
+    async with Talking(net.url, net.api_key, CALLS) as calls:
+        await cache_knows_the_flows(net)
         assert calls.lost() == [0] * CALLS
         await move(net, calls)
         found = await samples(net, "two")
@@ -115,43 +70,37 @@ async def test_a_call_goes_on_through_another_relay_after_one_question_to_the_ca
         assert restored == found["voicefleet_relay_announcements_total"] >= 1
         assert restored + found["voicefleet_relay_flows_bound_total"] == CALLS  # a check may be faster
         assert all_drops(found).keys() <= {PENDING}  # one Redis round trip
-        assert all_drops(found).get(PENDING, 0) <= CALLS * CHECK_FRAMES / 4
+        assert all_drops(found).get(PENDING, 0) <= CALLS * FRAMES_PER_CHECK / 4
         at = calls.lost()
-        assert max(at) <= CHECK_FRAMES / 2  # the owner did not wait for a check either
-        await calls.heard_more(CHECK_FRAMES)
+        assert max(at) <= FRAMES_PER_CHECK / 2  # the owner did not wait for a check either
+        await calls.hear_more(FRAMES_PER_CHECK)
         assert calls.lost() == at
 
 
 async def test_without_redis_it_goes_on_with_the_next_check(net):
-    async with Calls(net) as calls:
+    async with Talking(net.url, net.api_key, CALLS) as calls:
         net.kill("redis")
         await move(net, calls)
         found = await samples(net, "two")
         lost = without_flow(found)
-        print(
-            f"lost while nobody answered and until the next check: {calls.lost()} frames; relay two: {lost:.0f} packets"
-        )
+        print(f"lost while nobody answered and until a check: {calls.lost()} frames; relay two: {lost:.0f} packets")
         assert found["voicefleet_relay_flows_bound_total"] == CALLS
         assert found["voicefleet_relay_announcements_total"] == 0
-        assert 0 < lost <= 1.5 * CALLS * CHECK_FRAMES
+        assert 0 < lost <= 1.5 * CALLS * FRAMES_PER_CHECK
         at = calls.lost()
-        assert max(at) <= 1.5 * CHECK_FRAMES
-        await calls.heard_more(CHECK_FRAMES)
+        assert max(at) <= 1.5 * FRAMES_PER_CHECK
+        await calls.hear_more(FRAMES_PER_CHECK)
         assert calls.lost() == at
 
 
 async def test_a_route_that_moves_between_two_relays_that_live_loses_nothing(net):
     """As a load balancer that rehashes does: there and back again, before any check."""
-    async with Calls(net) as calls:
-
-        async def written():
-            return (await samples(net, "one"))["voicefleet_relay_cache_records_total"] >= CALLS
-
-        await until("the cache knows the flows", written)
+    async with Talking(net.url, net.api_key, CALLS) as calls:
+        await cache_knows_the_flows(net)
         for relay in ("two", "one", "two"):
             net.lead_client_to(relay)
-            await calls.heard_more(30)
+            await calls.hear_more(FRAMES_PER_CHECK // 3)
         drops = {**all_drops(await samples(net, "one")), **all_drops(await samples(net, "two"))}
         print(f"lost over three moves: {calls.lost()} frames; relays: {drops}")
         assert drops.keys() <= {PENDING}
-        assert max(calls.lost()) <= CHECK_FRAMES / 4
+        assert max(calls.lost()) <= FRAMES_PER_CHECK / 4

@@ -206,11 +206,19 @@ def test_a_few_packets_a_way_are_held_in_order_and_those_behind_them_are_counted
 
 def test_questions_have_a_rate_and_what_is_over_it_asks_again_later():
     cached = Cached(per_s=10, burst=3)
-    clients = [Address("198.51.100.1", port) for port in range(1, 6)]
+    clients = [Address(f"198.51.{network}.1", 1) for network in range(1, 6)]
     verdicts = [cached.media(client=client) for client in clients]
     assert verdicts == [None, None, None, DropReason.FLOW_LOOKUP_LIMIT, DropReason.FLOW_LOOKUP_LIMIT]
     cached.answer(None, None, None)
     assert cached.media(client=clients[3], now=0.1) is None
+
+
+def test_one_network_gets_a_part_of_the_questions_and_leaves_the_rest_to_others():
+    cached = Cached(per_s=8, burst=8)
+    crowd = [cached.media(client=Address("198.51.100.1", port)) for port in range(1, 6)]
+    assert crowd == [None, None] + [DropReason.FLOW_LOOKUP_LIMIT] * 3
+    others = [cached.media(client=Address(f"198.51.{network}.1", 1)) for network in range(1, 8)]
+    assert others == [None] * 6 + [DropReason.FLOW_LOOKUP_LIMIT]
 
 
 def test_no_more_clients_wait_than_there_is_room_for(cached, monkeypatch):

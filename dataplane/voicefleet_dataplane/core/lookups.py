@@ -13,8 +13,9 @@ a later packet:
 
 - At most MOST_PENDING clients wait, each with HELD_A_WAY packets a way: a question is shorter than a frame, but packets come in
   bunches.
-- Questions have a rate. Garbage from made-up addresses reaches Redis at this rate and no faster, and a herd of restores after a
-  relay's death is spread by it. Both want the same questions, so during a flood a herd may wait for its checks instead.
+- Questions have a rate, and those about one network's clients (/24, /48) a part of it. Garbage from made-up addresses reaches Redis
+  at this rate and no faster, and a herd of restores after a relay's death is spread by it. Both want the same questions, so
+  during a flood from many networks a herd may wait for its checks instead.
 - A client that the cache doesn't know is not asked about again for ABSENT_S.
 - After a question that failed nothing is asked, and nothing held, for FAILED_PAUSE_S.
 
@@ -27,12 +28,15 @@ from enum import StrEnum
 
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
+from voicefleet_dataplane.core.check_limits import network_of
 from voicefleet_dataplane.core.limits import RateLimit
 
 MOST_PENDING = 4_096
 HELD_A_WAY = 3  # both ways and all clients with packets of 1,500 bytes: 37 MB; with audio: 5 MB
 LOOKUPS_PER_S = 5_000  # a tenth of a core, answers and all
 LOOKUP_BURST = 4_096
+NETWORK_SHARE = 0.25
+_MOST_NETWORKS = 16_384
 MOST_ABSENT = 65_536
 ABSENT_S = 2.0  # about a check's interval: who has a call is bound by then
 FAILED_PAUSE_S = 1.0
@@ -69,6 +73,7 @@ class Lookups:
     def __init__(self, per_s: float = LOOKUPS_PER_S, burst: float = LOOKUP_BURST) -> None:
         self.outcomes = dict.fromkeys(LookupOutcome, 0)
         self._rate = RateLimit(per_s, burst, max_keys=1)
+        self._networks = RateLimit(per_s * NETWORK_SHARE, max(1.0, burst * NETWORK_SHARE), _MOST_NETWORKS)
         self._pending: dict[Address, Held] = {}
         self._to_ask: list[Address] = []
         self._absent: OrderedDict[Address, float] = OrderedDict()  # client → until when
@@ -89,7 +94,7 @@ class Lookups:
         if held is None:
             if now < self._paused_until or now < self._absent.get(client, now):
                 return DropReason.FLOW_UNKNOWN
-            if len(self._pending) >= MOST_PENDING or self._rate.take("", now):
+            if len(self._pending) >= MOST_PENDING or not self._may_ask(client, now):
                 return DropReason.FLOW_LOOKUP_LIMIT
             held = self._pending[client] = Held()
             self._to_ask.append(client)
@@ -117,3 +122,12 @@ class Lookups:
             if len(self._absent) > MOST_ABSENT:
                 self._absent.popitem(last=False)
         return self._pending.pop(client)
+
+    def _may_ask(self, client: Address, now: float) -> bool:
+        network = network_of(client.host)
+        if self._networks.take(network, now):
+            return False
+        if self._rate.take("", now):
+            self._networks.give_back(network)
+            return False
+        return True
