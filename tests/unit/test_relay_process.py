@@ -204,6 +204,30 @@ async def test_without_a_topology_it_lives_and_is_not_ready(tmp_path):
     await relay.process.stop()
 
 
+async def test_packets_wait_for_the_first_topology(tmp_path, owners, client, monkeypatch):
+    """It comes over the network, a little after the sockets are bound: what arrived between is not lost."""
+    monkeypatch.setattr("voicefleet_dataplane.shell.relay._TOPOLOGY_PATIENCE_S", 60.0)
+    relay = RunningRelay(tmp_path)
+    await relay.process.start(patience_s=0)
+    client.send(owners[0].check(), relay.public)
+    client.send(RTP, relay.public)
+    assert (await relay.get("/readyz")).status_code == 503
+    relay.write_topology(owners[0].member())
+    assert (await owners[0].receive_spp())[0] == client.address
+    assert (await owners[0].receive_spp())[2] == RTP
+    assert await relay.drops() == {}
+    await relay.process.stop()
+
+
+async def test_packets_wait_no_longer_for_a_topology_than_is_of_use(tmp_path, owners, client, monkeypatch):
+    monkeypatch.setattr("voicefleet_dataplane.shell.relay._TOPOLOGY_PATIENCE_S", 0.05)
+    relay = RunningRelay(tmp_path)
+    await relay.process.start(patience_s=0)
+    client.send(owners[0].check(), relay.public)
+    await until(lambda: relay.process.core.drops[DropReason.OWNER_UNKNOWN] == 1)
+    await relay.process.stop()
+
+
 # ---- coming and going
 
 

@@ -50,8 +50,8 @@ class Recovery:
     def names(self, clients: Iterable[Address]) -> list[str]:
         """Return the names under which the cache holds clients."""
         topology, keys = self._relay.topology, self._relay.keys
-        cluster = topology.cluster if topology is not None else 0
-        return [cached_flow_name(client, cluster, keys) for client in clients]
+        assert topology is not None, "without a topology nothing is held, so nothing is asked"
+        return [cached_flow_name(client, topology.cluster, keys) for client in clients]
 
     def answered(
         self, clients: Sequence[Address], records: Iterable[bytes | None], now: float, unix_ms: int

@@ -129,7 +129,9 @@ class Relay:
             return DropReason.UNKNOWN_KIND
         flow = self.flows.by_client.get(client)
         if flow is None:
-            return DropReason.FLOW_UNKNOWN if self.lookups is None else self.lookups.hold(client, data, None, now)
+            if self.lookups is None or self._topology is None:
+                return DropReason.FLOW_UNKNOWN
+            return self.lookups.hold(client, data, None, now)
         flow.packets_in += 1
         flow.bytes_in += len(data)
         return flow.header + data, flow.owner_address

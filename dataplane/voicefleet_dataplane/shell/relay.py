@@ -13,6 +13,7 @@ import contextlib
 import logging
 import socket
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +50,10 @@ log = logging.getLogger("voicefleet.relay")
 
 _HOUSEKEEPING_INTERVAL_S = 0.5
 _PREDECESSOR_PATIENCE_S = 8.0  # beyond the grace that the predecessor takes to leave
+# Packets wait in the sockets' buffers for the first topology, which comes within tens of milliseconds: without one all that
+# could be done with them is to drop them. An API server that is away for longer is not waited for.
+_TOPOLOGY_PATIENCE_S = 2.0
+_TOPOLOGY_POLL_S = 0.01
 
 
 @dataclass(frozen=True)
@@ -118,10 +123,14 @@ class RelayProcess:
             inward = Messages(outside, inside, read_at=HEADER_BYTES, send_from=0, count=PACKETS_PER_WAKE)
             outward = Messages(inside, outside, read_at=0, send_from=HEADER_BYTES, count=PACKETS_PER_WAKE)
             families = outside.family, inside.family
-            self._read(Inward(self.core, inward.batch, *families), inward, outside, closing)
-            self._read(Outward(self.core, outward.batch, *reversed(families)), outward, inside, closing)
-            housekeeper = asyncio.create_task(self._keep_house())
-            closing.callback(housekeeper.cancel)
+            drains = (
+                (outside, self._drain(Inward(self.core, inward.batch, *families), inward)),
+                (inside, self._drain(Outward(self.core, outward.batch, *reversed(families)), outward)),
+            )
+            for task in (asyncio.create_task(self._read(drains)), asyncio.create_task(self._keep_house())):
+                closing.callback(task.cancel)
+            for source, _ in drains:
+                closing.callback(asyncio.get_running_loop().remove_reader, source)
             self._closing = closing.pop_all()
         log.info("public %s, inner %s", self.public, self.inner)
 
@@ -186,10 +195,18 @@ class RelayProcess:
         """Close everything."""
         await self._closing.aclose()
 
-    def _read(
-        self, direction: Inward | Outward, messages: Messages, source: socket.socket, closing: contextlib.AsyncExitStack
-    ) -> None:
-        """From now on take what arrives on one socket, and send what the core says over the other."""
+    async def _read(self, drains: Iterable[tuple[socket.socket, Callable[[], None]]]) -> None:
+        """Take what arrives, and what has arrived since the sockets were bound, from the first topology on."""
+        give_up_at = time.monotonic() + _TOPOLOGY_PATIENCE_S
+        while self.core.topology is None and time.monotonic() < give_up_at:
+            await asyncio.sleep(_TOPOLOGY_POLL_S)
+            with contextlib.suppress(Exception):  # a source with a bug: the housekeeper says so
+                self._use_sources()
+        for source, drain in drains:
+            asyncio.get_running_loop().add_reader(source, drain)
+
+    def _drain(self, direction: Inward | Outward, messages: Messages) -> Callable[[], None]:
+        """Return what takes a batch from one socket, and sends what the core says over the other."""
         receive, run, send, drops, clock = (
             messages.receive,
             direction.run,
@@ -214,9 +231,7 @@ class RelayProcess:
             if refused:
                 drops[DropReason.SEND_FAILED] += refused
 
-        loop = asyncio.get_running_loop()
-        loop.add_reader(source, drain)
-        closing.callback(loop.remove_reader, source)
+        return drain
 
     def _open_cache(self, outside: socket.socket, inside: socket.socket) -> FlowCache:
         inward, outward, drops = sender(inside), sender(outside), self.core.drops
