@@ -97,7 +97,7 @@ class Recovery:
         if record is None or topology is None:
             return LookupOutcome.UNKNOWN
         try:
-            slot, generation = owner = decode_cached_flow(record, client, topology.cluster, relay.keys)
+            slot, generation = decode_cached_flow(record, client, topology.cluster, relay.keys)
         except CachedFlowError:
             return LookupOutcome.NOT_AUTHENTIC
         member = topology.member(slot, generation)
@@ -106,9 +106,10 @@ class Recovery:
         if relay.flows.full:
             return LookupOutcome.NO_ROOM
         header = encode_spp(client, relay.inner)
-        relay.flows.add(Flow(client, owner, member.as_address(), header, b"", b"", now, goodbye=True))
+        owner, address = relay.place_of(member)
+        relay.flows.add(Flow(client, owner, address, header, b"", b"", now, goodbye=True))
         to = Addressee(topology.cluster, slot, generation)
-        out.inward.append((encode_announcement(header, to, unix_ms, relay.keys), member.as_address()))
+        out.inward.append((encode_announcement(header, to, unix_ms, relay.keys), address))
         self.announced += 1
         return LookupOutcome.RESTORED
 

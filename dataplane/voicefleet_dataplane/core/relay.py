@@ -198,12 +198,16 @@ class Relay:
         return self._forward_check(flow, data)
 
     def _bind(self, client: Address, member: Member, ufrag: bytes, password: bytes, now: float) -> Flow:
-        key = member.slot, member.generation
-        owner, address = self._places.setdefault(key, (key, member.as_address()))  # one for all flows of an owner
+        owner, address = self.place_of(member)
         flow = Flow(client, owner, address, encode_spp(client, self.inner), ufrag, password, now)
         self.flows.add(flow)
         self.flows_bound += 1
         return flow
+
+    def place_of(self, member: Member) -> tuple[tuple[int, int], Address]:
+        """Return a flow's owner and where it is: one pair of objects for all flows of an owner."""
+        key = member.slot, member.generation
+        return self._places.setdefault(key, (key, member.as_address()))
 
     def _owner_of(self, ufrag: bytes) -> tuple[Member, bytes] | DropReason:
         """Return the member that an authentic hint names, and the password of its checks.
