@@ -156,6 +156,7 @@ class RelayWithCache(RuleBasedStateMachine):
         assert len(self.relay.flows) <= MAX_FLOWS
         assert len(lookups) <= bounds.MOST_PENDING
         assert set(self.asked) == lookups._pending.keys()
+        assert lookups._held == sum(held.packets for held in lookups._pending.values())
         assert all(held.packets <= 2 * bounds.HELD_A_WAY for held in lookups._pending.values())
         assert self.recovery.announced == self.announced
         assert DropReason.SEND_FAILED in self.relay.drops

@@ -204,6 +204,13 @@ def test_a_few_packets_a_way_are_held_in_order_and_those_behind_them_are_counted
     assert moved(cached.relay) == {DropReason.FLOW_LOOKUP_PENDING: 2}
 
 
+def test_no_more_packets_are_held_than_there_is_room_for(cached, monkeypatch):
+    monkeypatch.setattr(module, "MOST_HELD", 2)
+    assert [cached.media(), cached.media(), cached.media()] == [None, None, DropReason.FLOW_LOOKUP_PENDING]
+    cached.answer(None)
+    assert cached.media(client=MALLORY) is None  # room again
+
+
 def test_questions_have_a_rate_and_what_is_over_it_asks_again_later():
     cached = Cached(per_s=10, burst=3)
     clients = [Address(f"198.51.{network}.1", 1) for network in range(1, 6)]

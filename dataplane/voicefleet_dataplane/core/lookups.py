@@ -11,8 +11,8 @@ The cache is a hint. Whatever goes wrong with it (away, slow, empty, forged) cos
 next check binds the flow. So everything here is bounded, and what is over a bound is dropped with a reason and asked again with
 a later packet:
 
-- At most MOST_PENDING clients wait, each with HELD_A_WAY packets a way: a question is shorter than a frame, but packets come in
-  bunches.
+- At most MOST_PENDING clients wait, each with HELD_A_WAY packets a way, and MOST_HELD in all. A question is shorter than a frame, but
+  packets come in bunches: a relay that has just started finds in its sockets what came since they were bound.
 - Questions have a rate, and those about one network's clients (/24, /48) a part of it. Garbage from made-up addresses reaches Redis
   at this rate and no faster, and a herd of restores after a relay's death is spread by it. Both want the same questions, so
   during a flood from many networks a herd may wait for its checks instead.
@@ -32,7 +32,8 @@ from voicefleet_dataplane.core.check_limits import network_of
 from voicefleet_dataplane.core.limits import RateLimit
 
 MOST_PENDING = 4_096
-HELD_A_WAY = 3  # both ways and all clients with packets of 1,500 bytes: 37 MB; with audio: 5 MB
+HELD_A_WAY = 8
+MOST_HELD = 16_384  # packets of 1,500 bytes at most: 25 MB; of audio: 3 MB
 LOOKUPS_PER_S = 5_000  # a tenth of a core, answers and all
 LOOKUP_BURST = 4_096
 NETWORK_SHARE = 0.25
@@ -75,6 +76,7 @@ class Lookups:
         self._rate = RateLimit(per_s, burst, max_keys=1)
         self._networks = RateLimit(per_s * NETWORK_SHARE, max(1.0, burst * NETWORK_SHARE), _MOST_NETWORKS)
         self._pending: dict[Address, Held] = {}
+        self._held = 0  # packets
         self._to_ask: list[Address] = []
         self._absent: OrderedDict[Address, float] = OrderedDict()  # client → until when
         self._paused_until = float("-inf")
@@ -98,8 +100,9 @@ class Lookups:
                 return DropReason.FLOW_LOOKUP_LIMIT
             held = self._pending[client] = Held()
             self._to_ask.append(client)
-        if len(held.inward if owner is None else held.outward) >= HELD_A_WAY:
+        if len(held.inward if owner is None else held.outward) >= HELD_A_WAY or self._held >= MOST_HELD:
             return DropReason.FLOW_LOOKUP_PENDING
+        self._held += 1
         if owner is None:
             held.inward.append(data)
         else:
@@ -121,7 +124,9 @@ class Lookups:
             self._absent.move_to_end(client)
             if len(self._absent) > MOST_ABSENT:
                 self._absent.popitem(last=False)
-        return self._pending.pop(client)
+        held = self._pending.pop(client)
+        self._held -= held.packets
+        return held
 
     def _may_ask(self, client: Address, now: float) -> bool:
         network = network_of(client.host)
