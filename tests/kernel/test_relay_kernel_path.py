@@ -57,6 +57,29 @@ def test_media_of_a_bound_flow_passes_in_the_kernel(relays, datapath, mode):
     passes_bare(relay, client, owner, bare)
 
 
+def test_checksums_that_a_card_would_finish_arrive_right(relays):
+    relay = relays()
+    owner, client = relay.owner(), relay.client()
+    for place, link in ((relay.client_side, "c0"), (relay.owner_side, "o0")):
+        assert "tx-checksumming: on" in place.run("ethtool", "-k", link)
+    relay.start()
+    bare = relay.bind(client, owner)
+    opened(relay)
+    passes_bare(relay, client, owner, bare)
+    assert "InCsumErrors" not in relay.owner_side.run("nstat", "-s")  # it shows what is not zero
+    assert "InCsumErrors" not in relay.client_side.run("nstat", "-s")
+
+
+def test_a_node_with_one_arm(relays):
+    relay = relays(inner_address="10.0.0.1", fastpath_interfaces="out")
+    relay.client_side.ip("addr add 10.0.0.3/24 dev c0")
+    owner, client = relay.owner("10.0.0.3", at=relay.client_side), relay.client()
+    relay.start()
+    bare = relay.bind(client, owner)
+    opened(relay)
+    passes_bare(relay, client, owner, bare)
+
+
 def test_ipv6(relays):
     relay = relays(inner_address="fd01::1", public_address="::")
     owner, client = relay.owner("fd01::3"), relay.client("fd00::2")
@@ -80,7 +103,7 @@ def test_a_client_of_another_family_than_its_owner_stays_in_user_space(relays):
 @pytest.mark.parametrize("datapath", ["TCX", "Clsact"])
 def test_a_transceiver_on_the_relays_own_node(relays, datapath):
     relay = relays(datapath=datapath, inner_address="10.0.0.1")
-    owner, client = relay.owner("10.0.0.1", 7100, here=True), relay.client()
+    owner, client = relay.owner("10.0.0.1", 7100, at=relay.node), relay.client()
     relay.start()
     assert relay.bind(client, owner) == client.address
     opened(relay)
@@ -93,7 +116,7 @@ def test_a_transceiver_on_the_relays_own_node(relays, datapath):
 
 def test_a_transceiver_on_the_relays_own_node_at_another_of_its_addresses(relays):
     relay = relays()
-    owner, client = relay.owner("10.1.0.1", 7100, here=True), relay.client()
+    owner, client = relay.owner("10.1.0.1", 7100, at=relay.node), relay.client()
     relay.client_side.ip("route add 10.1.0.0/24 via 10.0.0.1")
     relay.start()
     assert relay.bind(client, owner) == client.address

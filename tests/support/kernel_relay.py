@@ -140,8 +140,8 @@ class KernelRelay:
         }
         self.process = None
 
-    def owner(self, host="10.1.0.3", port=7000, *, here=False, **options):
-        owner = Owner(self.node if here else self.owner_side, host, port, 5 + len(self.owners), **options)
+    def owner(self, host="10.1.0.3", port=7000, *, at=None, **options):
+        owner = Owner(at or self.owner_side, host, port, 5 + len(self.owners), **options)
         self.owners.append(owner)
         self.write_topology()
         return owner

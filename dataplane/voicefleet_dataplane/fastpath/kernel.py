@@ -32,18 +32,20 @@ from voicefleet_dataplane.fastpath.maps import (
     Carried,
     Map,
     Rule,
+    decode_carried,
     decode_ends,
     decode_rule,
     encode_rule,
     read_counters,
 )
-from voicefleet_dataplane.fastpath.netlink import ARPHRD_ETHER, Interface, Way, interfaces, way_to
+from voicefleet_dataplane.fastpath.netlink import ARPHRD_ETHER, Interface, Routes, Way, interfaces
 from voicefleet_dataplane.fastpath.pins import Pins, is_bpffs, lease_of, prune
 
 OBJECT = Path(__file__).parent / "bpf" / "relay.bpf.o"
 LEASE_S = 60.0
 _LOOK_AROUND_S = 5.0
 _ZERO = bytes(4)
+_XDP_PROGRAM = "relay_xdp"
 _INGRESS_PROGRAM = {Mode.TCX: "relay_ingress", Mode.CLSACT: "relay_ingress"}
 # Where a transceiver stands on the relay's own node, answers pass a TC hook at egress in every mode: XDP has none.
 _EGRESS = {Mode.TCX: (Mode.TCX,), Mode.CLSACT: (Mode.CLSACT,)}
@@ -94,10 +96,11 @@ class KernelFastPath:
         self._pins.here.mkdir(parents=True, exist_ok=True)
         fresh = not any(self._pins.here.iterdir())
         self._hooks = Hooks(self._lib, self._pins.here)
+        self._routes = Routes()
         self._fds: dict[str, int] = {}
         self._covered: dict[int, Interface] = {}
         try:
-            self._load()
+            self._load_what_this_kernel_takes()
             self.mode = self._climb(datapath)
         except OSError:
             self.close(keep=not fresh)
@@ -108,7 +111,7 @@ class KernelFastPath:
 
     def way(self, host: str) -> Way | None:
         """How packets reach a host, if all of its packets pass where a program hangs and may be forwarded."""
-        found = way_to(host)
+        found = self._routes.way_to(host)
         if found is None or found.local:
             return found
         interface = self._covered.get(found.ifindex)
@@ -125,16 +128,21 @@ class KernelFastPath:
         if value is None or decode_ends(value) != rule.to:
             return None
         self._rules.delete(key)
-        return Carried(*RULE.unpack(value)[7:])
+        return next(decode_carried(value))
 
     def rules(self) -> list[tuple[Rule, Carried]]:
         """Return every rule with what it has carried."""
-        return [decode_rule(key, value) for batch in self._rules.batches() for key, value in batch]
+        size = RULE.size
+        return [
+            decode_rule(key, values[at * size : (at + 1) * size])
+            for keys, values in self._rules.batches()
+            for at, key in enumerate(keys)
+        ]
 
     def carried(self) -> Iterator[list[tuple[bytes, Carried]]]:
         """Return what rules have carried, by key."""
-        for batch in self._rules.batches():
-            yield [(key, Carried(*RULE.unpack(value)[7:])) for key, value in batch]
+        for keys, values in self._rules.batches():
+            yield list(zip(keys, decode_carried(values), strict=True))
 
     def tend(self, now: float) -> None:
         """Renew the lease; cover interfaces that appeared."""
@@ -153,6 +161,7 @@ class KernelFastPath:
         for fd in self._fds.values():
             os.close(fd)
         self._fds.clear()
+        self._routes.close()
         if not keep:
             remove_pins(self._lib, self._pins.here)
 
@@ -165,7 +174,14 @@ class KernelFastPath:
 
     # ---- opening
 
-    def _load(self) -> None:
+    def _load_what_this_kernel_takes(self) -> None:
+        """Load all programs; or, for a kernel that is too old for the XDP one, the others. Raises OSError."""
+        try:
+            self._load(("relay_ingress", "relay_egress", _XDP_PROGRAM))
+        except OSError:
+            self._load(("relay_ingress", "relay_egress"))
+
+    def _load(self, programs: tuple[str, ...]) -> None:
         """Load the programs onto the maps that are pinned, or onto new ones that are pinned then."""
         found = Object(self._lib, str(self._place.program))
         maps = ("rules", "control", "counters")
@@ -178,13 +194,15 @@ class KernelFastPath:
                     os.close(fd)
                 elif name == "rules":
                     found.size_map(name, 2 * self._place.max_flows)
+            if _XDP_PROGRAM not in programs:
+                found.leave_out(_XDP_PROGRAM)
             found.load()
             for name in maps:
                 fd = self._fds[name] = found.map_fd(name)
                 pin = self._pins.here / name
                 if not pin.exists():
                     checked(self._lib.bpf_obj_pin(fd, str(pin).encode()), f"pin of map {name}")
-            for name in ("relay_ingress", "relay_egress", "relay_xdp"):
+            for name in programs:
                 self._fds[name] = found.program_fd(name)
         finally:
             found.close()
@@ -216,7 +234,10 @@ class KernelFastPath:
         wanted = [found for found in interfaces() if self._wants(found)]
         if not wanted:
             raise OSError(errno.ENODEV, "no Ethernet interface with an address")
-        ingress = self._fds[_INGRESS_PROGRAM.get(mode, "relay_xdp")]
+        program = _INGRESS_PROGRAM.get(mode, _XDP_PROGRAM)
+        if program not in self._fds:
+            raise OSError(errno.EOPNOTSUPP, "the kernel refuses the XDP program")
+        ingress = self._fds[program]
         names = set()
         for interface in wanted:
             names.add(self._hooks.attach(mode, ingress, interface, INGRESS))

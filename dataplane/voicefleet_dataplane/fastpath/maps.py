@@ -20,6 +20,7 @@ LAYOUT = 1
 ENDS = struct.Struct("=16s16s2s2s")
 RULE = struct.Struct("=16s16s2s2sIIIQQQ")
 CONTROL = struct.Struct("=Q2sHHH")
+_CARRIED = struct.Struct("=48xQQQ")
 _COUNTER = struct.Struct("=Q")
 _BATCH = 4_096  # entries; a bucket never holds so many, so no read has to be repeated with a larger buffer
 
@@ -95,6 +96,11 @@ def encode_rule(rule: Rule) -> bytes:
     return rule.to.encode() + struct.pack("=IIIQQQ", rule.how, *rule.owner, 0, 0, 0)
 
 
+def decode_carried(values: bytes) -> Iterator[Carried]:
+    """Return what each of many rules has carried, from their values in one piece."""
+    return map(Carried._make, _CARRIED.iter_unpack(values))
+
+
 def decode_rule(key: bytes, value: bytes) -> tuple[Rule, Carried]:
     """Return a rule and what it has carried. Raises ValueError for a value of no known kind."""
     how, slot, generation, packets, carried_bytes, last_ns = RULE.unpack(value)[4:]
@@ -126,8 +132,11 @@ class Map:
         """Delete one entry, if it is there."""
         checked(self._lib.bpf_map_delete_elem(self.fd, key), "map delete", errno.ENOENT)
 
-    def batches(self, entries: int = _BATCH) -> Iterator[list[tuple[bytes, bytes]]]:
-        """Read all entries, so many at a time. Entries that come or go meanwhile may be seen or not."""
+    def batches(self, entries: int = _BATCH) -> Iterator[tuple[list[bytes], bytes]]:
+        """Read all entries, so many at a time: keys, and their values in one piece.
+
+        Entries that come or go meanwhile may be seen or not.
+        """
         keys = ctypes.create_string_buffer(entries * self._key_bytes)
         values = ctypes.create_string_buffer(entries * self._value_bytes)
         cursor = ctypes.create_string_buffer(max(8, self._key_bytes))
@@ -140,13 +149,7 @@ class Map:
             last = checked(result, "batched map read", errno.ENOENT) == -errno.ENOENT
             read = count.value
             if read:
-                yield list(
-                    zip(
-                        _cut(keys.raw, self._key_bytes, read),
-                        _cut(values.raw, self._value_bytes, read),
-                        strict=True,
-                    )
-                )
+                yield _cut(keys.raw, self._key_bytes, read), values.raw[: read * self._value_bytes]
             if last:
                 return
             start = cursor

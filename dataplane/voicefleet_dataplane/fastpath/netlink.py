@@ -66,24 +66,34 @@ def interfaces() -> list[Interface]:
     return found_interfaces
 
 
-def way_to(host: str) -> Way | None:
-    """Return how packets to ``host`` would leave; None when they would not."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    packed = socket.inet_pton(family, host)
-    request = _RTMSG.pack(family, len(packed) * 8, 0, 0, 0, 0, 0, 0, 0)
-    request += _ATTRIBUTE.pack(_ATTRIBUTE.size + len(packed), _RTA_DST) + packed
-    try:
-        message = next(_ask(_GETROUTE, request, dump=False))
-    except OSError as error:
-        if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL):
+class Routes:
+    """Answers how addresses are reached, over one socket: a relay asks for each new client."""
+
+    def __init__(self) -> None:
+        self._link = _open()
+
+    def way_to(self, host: str) -> Way | None:
+        """Return how packets to ``host`` would leave; None when they would not."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        packed = socket.inet_pton(family, host)
+        request = _RTMSG.pack(family, len(packed) * 8, 0, 0, 0, 0, 0, 0, 0)
+        request += _ATTRIBUTE.pack(_ATTRIBUTE.size + len(packed), _RTA_DST) + packed
+        try:
+            message = next(_exchange(self._link, _GETROUTE, request, dump=False))
+        except OSError as error:
+            if error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL):
+                return None
+            raise
+        kind = _RTMSG.unpack_from(message)[7]
+        found = _attributes(message[_RTMSG.size :])
+        if kind not in (_RTN_UNICAST, _RTN_LOCAL) or _RTA_OIF not in found or _RTA_PREFSRC not in found:
             return None
-        raise
-    kind = _RTMSG.unpack_from(message)[7]
-    found = _attributes(message[_RTMSG.size :])
-    if kind not in (_RTN_UNICAST, _RTN_LOCAL) or _RTA_OIF not in found or _RTA_PREFSRC not in found:
-        return None
-    index = int.from_bytes(found[_RTA_OIF], "little" if struct.pack("=H", 1)[0] else "big")
-    return Way(kind == _RTN_LOCAL, index, normalise(socket.inet_ntop(family, found[_RTA_PREFSRC])))
+        (index,) = struct.unpack("=I", found[_RTA_OIF])
+        return Way(kind == _RTN_LOCAL, index, normalise(socket.inet_ntop(family, found[_RTA_PREFSRC])))
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._link.close()
 
 
 def has_filters(ifindex: int) -> bool:
@@ -95,27 +105,36 @@ def has_filters(ifindex: int) -> bool:
     return False
 
 
+def _open() -> socket.socket:
+    link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+    link.bind((0, 0))
+    return link
+
+
 def _ask(kind: int, body: bytes, *, dump: bool) -> Iterator[bytes]:
+    with _open() as link:
+        yield from _exchange(link, kind, body, dump=dump)
+
+
+def _exchange(link: socket.socket, kind: int, body: bytes, *, dump: bool) -> Iterator[bytes]:
     """Send one request; give the body of each message of the answer. Raises OSError."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as link:
-        link.bind((0, 0))
-        flags = _REQUEST | (_DUMP if dump else 0)
-        link.send(_HEADER.pack(_HEADER.size + len(body), kind, flags, 1, 0) + body)
-        while True:
-            data = link.recv(_READ_BYTES)
-            while data:
-                length, found, *_ = _HEADER.unpack_from(data)
-                content, data = data[_HEADER.size : length], data[(length + 3) & ~3 :]
-                if found == _DONE:
-                    return
-                if found == _ERROR:
-                    code = -int(struct.unpack_from("=i", content)[0])
-                    if code:
-                        raise OSError(code, f"rtnetlink: {os.strerror(code)}")
-                    return
-                yield content
-                if not dump:
-                    return
+    flags = _REQUEST | (_DUMP if dump else 0)
+    link.send(_HEADER.pack(_HEADER.size + len(body), kind, flags, 1, 0) + body)
+    while True:
+        data = link.recv(_READ_BYTES)
+        while data:
+            length, found, *_ = _HEADER.unpack_from(data)
+            content, data = data[_HEADER.size : length], data[(length + 3) & ~3 :]
+            if found == _DONE:
+                return
+            if found == _ERROR:
+                code = -int(struct.unpack_from("=i", content)[0])
+                if code:
+                    raise OSError(code, f"rtnetlink: {os.strerror(code)}")
+                return
+            yield content
+            if not dump:
+                return
 
 
 def _attributes(data: bytes) -> dict[int, bytes]:
