@@ -6,6 +6,7 @@ they enter and compared as text afterwards.
 """
 
 import ipaddress
+from functools import lru_cache
 from typing import NamedTuple
 
 _MAPPED_PREFIX = b"\x00" * 10 + b"\xff\xff"
@@ -37,6 +38,7 @@ def from_kernel(source: tuple[str, int] | tuple[str, int, int, int]) -> Address:
     return Address(host, source[1])
 
 
+@lru_cache(maxsize=65_536)  # one entry a client: it is asked for a few times for each flow
 def to_mapped(host: str) -> bytes:
     """Return 16 bytes: IPv6 as it is, IPv4 as IPv4-mapped. What SPP headers and the kernel's tables hold."""
     if ":" in host:

@@ -98,7 +98,8 @@ class KernelFastPath:
         self._hooks = Hooks(self._lib, self._pins.here)
         self._routes = Routes()
         self._fds: dict[str, int] = {}
-        self._covered: dict[int, Interface] = {}
+        self._covered: list[str] = []
+        self._forwarding: set[tuple[int, bool]] = set()  # (interface, IPv6) where packets are seen and may be sent on
         try:
             self._load_what_this_kernel_takes()
             self.mode = self._climb(datapath)
@@ -114,8 +115,7 @@ class KernelFastPath:
         found = self._routes.way_to(host)
         if found is None or found.local:
             return found
-        interface = self._covered.get(found.ifindex)
-        return found if interface is not None and _forwards(interface.name, host) else None
+        return found if (found.ifindex, ":" in host) in self._forwarding else None
 
     def put(self, rule: Rule) -> None:
         """Make or replace a rule."""
@@ -222,8 +222,7 @@ class KernelFastPath:
             for name in list(self._hooks.names()):
                 if name not in attached:
                     self._hooks.detach(name, interfaces())
-            names = ", ".join(sorted(interface.name for interface in self._covered.values()))
-            self.reason = "; ".join([f"on {names}", *refused])
+            self.reason = "; ".join([f"on {', '.join(self._covered)}", *refused])
             return mode
         for name in list(self._hooks.names()):
             self._hooks.detach(name, interfaces())
@@ -242,7 +241,13 @@ class KernelFastPath:
         for interface in wanted:
             names.add(self._hooks.attach(mode, ingress, interface, INGRESS))
             names.add(self._attach_egress(mode, interface))
-        self._covered = {interface.ifindex: interface for interface in wanted}
+        self._covered = sorted(interface.name for interface in wanted)
+        self._forwarding = {
+            (interface.ifindex, six)
+            for interface in wanted
+            for six in (False, True)
+            if _forwards(interface.name, six=six)
+        }
         return names
 
     def _attach_egress(self, mode: Mode, interface: Interface) -> str:
@@ -292,8 +297,8 @@ def remove_pins(lib: Libbpf, directory: Path) -> None:
     prune(directory)
 
 
-def _forwards(interface: str, host: str) -> bool:
-    family = "ipv6" if ":" in host else "ipv4"
+def _forwards(interface: str, *, six: bool) -> bool:
+    family = "ipv6" if six else "ipv4"
     try:
         return Path(f"/proc/sys/net/{family}/conf/{interface}/forwarding").read_text("ascii").strip() != "0"
     except OSError:

@@ -12,8 +12,6 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from voicefleet_contract.addresses import normalise
-
 ARPHRD_ETHER = 1
 _HEADER = struct.Struct("=IHHII")
 _IFINFO = struct.Struct("=BxHiII")
@@ -89,7 +87,7 @@ class Routes:
         if kind not in (_RTN_UNICAST, _RTN_LOCAL) or _RTA_OIF not in found or _RTA_PREFSRC not in found:
             return None
         (index,) = struct.unpack("=I", found[_RTA_OIF])
-        return Way(kind == _RTN_LOCAL, index, normalise(socket.inet_ntop(family, found[_RTA_PREFSRC])))
+        return Way(kind == _RTN_LOCAL, index, socket.inet_ntop(family, found[_RTA_PREFSRC]))
 
     def close(self) -> None:
         """Close the socket."""
