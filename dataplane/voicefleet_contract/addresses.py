@@ -22,6 +22,7 @@ class Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+@lru_cache(maxsize=8192)  # a topology says the same thousand nodes ten thousand times
 def normalise(host: str) -> str:
     """Return the canonical text of an IP address: IPv4-mapped IPv6 becomes IPv4. Raises ValueError."""
     if ":" not in host and host.count(".") == 3:

@@ -27,18 +27,22 @@ from voicefleet_operator.cluster.key_rotation import KeyRotation
 from voicefleet_operator.cluster.lease import Lease
 from voicefleet_operator.cluster.registry import RegistryReader
 from voicefleet_operator.cluster.transceivers import ControlClient
+from voicefleet_operator.cluster.watching import Watches
 from voicefleet_operator.desired.autoscaling import autoscaled, remember, scales
 from voicefleet_operator.desired.drain import draining_pods
 from voicefleet_operator.desired.idle import idle_marks
 from voicefleet_operator.handlers.health import Health
+from voicefleet_operator.handlers.metrics import LoopMetrics
 from voicefleet_operator.handlers.reconcile import Reconciler
 from voicefleet_operator.handlers.store import FleetStore
 from voicefleet_operator.handlers.watch import (
     build_foreign_registry,
     build_registry,
+    follow_lists,
     foreign_watch_settings,
     list_everything,
     watch_settings,
+    watched_paths,
 )
 
 log = logging.getLogger("voicefleet.operator")
@@ -77,15 +81,17 @@ async def run_operator(settings: OperatorSettings) -> bool:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     store = FleetStore(settings.namespace, settings.fleet_config)
-    api = await KubeApi.connect(settings.namespace, settings.kubeconfig)
-    health = Health(store)
+    metrics = LoopMetrics()
+    watches = Watches(watched_paths(settings.namespace, foreign=settings.see_foreign_pods))
+    api = await KubeApi.connect(settings.namespace, settings.kubeconfig, metrics.count_request)
+    health = Health(store, watches, metrics)
     await health.start(settings.health_address, settings.health_port)
     lease = Lease(api, settings.lease, settings.process_name) if settings.lease else None
     try:
         if lease is not None and not await _before(stop, lease.acquire()):
             return True
         with tempfile.TemporaryDirectory(prefix="voicefleet-operator-") as directory:
-            return await _lead(settings, api, store, health, lease, stop, Path(directory))
+            return await _lead(settings, api, store, health, lease, stop, Path(directory), watches, metrics)
     finally:
         if lease is not None:
             with contextlib.suppress(KubeError, OSError, TimeoutError):
@@ -102,23 +108,31 @@ async def _lead(
     lease: Lease | None,
     stop: asyncio.Event,
     directory: Path,
+    watches: Watches,
+    metrics: LoopMetrics,
 ) -> bool:
     ledger, control = LedgerStore(api), ControlClient(directory)
     control.use_certificate(await ensure_credentials(api, time.time()))
     store.ledger, store.quarantine = await ledger.read(), await read_quarantine(api)
     await list_everything(api, store, foreign=settings.see_foreign_pods)
-    reconciler = health.reconciler = Reconciler(api, store, ledger)
+    watches.begin()
+    reconciler = health.reconciler = Reconciler(api, store, ledger, metrics)
     rotation = health.rotation = KeyRotation(api)
     registry = RegistryReader(settings.redis_password_file)
     parts: dict[str, Coroutine[Any, Any, None]] = {
         "watches": kopf.operator(
-            registry=build_registry(store, settings.kubeconfig),
+            registry=build_registry(store, settings.kubeconfig, watches, metrics.count_request),
             settings=watch_settings(),
             namespaces=[settings.namespace],
             standalone=True,
             stop_flag=stop,
         ),
-        **({"foreign watch": _watch_foreign(settings, store, stop)} if settings.see_foreign_pods else {}),
+        **(
+            {"foreign watch": _watch_foreign(settings, store, stop, watches, metrics)}
+            if settings.see_foreign_pods
+            else {}
+        ),
+        "lists": follow_lists(api, store, watches),
         "reconciler": reconciler.run(),
         "drains": _follow_drains(store, control),
         "registry": _follow_registry(store, registry),
@@ -144,9 +158,11 @@ async def _lead(
     return clean
 
 
-async def _watch_foreign(settings: OperatorSettings, store: FleetStore, stop: asyncio.Event) -> None:
+async def _watch_foreign(
+    settings: OperatorSettings, store: FleetStore, stop: asyncio.Event, watches: Watches, metrics: LoopMetrics
+) -> None:
     await kopf.operator(
-        registry=build_foreign_registry(store, settings.kubeconfig),
+        registry=build_foreign_registry(store, settings.kubeconfig, watches, metrics.count_request),
         settings=foreign_watch_settings(settings.namespace),
         clusterwide=True,
         standalone=True,
@@ -178,7 +194,7 @@ async def _follow_drains(store: FleetStore, control: ControlClient) -> None:
         said = await control.drain((pod, max(0.0, at - now)) for pod, at in leaving)
         if any(store.drained.get(uid) != answer for uid, answer in said.items()):
             store.drained.update(said)
-            store.dirty.set()
+            store.mark()
 
 
 async def _follow_registry(store: FleetStore, registry: RegistryReader) -> None:
@@ -197,7 +213,7 @@ async def _follow_registry(store: FleetStore, registry: RegistryReader) -> None:
             # Otherwise load matters only when something else makes a plan.
             marks = any(idle_marks(fleet, pool, now) for pool in fleet.pools.values())
             if changed or marks or scales(fleet, autoscaled(fleet, now)):
-                store.dirty.set()
+                store.mark()
         await asyncio.sleep(_REGISTRY_POLL_S)
 
 

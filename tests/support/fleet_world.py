@@ -37,7 +37,10 @@ CONFIG = FleetConfig(
 
 def nodes(count: int) -> dict[str, Node]:
     return {
-        f"node-{i}": Node(f"node-{i}", {"zone": "a"}, f"10.0.0.{i + 1}", f"203.0.113.{i + 1}") for i in range(count)
+        f"node-{i}": Node(
+            f"node-{i}", {"zone": "a"}, f"10.0.{i // 250}.{i % 250 + 1}", f"203.0.{113 + i // 250}.{i % 250 + 1}"
+        )
+        for i in range(count)
     }
 
 

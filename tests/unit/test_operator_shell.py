@@ -6,6 +6,7 @@ import pytest
 from kubernetes.aio.client import ApiClient, Configuration
 
 from tests.support.fleet_world import CONFIG, empty_fleet, pool
+from tests.support.objects_api import Api
 from voicefleet_contract.names import EXIT_PORT_TAKEN
 from voicefleet_operator.cluster.api import KubeApi, KubeError
 from voicefleet_operator.cluster.apply import LedgerStore, apply_plan, read_quarantine
@@ -177,37 +178,6 @@ def test_a_broken_config_leaves_the_last_good_one_in_use():
     assert "fleet.json" in made.config_problem
 
 
-class Api:
-    """Objects by kind and name; ``refuse`` is a set of kinds whose writes end in 409."""
-
-    def __init__(self):
-        self.objects, self.calls, self.refuse, self.version = {}, [], set(), 0
-
-    async def list(self, kind, labels=""):
-        return [body for (k, _), body in self.objects.items() if k == kind]
-
-    async def get(self, kind, name):
-        return self.objects.get((kind, name))
-
-    async def create(self, kind, body):
-        return self._write("create", kind, body)
-
-    async def replace(self, kind, body):
-        return self._write("replace", kind, body)
-
-    async def apply(self, kind, body, *, subresource=""):
-        return self._write("apply", kind, body)
-
-    def _write(self, verb, kind, body):
-        self.calls.append((verb, kind, body["metadata"]["name"]))
-        if kind in self.refuse:
-            raise KubeError(409, verb, "somebody else wrote")
-        self.version += 1
-        made = {**body, "metadata": {"uid": "u", **body["metadata"], "resourceVersion": str(self.version)}}
-        self.objects[kind, body["metadata"]["name"]] = made
-        return made
-
-
 async def carry_out(api: Api) -> None:
     ledger = LedgerStore(api)
     await ledger.read()
@@ -234,7 +204,7 @@ async def test_the_quarantine_is_written_before_anything_is_done_about_it_and_re
 
 async def test_when_another_operator_wrote_the_ledger_no_pod_is_made():
     api = Api()
-    api.refuse = {"ConfigMap"}
+    api.refuse = {"ConfigMap": 409}
     with pytest.raises(KubeError):
         await carry_out(api)
     assert [call[1] for call in api.calls] == ["ConfigMap"]

@@ -5,7 +5,7 @@ and small records anyway. Errors carry the status code and the server's words.
 """
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -40,36 +40,56 @@ _KINDS = {
 }
 _CLUSTER_WIDE = frozenset({"Node", "Namespace", "SubjectAccessReview", "APIService"})
 _PAGE = 500
+NAMES_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 _TIMEOUT_S = 30
 
 
-class KubeError(Exception):
-    """The API server refused, failed or did not answer. ``status`` is the HTTP code; 0: no answer."""
+# (verb, HTTP code or 0) of each request that ended: a metric's labels.
+Counted = Callable[[str, int], None]
+Page = tuple[list[Object], int]  # objects, and the resourceVersion of the list that they are of
 
-    def __init__(self, status: int, what: str, message: str) -> None:
+
+class KubeError(Exception):
+    """The API server refused, failed or did not answer. ``status`` is the HTTP code; 0: no answer.
+
+    ``retry_after_s`` is what a server that is overloaded asked for.
+    """
+
+    def __init__(self, status: int, what: str, message: str, retry_after_s: float = 0.0) -> None:
         super().__init__(f"{what}: {status} {message}")
-        self.status = status
+        self.status, self.message, self.retry_after_s = status, message, retry_after_s
+
+    @property
+    def is_refusal(self) -> bool:
+        """The server understood and says no to this very object: asking the same again changes nothing."""
+        return self.status in (400, 403, 405, 413, 422)
+
+
+def collection_path(kind: str, namespace: str = "") -> str:
+    """Return the URL path of all objects of a kind, in a namespace or everywhere."""
+    prefix, plural = _KINDS[kind]
+    return f"{prefix}{f'/namespaces/{quote(namespace)}' if namespace and kind not in _CLUSTER_WIDE else ''}/{plural}"
 
 
 class KubeApi:
     """One namespace's objects (and nodes) on one API server."""
 
-    def __init__(self, client: ApiClient, namespace: str) -> None:
-        self._client, self.namespace = client, namespace
+    def __init__(self, client: ApiClient, namespace: str, counted: Counted | None = None) -> None:
+        self._client, self.namespace, self._counted = client, namespace, counted or _not_counted
 
     @classmethod
-    async def connect(cls, namespace: str, kubeconfig: str = "") -> "KubeApi":
+    async def connect(cls, namespace: str, kubeconfig: str = "", counted: Counted | None = None) -> "KubeApi":
         """Connect with a kubeconfig file, or as the pod's service account. Raises OSError or ConfigException."""
         configuration = Configuration()
         if kubeconfig:
             await client_config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
         else:
             client_config.load_incluster_config(client_configuration=configuration)
-        return cls(ApiClient(configuration), namespace)
+        return cls(ApiClient(configuration), namespace, counted)
 
     def elsewhere(self, namespace: str) -> "KubeApi":
         """Return the same connections for another namespace."""
-        return KubeApi(self._client, namespace)
+        return KubeApi(self._client, namespace, self._counted)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -77,22 +97,42 @@ class KubeApi:
 
     async def list(self, kind: str, labels: str = "") -> list[Object]:
         """Return all objects of a kind. Raises KubeError."""
-        return [item async for page in self.pages(kind, labels) for item in page]
+        return [body async for page, _ in self.pages(kind, labels) for body in page]
 
     async def pages(
-        self, kind: str, labels: str = "", fields: str = "", *, everywhere: bool = False
-    ) -> AsyncIterator[Sequence[Object]]:
-        """Yield the objects of a kind page by page, of our namespace or of all. Raises KubeError."""
+        self,
+        kind: str,
+        labels: str = "",
+        fields: str = "",
+        *,
+        everywhere: bool = False,
+        accept: str = "application/json",
+    ) -> AsyncIterator[Page]:
+        """Yield the objects of a kind page by page, of our namespace or of all, with the list's resourceVersion.
+
+        Whole pods of a large fleet at once would cost more memory than everything that is kept of them. Raises KubeError;
+        410 when the list grew too old while it was read: begin again.
+        """
         query = {"limit": str(_PAGE), "labelSelector": labels, "fieldSelector": fields}
         query = {key: value for key, value in query.items() if value}
-        path = "/".join(_KINDS[kind]) if everywhere else self._path(kind)
+        path = collection_path(kind, "" if everywhere else self.namespace)
         while True:
-            page = await self._request("GET", path, query)
-            yield page.get("items", [])
-            token = page.get("metadata", {}).get("continue")
+            page = await self._request("GET", path, query, verb="list", accept=accept)
+            metadata = page.get("metadata", {})
+            yield page.pop("items", None) or [], int(metadata.get("resourceVersion") or 0)
+            token = metadata.get("continue")
             if not token:
                 return
             query["continue"] = token
+
+    async def names(self, kind: str, labels: str = "") -> tuple[set[str], int]:
+        """Return the names of all objects of a kind, and the resourceVersion of that list. Raises KubeError."""
+        found: set[str] = set()
+        version = 0
+        async for page, as_of in self.pages(kind, labels, accept=NAMES_ONLY):
+            found |= {body["metadata"]["name"] for body in page}
+            version = as_of
+        return found, version
 
     async def get(self, kind: str, name: str) -> Object | None:
         """Return an object, or None if there is none. Raises KubeError."""
@@ -105,23 +145,24 @@ class KubeApi:
 
     async def create(self, kind: str, body: Object) -> Object:
         """Make an object. Raises KubeError (409: it exists)."""
-        return await self._request("POST", self._path(kind), {"fieldManager": names.FIELD_MANAGER}, body)
+        query = {"fieldManager": names.FIELD_MANAGER}
+        return await self._request("POST", self._path(kind), query, body, verb="create")
 
     async def apply(self, kind: str, body: Object, *, subresource: str = "") -> Object:
         """Server-side apply under our field manager, taking fields that others changed. Raises KubeError."""
         query = {"fieldManager": names.FIELD_MANAGER, "force": "true"}
         path = self._path(kind, body["metadata"]["name"], subresource)
-        return await self._request("PATCH", path, query, body, APPLY)
+        return await self._request("PATCH", path, query, body, APPLY, verb="apply")
 
     async def merge(self, kind: str, name: str, patch: Object) -> Object:
         """Merge-patch some fields; with ``metadata.resourceVersion`` in it the write is fenced. Raises KubeError."""
         query = {"fieldManager": names.FIELD_MANAGER}
-        return await self._request("PATCH", self._path(kind, name), query, patch, MERGE)
+        return await self._request("PATCH", self._path(kind, name), query, patch, MERGE, verb="patch")
 
     async def replace(self, kind: str, body: Object) -> Object:
         """Replace an object, fenced by its resourceVersion. Raises KubeError (409: somebody else wrote)."""
         query = {"fieldManager": names.FIELD_MANAGER}
-        return await self._request("PUT", self._path(kind, body["metadata"]["name"]), query, body)
+        return await self._request("PUT", self._path(kind, body["metadata"]["name"]), query, body, verb="update")
 
     async def delete(self, kind: str, name: str, *, uid: str = "", grace_s: int | None = None) -> None:
         """Delete an object; with a uid only that very one. One that is gone is fine. Raises KubeError."""
@@ -131,23 +172,30 @@ class KubeApi:
         if grace_s is not None:
             options["gracePeriodSeconds"] = grace_s
         try:
-            await self._request("DELETE", self._path(kind, name), {}, options)
+            await self._request("DELETE", self._path(kind, name), {}, options, verb="delete")
         except KubeError as error:
             if error.status not in (404, 409):  # 409: the name is another object's by now
                 raise
 
     def _path(self, kind: str, name: str = "", subresource: str = "") -> str:
-        prefix, plural = _KINDS[kind]
-        place = "" if kind in _CLUSTER_WIDE else f"/namespaces/{quote(self.namespace)}"
-        return f"{prefix}{place}/{plural}" + "".join(f"/{quote(part)}" for part in (name, subresource) if part)
+        path = collection_path(kind, self.namespace)
+        return path + "".join(f"/{quote(part)}" for part in (name, subresource) if part)
 
     async def _request(
-        self, verb: str, path: str, query: dict[str, str] | None = None, body: Object | None = None, kind: str = ""
+        self,
+        http: str,
+        path: str,
+        query: dict[str, str] | None = None,
+        body: Object | None = None,
+        content_type: str = "application/json",
+        *,
+        verb: str = "get",
+        accept: str = "application/json",
     ) -> Object:
         method, url, headers, content, _ = await self._client.param_serialize(
-            verb,
+            http,
             path + (f"?{urlencode(query)}" if query else ""),
-            header_params={"Accept": "application/json", "Content-Type": kind or "application/json"},
+            header_params={"Accept": accept, "Content-Type": content_type},
             body=body,
             auth_settings=["BearerToken"],
         )
@@ -155,11 +203,28 @@ class KubeApi:
             response = await self._client.call_api(method, url, headers, content, _request_timeout=_TIMEOUT_S)
             raw = await response.read()
         except (aiohttp.ClientError, OSError, TimeoutError) as error:  # a server that is away is no reason to end
-            raise KubeError(0, f"{verb} {path}", f"{type(error).__name__}: {error}") from None
+            self._counted(verb, 0)
+            raise KubeError(0, f"{http} {path}", f"{type(error).__name__}: {error}") from None
+        self._counted(verb, response.status)
         if not 200 <= response.status <= 299:
-            raise KubeError(response.status, f"{verb} {path}", _message(raw))
-        found: Object = json.loads(raw) if raw else {}
+            asked_s = _retry_after_s(response.headers.get("Retry-After"))
+            raise KubeError(response.status, f"{http} {path}", _message(raw), asked_s)
+        try:
+            found: Object = json.loads(raw) if raw else {}
+        except ValueError as error:  # a proxy's page, or half an answer
+            raise KubeError(0, f"{http} {path}", f"the answer is not JSON: {error}") from None
         return found
+
+
+def _not_counted(verb: str, code: int) -> None:
+    pass
+
+
+def _retry_after_s(value: str | None) -> float:
+    try:
+        return min(120.0, max(0.0, float(value or 0)))  # dates are allowed too; Kubernetes sends seconds
+    except ValueError:
+        return 0.0
 
 
 def _message(raw: bytes) -> str:

@@ -2,21 +2,26 @@
 
 The ledger goes first, fenced by resourceVersion: if another operator wrote it, nothing else happens. Every write answers
 with the object as it is now, and the observer takes it in at once: the next plan never acts on a cache that is behind
-its own writes.
+its own writes. What the server refuses for its own sake (a quota, a policy, an invalid field) is told to the resource that
+wanted it and stops nothing else: one pool's quota must not keep another pool's members out of the topology.
 """
 
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any
 
 from voicefleet_contract import names
 from voicefleet_contract.topology import TopologySlice
 from voicefleet_operator.cluster.api import KubeApi, KubeError, Object
+from voicefleet_operator.desired.idle import Mark
 from voicefleet_operator.desired.ledger import Ledger, LedgerError, decode_shards, encode_shards
 from voicefleet_operator.desired.objects import ANNOTATION_DRAINING, MANAGED_BY
-from voicefleet_operator.desired.plan import Plan
+from voicefleet_operator.desired.plan import Plan, StatusChange
 from voicefleet_operator.desired.quarantine import NAME as QUARANTINE
 from voicefleet_operator.desired.quarantine import decode_quarantine, encode_quarantine
 from voicefleet_operator.desired.state import Place
+from voicefleet_operator.desired.transceiver import Delete, Fence
 
 log = logging.getLogger("voicefleet.operator")
 
@@ -26,6 +31,7 @@ _API_VERSION = f"{names.GROUP}/{names.API_VERSION}"
 
 Took = Callable[[str, Object], None]  # (kind, object as it is now)
 Lost = Callable[[str, str], None]  # (kind, name) is gone
+_AT_ONCE = 16  # writes on their way at a time: the server's priority and fairness does the rest
 
 
 class LedgerStore:
@@ -65,85 +71,146 @@ async def read_quarantine(api: KubeApi) -> dict[Place, float]:
     return decode_quarantine((found or {}).get("data") or {})
 
 
-async def apply_plan(api: KubeApi, ledger: LedgerStore, plan: Plan, now: float, took: Took, lost: Lost) -> None:
-    """Do what the plan says. Raises KubeError; what was done before it stays done."""
+async def apply_plan(
+    api: KubeApi, ledger: LedgerStore, plan: Plan, now: float, took: Took, lost: Lost
+) -> dict[tuple[str, str], str]:
+    """Do what the plan says; return what the server refuses: (kind, name) of the resource that wanted it → its words.
+
+    Raises KubeError when the server is away, overloaded, or another operator wrote: what was done before stays done.
+    """
     if plan.ledger is not None:
         await ledger.write(plan.ledger)
     if plan.quarantine is not None:
         data = encode_quarantine(plan.quarantine)
         metadata = {"name": QUARANTINE, "labels": _OURS}
         await api.apply("ConfigMap", {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
-    for manifest in plan.create_pods:
-        took("Pod", await _create_pod(api, manifest))
-    for fence in plan.fences:
+    writes = _Writes(api, took, lost)
+    await writes.all(writes.create_pod(manifest) for manifest in plan.create_pods)
+    await writes.all(writes.fence(fence, now) for fence in plan.fences)
+    await writes.all(writes.delete_pod(delete) for delete in plan.deletes)
+    await writes.all(writes.mark(mark) for mark in plan.marks)
+    await writes.all(writes.apply(manifest) for manifest in plan.apply)
+    await writes.all(writes.prune(kind, name) for kind, name in plan.prune)
+    await writes.all(writes.scale(pool, replicas) for pool, replicas in plan.scales.items())
+    # What is new goes out before what is stale goes away: readers put slices together as they come.
+    await writes.all(writes.publish(name, part) for name, part in plan.slices.items())
+    await writes.all(writes.prune("TopologySlice", name) for name in plan.stale_slices)
+    await writes.all(writes.status(change) for change in plan.statuses)
+    return writes.refused
+
+
+class _Writes:
+    """The writes of one plan, some at a time."""
+
+    def __init__(self, api: KubeApi, took: Took, lost: Lost) -> None:
+        self._api, self._took, self._lost = api, took, lost
+        self.refused: dict[tuple[str, str], str] = {}
+        self._away = False
+
+    async def all(self, writes: Iterable[Coroutine[Any, Any, None]]) -> None:
+        """Carry out writes of one step; the next step begins when all are answered. Raises the first KubeError."""
+        gate = asyncio.Semaphore(_AT_ONCE)
+
+        async def one(write: Coroutine[Any, Any, None]) -> None:
+            async with gate:
+                if self._away:  # the rest would wait for the same server, one timeout after the other
+                    write.close()
+                    return
+                try:
+                    await write
+                except KubeError:
+                    self._away = True
+                    raise
+
+        answers = await asyncio.gather(*(one(write) for write in writes), return_exceptions=True)
+        for answer in answers:
+            if answer is not None:
+                raise answer
+
+    async def create_pod(self, manifest: Object) -> None:
+        name = manifest["metadata"]["name"]
+        try:
+            made = await self._api.create("Pod", manifest)
+        except KubeError as error:
+            if self._is_refused(manifest, error):
+                return
+            found = await self._api.get("Pod", name) if error.status == 409 else None
+            if found is None:
+                raise
+            made = found  # an answer that got lost: the pod is the one we asked for
+        self._took("Pod", made)
+        log.info("pod %s: created", name)
+
+    async def fence(self, fence: Fence, now: float) -> None:
         patch = {"metadata": {"uid": fence.uid, "annotations": {ANNOTATION_DRAINING: f"{now:.0f}"}}}
-        await _if_there("Pod", fence.pod, lost, api.merge("Pod", fence.pod, patch), took)
+        await self._if_there("Pod", fence.pod, self._api.merge("Pod", fence.pod, patch))
         log.info("pod %s: drains", fence.pod)
-    for delete in plan.deletes:
+
+    async def delete_pod(self, delete: Delete) -> None:
         log.info("pod %s: deleted: %s", delete.pod, delete.why)
-        await api.delete("Pod", delete.pod, uid=delete.uid, grace_s=delete.grace_s)
-    for mark in plan.marks:
+        await self._api.delete("Pod", delete.pod, uid=delete.uid, grace_s=delete.grace_s)
+
+    async def mark(self, mark: Mark) -> None:
         value = "true" if mark.idle else None  # None takes it away
         state: Object = {
             "uid": mark.uid,
             "labels": {names.LABEL_IDLE: value},
             "annotations": {names.ANNOTATION_SAFE_TO_EVICT: value or "false"},
         }
-        await _if_there("Pod", mark.pod, lost, api.merge("Pod", mark.pod, {"metadata": state}), took)
-    for manifest in plan.apply:
-        took(manifest["kind"], await api.apply(manifest["kind"], manifest))
+        await self._if_there("Pod", mark.pod, self._api.merge("Pod", mark.pod, {"metadata": state}))
+
+    async def apply(self, manifest: Object) -> None:
+        try:
+            made = await self._api.apply(manifest["kind"], manifest)
+        except KubeError as error:
+            if not self._is_refused(manifest, error):
+                raise
+            return
+        self._took(manifest["kind"], made)
         log.info("%s %s: applied", manifest["kind"], manifest["metadata"]["name"])
-    for kind, name in plan.prune:
-        await api.delete(kind, name)
-        lost(kind, name)
-    for pool, replicas in plan.scales.items():
+
+    async def scale(self, pool: str, replicas: int) -> None:
         size: Object = {"spec": {"replicas": replicas}}
-        await _if_there("Transceiver", pool, lost, api.merge("Transceiver", pool, size), took)
+        await self._if_there("Transceiver", pool, self._api.merge("Transceiver", pool, size))
         log.info("Transceiver %s: scaled to %d", pool, replicas)
-    await _apply_slices(api, plan.slices, plan.stale_slices, took, lost)
-    for change in plan.statuses:
-        body = {
-            "apiVersion": _API_VERSION,
-            "kind": change.kind,
-            "metadata": {"name": change.name},
-            "status": change.status,
-        }
-        await _if_there(change.kind, change.name, lost, api.apply(change.kind, body, subresource="status"), took)
 
+    async def prune(self, kind: str, name: str) -> None:
+        await self._api.delete(kind, name)
+        self._lost(kind, name)
 
-async def _create_pod(api: KubeApi, manifest: Object) -> Object:
-    name = manifest["metadata"]["name"]
-    try:
-        made = await api.create("Pod", manifest)
-    except KubeError as error:
-        found = await api.get("Pod", name) if error.status == 409 else None
-        if found is None:
-            raise
-        return found  # an answer that got lost: the pod is the one we asked for
-    log.info("pod %s: created", name)
-    return made
-
-
-async def _apply_slices(
-    api: KubeApi, slices: Mapping[str, TopologySlice], stale: tuple[str, ...], took: Took, lost: Lost
-) -> None:
-    for name, part in slices.items():
+    async def publish(self, name: str, part: TopologySlice) -> None:
         body = {
             "apiVersion": _API_VERSION,
             "kind": "TopologySlice",
             "metadata": {"name": name, "labels": _OURS},
             "spec": part.model_dump(mode="json", exclude_none=True),
         }
-        took("TopologySlice", await api.apply("TopologySlice", body))
-    for name in stale:
-        await api.delete("TopologySlice", name)
-        lost("TopologySlice", name)
+        self._took("TopologySlice", await self._api.apply("TopologySlice", body))
 
+    async def status(self, change: StatusChange) -> None:
+        body = {
+            "apiVersion": _API_VERSION,
+            "kind": change.kind,
+            "metadata": {"name": change.name},
+            "status": change.status,
+        }
+        await self._if_there(change.kind, change.name, self._api.apply(change.kind, body, subresource="status"))
 
-async def _if_there(kind: str, name: str, lost: Lost, request: Awaitable[Object], took: Took) -> None:
-    try:
-        took(kind, await request)
-    except KubeError as error:
-        if error.status not in (404, 409):
-            raise
-        lost(kind, name)
+    def _is_refused(self, manifest: Object, error: KubeError) -> bool:
+        """Note a refusal for the resource that owns the object; its words name the resource and not the object, whose name
+        has a generation in it: else each attempt would be news.
+        """
+        if not error.is_refusal:
+            return False
+        name, owner = manifest["metadata"]["name"], manifest["metadata"]["ownerReferences"][0]
+        log.error("%s %s: %s", manifest["kind"], name, error)
+        self.refused[owner["kind"], owner["name"]] = error.message.replace(name, owner["name"])
+        return True
+
+    async def _if_there(self, kind: str, name: str, request: Awaitable[Object]) -> None:
+        try:
+            self._took(kind, await request)
+        except KubeError as error:
+            if error.status not in (404, 409):
+                raise
+            self._lost(kind, name)

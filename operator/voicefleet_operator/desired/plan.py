@@ -12,6 +12,7 @@ from typing import Any
 
 from voicefleet_contract.topology import Pool, TopologySlice, join
 from voicefleet_operator.desired.autoscaling import autoscaled, scales
+from voicefleet_operator.desired.conflicts import RelayConflict, held_relays, relay_conflicts
 from voicefleet_operator.desired.disruption import disruption_budget
 from voicefleet_operator.desired.drain import avoided_nodes
 from voicefleet_operator.desired.drain_status import REFRESH_S
@@ -92,6 +93,8 @@ def plan(observed: Fleet, now: float) -> Plan:
     wanted_slices = desired_slices(fleet)
     wanted_objects = _objects(fleet)
     avoid = avoided_nodes(fleet)
+    conflicts = relay_conflicts(fleet)
+    held = held_relays(fleet, _digests(wanted_objects), conflicts)
     return Plan(
         ledger=fleet.ledger.changed(changes) if changes else None,
         quarantine=extended(fleet.quarantine, taken, now) if taken else None,
@@ -103,12 +106,18 @@ def plan(observed: Fleet, now: float) -> Plan:
         fences=tuple(fence for pool in pools for fence in steps[pool.name].fences),
         deletes=tuple(delete for pool in pools for delete in steps[pool.name].deletes),
         marks=tuple(mark for pool in pools for mark in idle_marks(fleet, pool, now)),
-        apply=tuple(manifest for manifest in wanted_objects if not _is_applied(fleet, manifest)),
+        apply=tuple(
+            manifest
+            for manifest in wanted_objects
+            if not _is_applied(fleet, manifest)
+            and _owner(manifest)[1] not in held
+            and not _is_refused(fleet, manifest, now)
+        ),
         prune=_prune(fleet, wanted_objects),
         scales=scales(observed, fleet),
         slices={name: part for name, part in wanted_slices.items() if fleet.slices.get(name) != part},
         stale_slices=tuple(sorted(fleet.slices.keys() - wanted_slices.keys())),
-        statuses=_statuses(fleet, wanted_slices, templates, steps, ports, now),
+        statuses=_statuses(fleet, wanted_slices, templates, steps, ports, conflicts, now),
         look_again_at=_next_look(fleet, steps, now),
     )
 
@@ -116,6 +125,7 @@ def plan(observed: Fleet, now: float) -> Plan:
 def _next_look(fleet: Fleet, steps: dict[str, PoolSteps], now: float) -> float | None:
     """Return the next time that matters: a step that is due, or numbers in status.drain that were too young to write."""
     times = [step.look_again_at for step in steps.values() if step.look_again_at is not None]
+    times += [refusal.retry_at for refusal in fleet.refused.values() if refusal.retry_at > now]
     if any(pod.leaving and pod.component is Component.TRANSCEIVER for pod in fleet.pods.values()):
         times.append(now + REFRESH_S)
     return min(times, default=None)
@@ -148,6 +158,24 @@ def _is_applied(fleet: Fleet, manifest: Manifest) -> bool:
     return applied is not None and applied.digest == manifest["metadata"]["annotations"][ANNOTATION_DIGEST]
 
 
+def _owner(manifest: Manifest) -> tuple[str, str]:
+    owner = manifest["metadata"]["ownerReferences"][0]
+    return owner["kind"], owner["name"]
+
+
+def _is_refused(fleet: Fleet, manifest: Manifest, now: float) -> bool:
+    return fleet.refused_until(*_owner(manifest), now) is not None
+
+
+def _digests(manifests: list[Manifest]) -> dict[str, str]:
+    """Return DaemonSet → what it would be made from."""
+    return {
+        manifest["metadata"]["name"]: manifest["metadata"]["annotations"][ANNOTATION_DIGEST]
+        for manifest in manifests
+        if manifest["kind"] == "DaemonSet"
+    }
+
+
 def _prune(fleet: Fleet, wanted: list[Manifest]) -> tuple[tuple[str, str], ...]:
     """Return our objects that nobody wants. Relays go with their VoiceRelay: owner references do that."""
     keep = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in wanted}
@@ -160,13 +188,14 @@ def _statuses(
     templates: dict[str, str],
     steps: dict[str, PoolSteps],
     ports: PortLedger,
+    conflicts: Mapping[str, list[RelayConflict]],
     now: float,
 ) -> tuple[StatusChange, ...]:
     topology = join(slices.values())
     pools = {pool.name: pool for pool in topology.pools}
     found = []
     for relay in fleet.relays.values():
-        status = relay_status(fleet, relay, topology.relays, now)
+        status = relay_status(fleet, relay, topology.relays, conflicts.get(relay.name, []), now)
         if not relay.deleting and status != _comparable(relay.status, status):
             found.append(StatusChange("VoiceRelay", relay.name, status))
     for pool in fleet.pools.values():

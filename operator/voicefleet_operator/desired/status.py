@@ -13,12 +13,21 @@ from voicefleet_contract import names
 from voicefleet_contract.resources import AdvertiseFrom
 from voicefleet_contract.topology import Pool, Relay, RelayState
 from voicefleet_operator.desired.autoscaling import rivals, wants_more_than_allowed
+from voicefleet_operator.desired.conflicts import RelayConflict
 from voicefleet_operator.desired.drain import wanted_replicas
 from voicefleet_operator.desired.drain_status import drain_problems, drain_status, stamp, waiting_to_drain
 from voicefleet_operator.desired.objects import resource_requirements
 from voicefleet_operator.desired.ports import PortLedger, overlapping_pools
 from voicefleet_operator.desired.relay_leaving import flows_left, roughly, why_leaving
-from voicefleet_operator.desired.state import Component, Fleet, Manifest, Pod, PoolResource, RelayResource
+from voicefleet_operator.desired.state import (
+    REFUSAL_RETRY_S,
+    Component,
+    Fleet,
+    Manifest,
+    Pod,
+    PoolResource,
+    RelayResource,
+)
 from voicefleet_operator.desired.transceiver import PoolSteps
 from voicefleet_operator.desired.transceiver_pod import CPU, MEMORY
 
@@ -59,7 +68,9 @@ def merge_conditions(
     return merged
 
 
-def relay_status(fleet: Fleet, resource: RelayResource, entries: Iterable[Relay], now: float) -> Manifest:
+def relay_status(
+    fleet: Fleet, resource: RelayResource, entries: Iterable[Relay], conflicts: list[RelayConflict], now: float
+) -> Manifest:
     """Return a VoiceRelay's status. ``entries`` are its relays in the topology to publish."""
     pods = fleet.pods_of(Component.RELAY, resource.name)
     mine = sorted((entry for entry in entries if entry.relay == resource.name), key=lambda entry: entry.name)
@@ -92,7 +103,8 @@ def relay_status(fleet: Fleet, resource: RelayResource, entries: Iterable[Relay]
     conditions = [
         ready,
         Condition("Reconciling", moving, "RelaysStarting" if moving else "Settled", ""),
-        Condition("Stalled", bool(stuck), "PodTrouble" if stuck else "NotStalled", stuck),
+        _stalled(fleet, "VoiceRelay", resource.name, stuck),
+        _relay_ports(conflicts),
         _relays_draining(fleet, resource, leaving),
     ]
     return {
@@ -137,7 +149,7 @@ def pool_status(
     conditions = [
         _pool_ready(resource, len(ready_slots), stuck),
         _reconciling(moving=moving and not resource.paused, updated=len(updated), replicas=wanted),
-        Condition("Stalled", bool(stuck), "PodTrouble" if stuck else "NotStalled", stuck),
+        _stalled(fleet, "Transceiver", resource.name, stuck),
         _ports_allocated(fleet, resource, steps, ports, served=len(ready_slots), draining=len(draining)),
         _ring_converged(fleet, pool),
         _draining(fleet, resource, pods, drain),
@@ -169,6 +181,27 @@ def _pool_ready(resource: PoolResource, ready: int, stuck: str) -> Condition:
     if ready >= replicas:
         return Condition("Ready", True, "Ready", f"{ready} transceivers take calls")
     return Condition("Ready", False, "TransceiversNotReady", f"{ready} of {replicas} are ready. {stuck}".strip())
+
+
+def _stalled(fleet: Fleet, kind: str, name: str, stuck: str) -> Condition:
+    refusal = fleet.refused.get((kind, name))
+    if refusal is not None:
+        text = f"the API server refuses what this needs; tried again every {REFUSAL_RETRY_S:.0f} s: {refusal.message}"
+        return Condition("Stalled", True, "Refused", text)
+    return Condition("Stalled", bool(stuck), "PodTrouble" if stuck else "NotStalled", stuck)
+
+
+def _relay_ports(conflicts: list[RelayConflict]) -> Condition:
+    if not conflicts:
+        return Condition("PortsAllocated", True, "Allocated")
+    parts = [
+        f"VoiceRelay {conflict.other} wants port {_list(conflict.ports)} too, on {_list(conflict.nodes)}"
+        for conflict in conflicts
+    ]
+    text = (
+        f"{'; '.join(parts)}; the one that runs there stays, the other is not rolled out: change spec.port or the nodes"
+    )
+    return Condition("PortsAllocated", False, "PortConflict", text)
 
 
 def _reconciling(*, moving: bool, updated: int, replicas: int) -> Condition:

@@ -31,6 +31,7 @@ from voicefleet_operator.desired.state import Component, Drained, Fleet, Place, 
 
 FAILED_POD_RETRY_S = 10.0  # a pod that ended by itself is replaced no faster than this
 HANG_UP_TAKES_S = 30.0  # a transceiver hangs up by itself when it is time; one that still holds calls then is deleted
+CREATES_PER_PASS = 500  # a pool of thousands is made in passes: what happens meanwhile is seen in between
 HANG_UP_GRACE_S = 5  # between SIGTERM and SIGKILL, for sessions that will not be waited for
 EMPTY_GRACE_S = 30
 
@@ -102,10 +103,15 @@ def pool_steps(
 
     retries = _retries(pods, [slot for slot, here in live.items() if not here], now)
     empty = sorted(slot for slot, here in live.items() if not here and slot not in retries)
-    creates, without_port = _creates(fleet, pool, (*empty, *moves.surge), ports)
+    wanted = [*empty, *moves.surge]
+    held_until = fleet.refused_until("Transceiver", pool.name, now)
+    again = [now] if len(wanted) > CREATES_PER_PASS else []
+    if held_until is not None and wanted:  # each attempt claims, and burns, a generation
+        wanted, again = [], [held_until]
+    creates, without_port = _creates(fleet, pool, wanted[:CREATES_PER_PASS], ports)
     deletes, later = _deletes(fleet, pool, [pod for pod in pods if pod.slot not in retries or not pod.finished], now)
     proofs = [view.proven_at for view in views if view.proven_at is not None]
-    times = [*later, *retries.values(), *proofs]
+    times = [*later, *retries.values(), *proofs, *again]
     return PoolSteps(
         ledger=ledger | {create.slot: Entry(pool.name, create.generation) for create in creates},
         quarantine=shut,

@@ -1,49 +1,33 @@
-"""/healthz and /readyz of the operator, and its metrics.
+"""/healthz, /readyz and /metrics of the operator.
 
-Alive means that the loop passed lately: it passes at least once a minute, so a stuck one is seen.
+Alive: the loop passes (at least once a minute), no change has waited for minutes, and each watch was heard of lately (the
+server sends a bookmark each minute, and kopf reconnects a silent stream after 70 s). Dead: Kubernetes starts another
+process, which reads everything again. Ready: leading with a fleet's configuration, or standing by.
 """
 
 import time
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
 from voicefleet_operator.cluster.key_rotation import KeyRotation
+from voicefleet_operator.cluster.watching import Watches
+from voicefleet_operator.handlers.metrics import LoopMetrics, queue_age_s
 from voicefleet_operator.handlers.reconcile import Reconciler
 from voicefleet_operator.handlers.store import FleetStore
 
 STUCK_AFTER_S = 180.0
+WATCH_UNSURE_AFTER_S = 100.0  # a bookmark and a reconnect were missed: not ready
+WATCH_DEAD_AFTER_S = 240.0  # … and nothing mends it: not alive
 
 
 class Health:
     """An HTTP listener. It stands before the operator leads: a standby is alive and ready."""
 
-    def __init__(self, store: FleetStore) -> None:
-        self._store = store
+    def __init__(self, store: FleetStore, watches: Watches, metrics: LoopMetrics) -> None:
+        self._store, self._watches, self._metrics = store, watches, metrics
         self.reconciler: Reconciler | None = None  # once it leads
         self.rotation: KeyRotation | None = None
-        self._registry = CollectorRegistry()
-        Gauge("voicefleet_operator_leader", "1 while this process leads.", registry=self._registry).set_function(
-            lambda: 0 if self.reconciler is None else 1
-        )
-        Gauge(
-            "voicefleet_operator_passes", "Passes of the reconcile loop since the start.", registry=self._registry
-        ).set_function(lambda: 0 if self.reconciler is None else self.reconciler.passes)
-        Gauge(
-            "voicefleet_operator_last_pass_age_seconds", "Since the last pass.", registry=self._registry
-        ).set_function(self._age_s)
-        self._key_epochs = Gauge(
-            "voicefleet_operator_key_epoch",
-            "The epochs of a key ring: the one that signs, the one published to sign next, those that are retiring.",
-            ["ring", "state", "epoch"],
-            registry=self._registry,
-        )
-        self._rotation_waits_for = Gauge(
-            "voicefleet_operator_key_rotation_waits_for",
-            "Processes that have not acknowledged the published epoch.",
-            ["ring"],
-            registry=self._registry,
-        )
+        metrics.show(store, watches, lambda: self.reconciler is not None)
         self._runner: web.AppRunner | None = None
 
     async def start(self, address: str, port: int) -> None:
@@ -51,7 +35,7 @@ class Health:
         app = web.Application()
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
-        app.router.add_get("/metrics", self._metrics)
+        app.router.add_get("/metrics", self._write_metrics)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         await web.TCPSite(self._runner, address, port).start()
@@ -61,26 +45,39 @@ class Health:
         if self._runner is not None:
             await self._runner.cleanup()
 
-    def _age_s(self) -> float:
-        return 0.0 if self.reconciler is None else time.monotonic() - self.reconciler.last_pass_at
+    def problems(self, watch_limit_s: float) -> list[str]:
+        """Return what is stuck. A standby has nothing that could be."""
+        if self.reconciler is None:
+            return []
+        found = []
+        pass_age_s, queue_s = time.monotonic() - self.reconciler.last_pass_at, queue_age_s(self._store)
+        if pass_age_s > STUCK_AFTER_S:
+            found.append(f"no pass for {pass_age_s:.0f} s")
+        # Beside the passes: a loop that turns and never gets a change done (the API server fails) is not stuck.
+        if queue_s > STUCK_AFTER_S and not self.reconciler.failing:
+            found.append(f"a change waits since {queue_s:.0f} s")
+        found += [
+            f"nothing heard of {kind} for {age_s:.0f} s"
+            for kind, age_s in sorted(self._watches.ages_s().items())
+            if age_s > watch_limit_s
+        ]
+        return found
 
     async def _healthz(self, request: web.Request) -> web.Response:
-        if self._age_s() > STUCK_AFTER_S:
-            return web.Response(status=503, text=f"no pass for {self._age_s():.0f} s\n")
+        problems = self.problems(WATCH_DEAD_AFTER_S)
+        if problems:
+            return web.Response(status=503, text="\n".join(problems) + "\n")
         return web.Response(text="ok\n")
 
     async def _readyz(self, request: web.Request) -> web.Response:
+        problems = self.problems(WATCH_UNSURE_AFTER_S)
         if self.reconciler is not None and self._store.config_problem:
-            return web.Response(status=503, text=f"{self._store.config_problem}\n")
+            problems.append(self._store.config_problem)
+        if problems:
+            return web.Response(status=503, text="\n".join(problems) + "\n")
         return web.Response(text="leading\n" if self.reconciler is not None else "standing by\n")
 
-    def _count_keys(self) -> None:
-        self._key_epochs.clear()
-        for ring, decision in self.rotation.decisions.items() if self.rotation is not None else ():
-            for epoch in decision.ring.epochs:
-                self._key_epochs.labels(ring, decision.ring.state(epoch), str(epoch)).set(1)
-            self._rotation_waits_for.labels(ring).set(len(decision.waits_for))
-
-    async def _metrics(self, request: web.Request) -> web.Response:
-        self._count_keys()
-        return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    async def _write_metrics(self, request: web.Request) -> web.Response:
+        self._metrics.count_keys(self.rotation)
+        body, content_type = self._metrics.write()
+        return web.Response(body=body, headers={"Content-Type": content_type})

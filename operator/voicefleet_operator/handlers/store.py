@@ -8,7 +8,8 @@ Owns: the newest record of each object, and whether anything changed. Does not o
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from voicefleet_contract import names
@@ -28,7 +29,7 @@ from voicefleet_operator.cluster.observe import (
 from voicefleet_operator.desired.config import FleetConfig, FleetConfigError, parse_config
 from voicefleet_operator.desired.ledger import Ledger
 from voicefleet_operator.desired.objects import LABEL_FLEET, MANAGED_BY
-from voicefleet_operator.desired.state import Drained, Fleet, ForeignPod, Place, Recommendation
+from voicefleet_operator.desired.state import Drained, Fleet, ForeignPod, Place, Recommendation, Refusal
 
 log = logging.getLogger("voicefleet.operator")
 
@@ -71,6 +72,7 @@ class FleetStore:
         self.ledger = Ledger()
         self.quarantine: Mapping[Place, float] = {}
         self._foreign: dict[str, ForeignPod] = {}
+        self._foreign_versions: dict[str, int] = {}
         self.drained: dict[str, Drained] = {}
         self.sessions: Mapping[tuple[int, int], int] = {}
         self.setups_per_s: Mapping[tuple[int, int], float] = {}
@@ -79,6 +81,22 @@ class FleetStore:
         self.acknowledged: Mapping[str, Mapping[str, int]] | None = None
         self.acknowledgements: Mapping[str, Acknowledgement] | None = None
         self.flows_left: Mapping[str, int] = {}
+        self.refused: Mapping[tuple[str, str], Refusal] = {}
+        self.waiting = 0  # changes that no pass has taken up
+        self.waiting_since: float | None = None  # monotonic: of the first of them
+
+    def mark(self) -> None:
+        """Something changed: a pass is due."""
+        self.waiting += 1
+        if self.waiting_since is None:
+            self.waiting_since = time.monotonic()
+        self.dirty.set()
+
+    def take_up(self) -> float | None:
+        """A pass begins: forget what waited; return since when the first of it did."""
+        since, self.waiting_since, self.waiting = self.waiting_since, None, 0
+        self.dirty.clear()
+        return since
 
     def take(self, kind: str, body: Object) -> None:
         """Take in an object as it is now."""
@@ -106,7 +124,7 @@ class FleetStore:
         if kind == "ConfigMap":
             if name == self._config_name and self._config is not None:
                 self._config, self.config_problem = None, f"ConfigMap {name} was deleted"
-                self.dirty.set()
+                self.mark()
             return
         self._set(kind, name, None)
 
@@ -118,9 +136,28 @@ class FleetStore:
             return
         if record is None:
             del self._foreign[key]
+            self._foreign_versions.pop(key, None)
         else:
             self._foreign[key] = record
-        self.dirty.set()
+            self._foreign_versions[key] = int(body["metadata"]["resourceVersion"])
+        self.mark()
+
+    def forget_absent_foreign(self, names: Collection[str], version: int) -> set[str]:
+        """The same for other namespaces' pods, ``namespace/name``."""
+        gone = {key for key, at in self._foreign_versions.items() if key not in names and at <= version}
+        for key in gone:
+            del self._foreign[key], self._foreign_versions[key]
+        if gone:
+            self.mark()
+        return gone
+
+    def forget_absent(self, kind: str, names: Collection[str], version: int) -> set[str]:
+        """Take in a list of all names of a kind as of ``version``: what is older and not in it is gone."""
+        known = {name: at for (k, name), at in self._versions.items() if k == kind}
+        gone = {name for name, at in known.items() if name not in names and at <= version}
+        for name in gone:
+            self.forget(kind, name)
+        return gone
 
     def _set(self, kind: str, name: str, record: Any) -> None:
         records = self._records[kind]
@@ -132,7 +169,7 @@ class FleetStore:
                 self.drained.pop(gone.uid, None)
         else:
             records[name] = record
-        self.dirty.set()
+        self.mark()
 
     def _take_config(self, body: Object) -> None:
         if body["metadata"]["name"] != self._config_name:
@@ -147,7 +184,7 @@ class FleetStore:
         taken = (config, body["metadata"]["uid"])
         if taken != self._config:
             self._config = taken
-            self.dirty.set()
+            self.mark()
 
     def fleet(self) -> Fleet | None:
         """Return the fleet, or None while nobody has said what it is to be."""
@@ -176,4 +213,5 @@ class FleetStore:
             horizontal_autoscalers=dict(self._records["HorizontalPodAutoscaler"]),
             flows_left=self.flows_left,
             acknowledged=self.acknowledged,
+            refused=self.refused,
         )
