@@ -73,6 +73,15 @@ def build_go_program(source: Path) -> Path:
     return program
 
 
+def build_alone(module: GoModule) -> Path:
+    """The folder with the programs of a module that is no part of the cluster."""
+    place = cache() / "modules" / f"{module.name}-{module_key(module, target_platform())}"
+    if not place.is_dir():
+        with locked(cache() / "build.lock"):
+            _module(module, place)
+    return place
+
+
 def _assemble(tree: Path, places: list[Path]) -> None:
     if tree.is_dir():
         return

@@ -1,0 +1,113 @@
+"""The chart on a control plane without nodes, and the operator as a process of this machine with the chart's own rights.
+
+Owns: what the operator's bench and the fault tests share. Does not own: nodes (KWOK's, or none).
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from e2e.cluster.bare import BareControlPlane
+from e2e.cluster.steps import ClusterError, run, wait_until
+
+ROOT = Path(__file__).resolve().parents[1]
+NAMESPACE = "voice"
+
+
+def install(plane: BareControlPlane, helm: Path, *settings: str) -> None:
+    """CRDs, namespace and the chart. Its Deployments are objects that nobody runs."""
+    for crd in sorted((ROOT / "crds").glob("*.yaml")):
+        plane.apply(crd.read_text())
+    plane.request("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
+    argv = [helm, "template", "voicefleet", ROOT / "charts" / "voicefleet", "--namespace", NAMESPACE, "--skip-crds"]
+    argv += ["--set", "gateway.enabled=false,redis.embedded=false", *(word for s in settings for word in ("--set", s))]
+    plane.apply(run(argv, env=os.environ | {"HELM_NO_PLUGINS": "1"}), namespace=NAMESPACE)
+
+
+class OperatorProcess:
+    """One operator. ``url``: the API server, or what stands in front of it."""
+
+    def __init__(
+        self, plane: BareControlPlane, health_port: int, *, url: str = "", name: str = "operator", lease: str = ""
+    ) -> None:
+        kubeconfig = plane.write_kubeconfig("operator", url)
+        self.health_port = health_port
+        self._log = plane.log(name)
+        environment = {
+            "VOICEFLEET_NAMESPACE": NAMESPACE,
+            "VOICEFLEET_KUBECONFIG": str(kubeconfig),
+            "VOICEFLEET_PROCESS_NAME": name,
+            "VOICEFLEET_LEASE": lease,
+            "VOICEFLEET_HEALTH_ADDRESS": "127.0.0.1",
+            "VOICEFLEET_HEALTH_PORT": str(health_port),
+            "USER": "voicefleet-operator",
+            "PATH": os.environ["PATH"],
+        }
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "voicefleet_operator"], env=environment, stdout=log, stderr=log, cwd=ROOT
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def ask(self, path: str) -> tuple[int, str]:
+        """GET from its health port; (0, why) when there is no answer."""
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(f"http://127.0.0.1:{self.health_port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except OSError as error:
+            return 0, str(error)
+
+    def wait_leading(self, within_s: float = 60.0) -> None:
+        """Wait until it leads. Raises ClusterError with its log."""
+
+        def leads() -> bool:
+            if self.process.poll() is not None:
+                raise ClusterError("the operator has ended", self._log)
+            return self.ask("/readyz") == (200, "leading\n")
+
+        wait_until("the operator", leads, within_s=within_s, log=self._log)
+
+    def metrics(self) -> dict[str, float]:
+        """Series → value, series as the exposition spells them."""
+        lines = (line.rpartition(" ") for line in self.ask("/metrics")[1].splitlines() if not line.startswith("#"))
+        return {series: float(value) for series, _, value in lines if series}
+
+    def memory_bytes(self, field: str = "VmRSS") -> int:
+        """Resident memory now, or its peak (VmHWM)."""
+        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
+            if line.startswith(f"{field}:"):
+                return int(line.split()[1]) * 1024
+        raise ClusterError("the operator has ended", self._log)
+
+    def cpu_s(self) -> float:
+        """Processor time so far."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def log_text(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """End it; its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+            try:
+                self.process.wait(20)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        return self.process.wait()
