@@ -123,7 +123,7 @@ def test_the_scheduler_is_read_when_it_finds_no_node_with_the_port_free():
 def foreign(name: str = "game", node: str = "node-0", phase: str = "Running", **port):
     ports = [{"containerPort": 7000, **port}]
     return {
-        "metadata": {"name": name, "namespace": "other"},
+        "metadata": {"name": name, "namespace": "other", "resourceVersion": "5"},
         "spec": {"nodeName": node, "containers": [{"ports": ports}, {}]},
         "status": {"phase": phase},
     }
