@@ -107,6 +107,8 @@ def identities(fleet: Fleet) -> dict[str, tuple[str, str]]:
 
 def leads(fleet: Fleet) -> bool:
     holder = fleet.kube.get("lease", "voicefleet-operator")["spec"]["holderIdentity"]
-    [pod] = fleet.kube.pods("app.kubernetes.io/component=operator")
-    image = pod["spec"]["containers"][0]["image"]
-    return holder == pod["metadata"]["name"] and image == fleet.site.image("operator_next") and ready(pod)
+    pods = {pod["metadata"]["name"]: pod for pod in fleet.kube.pods("app.kubernetes.io/component=operator")}
+    if (leader := pods.get(holder)) is None:
+        return False
+    image = leader["spec"]["containers"][0]["image"]
+    return bool(image == fleet.site.image("operator_next")) and ready(leader)
