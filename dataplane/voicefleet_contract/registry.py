@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 VERSION = 1
 HEARTBEAT_INTERVAL_S = 2.0
 HEARTBEAT_TTL_S = 10
+FIRST_MEDIA_S = 8.0  # from the answered offer to DTLS and SRTP; a mobile client needs two seconds on a bad day
 SESSION_TTL_S = 60
 ACK_TTL_S = 60
 
@@ -87,6 +88,8 @@ class Heartbeat(Record):
     counts: dict[str, dict[str, int]] = {}
     oldest_session_age_s: float = 0.0
     setups_per_s: float = 0.0  # new sessions, over the last half minute
+    media_up: int = 0  # calls since the start whose media came up …
+    media_failed: int = 0  # … and did not within FIRST_MEDIA_S
     idle_since: float | None = None  # Unix time; None while it holds a session
     at: float
 

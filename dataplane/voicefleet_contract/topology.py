@@ -93,6 +93,7 @@ class Member(_Model):
     port: int = Field(ge=1, le=65535)
     state: MemberState = MemberState.ACTIVE
     weight: int = Field(default=WEIGHT, ge=0, le=MAX_WEIGHT)  # its share of the ring: what it holds, beside the others
+    gray: bool = False  # out of placement for now, or on probation: for people and tools, the state says what to do
 
     @field_validator("address")
     @classmethod

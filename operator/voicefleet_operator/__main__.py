@@ -28,6 +28,7 @@ from voicefleet_operator.cluster.lease import Lease
 from voicefleet_operator.cluster.registry import RegistryReader
 from voicefleet_operator.cluster.transceivers import ControlClient
 from voicefleet_operator.cluster.watching import Watches
+from voicefleet_operator.desired import gray
 from voicefleet_operator.desired.autoscaling import autoscaled, remember, scales
 from voicefleet_operator.desired.drain import draining_pods
 from voicefleet_operator.desired.idle import idle_marks
@@ -209,10 +210,13 @@ async def _follow_registry(store: FleetStore, registry: RegistryReader) -> None:
             store.acknowledged, store.flows_left = seen.acknowledged, seen.flows_left
             now, fleet = time.time(), store.fleet() or fleet
             store.recommendations = remember(fleet, now)
-            fleet = replace(fleet, recommendations=store.recommendations)
+            if seen.media is not None:
+                store.media = gray.remember(store.media, seen.media, now)
+            fleet = replace(fleet, recommendations=store.recommendations, media=store.media)
             # Otherwise load matters only when something else makes a plan.
             marks = any(idle_marks(fleet, pool, now) for pool in fleet.pools.values())
-            if changed or marks or scales(fleet, autoscaled(fleet, now)):
+            judged = any(gray.judge(fleet, pool, store.media, now)[0] for pool in fleet.pools.values())
+            if changed or marks or judged or scales(fleet, autoscaled(fleet, now)):
                 store.mark()
         await asyncio.sleep(_REGISTRY_POLL_S)
 

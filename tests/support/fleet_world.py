@@ -99,6 +99,8 @@ class World:
             pods[fence.pod] = replace(pods[fence.pod], draining_since=self.now)
         for mark in todo.marks:
             pods[mark.pod] = replace(pods[mark.pod], idle=mark.idle)
+        for judgement in todo.judgements:
+            pods[judgement.pod] = replace(pods[judgement.pod], verdict=judgement.verdict)
         for delete in todo.deletes:
             pods[delete.pod] = replace(pods[delete.pod], deleting=True)
             self.deleted.append(delete.pod)

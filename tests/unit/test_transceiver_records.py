@@ -8,8 +8,9 @@ import pytest
 from tests.support.transceiver import RELAY, TOPOLOGY, World
 from tests.support.transceiver_process import HOST
 from voicefleet_contract.addresses import Address
-from voicefleet_contract.registry import SESSION_TTL_S
+from voicefleet_contract.registry import FIRST_MEDIA_S, SESSION_TTL_S
 from voicefleet_contract.settings import TransceiverSettings
+from voicefleet_dataplane.core.session import EndReason
 from voicefleet_dataplane.shell.session_records import SessionTeller
 from voicefleet_dataplane.shell.transceiver_records import Reporter
 
@@ -67,6 +68,24 @@ def test_a_heartbeat_is_due_each_time_and_tells_the_load_and_where_its_sessions_
         assert (heartbeat["sessions"], heartbeat["capacity"], heartbeat["state"]) == (1, 10, "active")
         assert heartbeat["counts"]["state"] == {"connected": 1}
         assert heartbeat["counts"]["relay"] == {"fra-1": 1}
+
+
+def test_a_heartbeat_counts_calls_whose_media_came_up_and_those_whose_did_not_in_time():
+    world = World()
+    world.connected()
+    silent = [world.call(), world.call(), world.call()]
+    reporter = make_reporter(world)
+
+    def counted(later: float) -> tuple[int, int]:
+        heartbeat = due(reporter, world.now + later)[0]["vf1:{7:5}:hb:2"]
+        return heartbeat["media_up"], heartbeat["media_failed"]
+
+    assert counted(FIRST_MEDIA_S - 1) == (1, 0)
+    assert counted(FIRST_MEDIA_S + 1) == (1, 3)
+    world.core.hang_up(silent[0].session.agreed.call_id)  # its caller thought better of it
+    assert counted(FIRST_MEDIA_S + 1) == (1, 2)
+    silent[1].session.end(EndReason.SETUP_TIMEOUT)
+    assert counted(FIRST_MEDIA_S + 1) == (1, 2)
 
 
 def test_a_session_is_told_when_its_state_changes_and_before_it_would_be_forgotten():

@@ -57,6 +57,8 @@ NONCES_REMEMBERED = 65_536
 ENDED_REMEMBERED = 4_096
 HEADERS_REMEMBERED = 65_536
 _NEVER = float("inf")
+# Ends that say that media did not come up for a cause that may be ours. A wrong fingerprint is the client's.
+_NO_MEDIA = frozenset({EndReason.SETUP_TIMEOUT, EndReason.DTLS_FAILED, EndReason.CONSENT_EXPIRED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,7 @@ class Transceiver:
         self.ended = dict.fromkeys(EndReason, 0)
         self.packets_in = 0
         self.sessions_total = 0
+        self._ended_with_media = self._ended_without = 0
         self.announcements_followed = 0  # paths that went through another relay before their next check
         self.sessions: dict[str, Session] = {}  # by call id, oldest first
         self.leaving = Leaving()
@@ -268,6 +271,16 @@ class Transceiver:
             if topology.relay_at(relay) is None:
                 del self._by_tuple[bare]
                 route.tuples.remove(bare)
+
+    @property
+    def media_up(self) -> int:
+        """Calls since the start whose media came up."""
+        return self._ended_with_media + sum(s.connected_at is not None for s in self.sessions.values())
+
+    def media_failed(self, now: float, within_s: float) -> int:
+        """Calls since the start whose media did not come up in time. A call that was hung up before counts for neither."""
+        late = sum(s.connected_at is None and now - s.started_at >= within_s for s in self.sessions.values())
+        return self._ended_without + late
 
     @property
     def topology_revision(self) -> int:
@@ -457,6 +470,8 @@ class Transceiver:
         """A call has ended, whoever ended it."""
         assert session.end_reason is not None
         self.ended[session.end_reason] += 1
+        self._ended_with_media += session.connected_at is not None
+        self._ended_without += session.connected_at is None and session.end_reason in _NO_MEDIA
         session.scheduled_at = _NEVER
         ufrag = session.ice.ufrag.encode()
         del self._by_ufrag[ufrag]

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 
 from voicefleet_contract.registry import (
     ACK_TTL_S,
+    FIRST_MEDIA_S,
     HEARTBEAT_INTERVAL_S,
     HEARTBEAT_TTL_S,
     Acknowledgement,
@@ -108,6 +109,8 @@ class Reporter:
             capacity=place.capacity,
             oldest_session_age_s=round(now - oldest, 3),
             idle_since=self._note_idle(unix_now),
+            media_up=core.media_up,
+            media_failed=core.media_failed(now, FIRST_MEDIA_S),
             setups_per_s=round(self._setups.note(core.sessions_total, now), 3),
             at=unix_now,
         )

@@ -14,9 +14,10 @@ from typing import Any
 from voicefleet_contract import names
 from voicefleet_contract.topology import TopologySlice
 from voicefleet_operator.cluster.api import KubeApi, KubeError, Object
+from voicefleet_operator.desired.gray import Judgement, encode_verdict
 from voicefleet_operator.desired.idle import Mark
 from voicefleet_operator.desired.ledger import Ledger, LedgerError, decode_shards, encode_shards
-from voicefleet_operator.desired.objects import ANNOTATION_DRAINING, MANAGED_BY
+from voicefleet_operator.desired.objects import ANNOTATION_DRAINING, ANNOTATION_GRAY, MANAGED_BY
 from voicefleet_operator.desired.plan import Plan, StatusChange
 from voicefleet_operator.desired.quarantine import NAME as QUARANTINE
 from voicefleet_operator.desired.quarantine import decode_quarantine, encode_quarantine
@@ -89,6 +90,7 @@ async def apply_plan(
     await writes.all(writes.fence(fence, now) for fence in plan.fences)
     await writes.all(writes.delete_pod(delete) for delete in plan.deletes)
     await writes.all(writes.mark(mark) for mark in plan.marks)
+    await writes.all(writes.judge(judgement) for judgement in plan.judgements)
     await writes.all(writes.apply(manifest) for manifest in plan.apply)
     await writes.all(writes.prune(kind, name) for kind, name in plan.prune)
     await writes.all(writes.scale(pool, replicas) for pool, replicas in plan.scales.items())
@@ -158,6 +160,16 @@ class _Writes:
             "annotations": {names.ANNOTATION_SAFE_TO_EVICT: value or "false"},
         }
         await self._if_there("Pod", mark.pod, self._api.merge("Pod", mark.pod, {"metadata": state}))
+
+    async def judge(self, judgement: Judgement) -> None:
+        verdict = judgement.verdict
+        text = None if verdict is None else encode_verdict(verdict)
+        patch = {"metadata": {"uid": judgement.uid, "annotations": {ANNOTATION_GRAY: text}}}
+        await self._if_there("Pod", judgement.pod, self._api.merge("Pod", judgement.pod, patch))
+        if verdict is None:
+            log.info("pod %s: proven, in placement as before", judgement.pod)
+        else:
+            log.warning("pod %s: %s: %s", judgement.pod, "out" if verdict.out else "on probation", verdict.why)
 
     async def apply(self, manifest: Object) -> None:
         try:

@@ -13,10 +13,12 @@ from voicefleet_contract import names
 from voicefleet_contract.drain import DrainRequest, DrainRequestError, parse_drain
 from voicefleet_contract.resources import TransceiverSpec, VoiceRelaySpec
 from voicefleet_contract.topology import TopologyError, TopologySlice
+from voicefleet_operator.desired.gray import decode_verdict
 from voicefleet_operator.desired.objects import (
     ANNOTATION_CAPACITY,
     ANNOTATION_DIGEST,
     ANNOTATION_DRAINING,
+    ANNOTATION_GRAY,
     ANNOTATION_PAUSED,
 )
 from voicefleet_operator.desired.state import (
@@ -71,6 +73,8 @@ def observe_pod(body: Object) -> Pod:
         capacity = int(annotations.get(ANNOTATION_CAPACITY, 0))
         draining = annotations.get(ANNOTATION_DRAINING)
         draining_since = None if draining is None else float(draining)
+        verdict = annotations.get(ANNOTATION_GRAY)
+        gray = None if verdict is None else decode_verdict(verdict)
     except (KeyError, ValueError) as error:
         raise UnreadableError(f"pod {metadata['name']}: label or annotation {error}") from None
     conditions = {c["type"]: c for c in status.get("conditions") or []}
@@ -106,6 +110,7 @@ def observe_pod(body: Object) -> Pod:
         drain=drain,
         drain_problem=drain_problem,
         draining_since=draining_since,
+        verdict=gray,
         created_at=_unix(metadata.get("creationTimestamp")),
         trouble=trouble,
         trouble_message=message,

@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 
 from voicefleet_contract.registry import Acknowledgement, Heartbeat, ack_key, heartbeat_key
 from voicefleet_operator.cluster.redis_client import Client, connect
+from voicefleet_operator.desired.gray import Counts
 from voicefleet_operator.desired.state import Component, Fleet
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -27,6 +28,7 @@ class Seen:
     sessions: Mapping[tuple[int, int], int] = field(default_factory=dict)
     setups_per_s: Mapping[tuple[int, int], float] = field(default_factory=dict)
     idle_since: Mapping[tuple[int, int], float] = field(default_factory=dict)
+    media: Mapping[tuple[int, int], Counts] | None = None
     acknowledgements: Mapping[str, Acknowledgement] | None = None
 
     @property
@@ -76,12 +78,13 @@ class RegistryReader:
             self._away = True
             return Seen()
         self._away = False
-        sessions, setups_per_s, idle_since = {}, {}, {}
+        sessions, setups_per_s, idle_since, media = {}, {}, {}, {}
         for pod, value in zip(members, values[: len(members)], strict=True):
             beat = _parsed(Heartbeat, value)
             if beat is not None:
                 sessions[pod.slot, pod.generation] = beat.sessions
                 setups_per_s[pod.slot, pod.generation] = beat.setups_per_s
+                media[pod.slot, pod.generation] = Counts(beat.media_up, beat.media_failed)
                 if beat.idle_since is not None:
                     idle_since[pod.slot, pod.generation] = beat.idle_since
         acknowledgements = {}
@@ -89,7 +92,7 @@ class RegistryReader:
             said = _parsed(Acknowledgement, value)
             if said is not None:
                 acknowledgements[pod.name] = said
-        return Seen(sessions, setups_per_s, idle_since, acknowledgements)
+        return Seen(sessions, setups_per_s, idle_since, media, acknowledgements)
 
     async def close(self) -> None:
         """Close the connection."""

@@ -56,7 +56,7 @@ def _pool_gauges(fleet: Fleet, resource: PoolResource, epoch: int) -> Iterator[S
     active = [pod for pod in pods if _state(pod) == "active"]
     leaving = [pod for pod in pods if pod.leaving]
     yield Sample("voicefleet_pool_replicas_wanted", pool, resource.spec.replicas)
-    for state in ("starting", "active", "draining"):
+    for state in ("starting", "active", "draining", "ejected"):
         yield Sample("voicefleet_pool_members", {**pool, "state": state}, states[state])
     used = {pod.port for pod in pods if pod.port in resource.spec.ports}
     draining_ports = {pod.port for pod in leaving} & used
@@ -84,4 +84,6 @@ def _pool_gauges(fleet: Fleet, resource: PoolResource, epoch: int) -> Iterator[S
 def _state(pod: Pod) -> str:
     if pod.leaving:
         return "draining"
+    if pod.verdict is not None and pod.verdict.out:
+        return "ejected"
     return "active" if pod.ready else "starting"

@@ -17,6 +17,7 @@ from voicefleet_operator.desired.state import Component, Manifest
 ANNOTATION_DIGEST = f"{names.GROUP}/made-from"
 ANNOTATION_CAPACITY = f"{names.GROUP}/capacity"  # sessions: a member's weight in the ring
 ANNOTATION_DRAINING = f"{names.GROUP}/draining-since"  # Unix seconds
+ANNOTATION_GRAY = f"{names.GROUP}/gray"  # a verdict (gray.py)
 ANNOTATION_PAUSED = f"{names.GROUP}/paused"
 LABEL_FLEET = f"{names.GROUP}/fleet"  # on the fleet's ConfigMap
 MANAGED_BY = "voicefleet-operator"

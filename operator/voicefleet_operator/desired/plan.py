@@ -17,6 +17,7 @@ from voicefleet_operator.desired.disruption import disruption_budget
 from voicefleet_operator.desired.drain import avoided_nodes
 from voicefleet_operator.desired.drain_status import REFRESH_S
 from voicefleet_operator.desired.gateway import gateway_objects
+from voicefleet_operator.desired.gray import Judgement, judge
 from voicefleet_operator.desired.idle import Mark, idle_marks
 from voicefleet_operator.desired.ledger import Entry, Ledger
 from voicefleet_operator.desired.objects import ANNOTATION_DIGEST
@@ -49,6 +50,7 @@ class Plan:
     fences: tuple[Fence, ...] = ()
     deletes: tuple[Delete, ...] = ()
     marks: tuple[Mark, ...] = ()
+    judgements: tuple[Judgement, ...] = ()
     apply: tuple[Manifest, ...] = ()
     prune: tuple[tuple[str, str], ...] = ()  # (kind, name)
     scales: dict[str, int] = field(default_factory=dict)  # pool → replicas that its autoscaling decided
@@ -67,6 +69,7 @@ class Plan:
             or self.fences
             or self.deletes
             or self.marks
+            or self.judgements
             or self.apply
             or self.prune
             or self.scales
@@ -94,6 +97,7 @@ def plan(observed: Fleet, now: float) -> Plan:
     wanted_objects = _objects(fleet)
     avoid = avoided_nodes(fleet)
     conflicts = relay_conflicts(fleet)
+    judged = [judge(fleet, pool, fleet.media, now) for pool in pools]
     held = held_relays(fleet, _digests(wanted_objects), conflicts)
     return Plan(
         ledger=fleet.ledger.changed(changes) if changes else None,
@@ -106,6 +110,7 @@ def plan(observed: Fleet, now: float) -> Plan:
         fences=tuple(fence for pool in pools for fence in steps[pool.name].fences),
         deletes=tuple(delete for pool in pools for delete in steps[pool.name].deletes),
         marks=tuple(mark for pool in pools for mark in idle_marks(fleet, pool, now)),
+        judgements=tuple(judgement for found, _ in judged for judgement in found),
         apply=tuple(
             manifest
             for manifest in wanted_objects
@@ -118,13 +123,14 @@ def plan(observed: Fleet, now: float) -> Plan:
         slices={name: part for name, part in wanted_slices.items() if fleet.slices.get(name) != part},
         stale_slices=tuple(sorted(fleet.slices.keys() - wanted_slices.keys())),
         statuses=_statuses(fleet, wanted_slices, templates, steps, ports, conflicts, now),
-        look_again_at=_next_look(fleet, steps, now),
+        look_again_at=_next_look(fleet, steps, [at for _, at in judged if at is not None], now),
     )
 
 
-def _next_look(fleet: Fleet, steps: dict[str, PoolSteps], now: float) -> float | None:
+def _next_look(fleet: Fleet, steps: dict[str, PoolSteps], returns: list[float], now: float) -> float | None:
     """Return the next time that matters: a step that is due, or numbers in status.drain that were too young to write."""
     times = [step.look_again_at for step in steps.values() if step.look_again_at is not None]
+    times += returns
     times += [refusal.retry_at for refusal in fleet.refused.values() if refusal.retry_at > now]
     if any(pod.leaving and pod.component is Component.TRANSCEIVER for pod in fleet.pods.values()):
         times.append(now + REFRESH_S)

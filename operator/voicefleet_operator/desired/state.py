@@ -65,6 +65,16 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Verdict:
+    """Why a member is out of placement, or on probation (gray.py). ``at``: out until then, or on probation since."""
+
+    out: bool
+    at: float
+    times: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Pod:
     """A dataplane pod. ``resource`` names its Transceiver or VoiceRelay; slot, generation and port are a transceiver's."""
 
@@ -93,6 +103,7 @@ class Pod:
     drain_problem: str = ""
     draining_since: float | None = None  # the fence
     created_at: float = 0.0
+    verdict: Verdict | None = None
     trouble: str = ""  # why it does not start, as Kubernetes says: ImagePullBackOff, CrashLoopBackOff, Unschedulable
     trouble_message: str = ""
     port_refused: PortRefusal | None = None
@@ -195,6 +206,7 @@ class Fleet:
     flows_left: Mapping[str, int] = field(default_factory=dict)  # relay process → flows it waits for, if it said so
     # process → pool → ring epoch, from the registry; None while it is away
     acknowledged: Mapping[str, Mapping[str, int]] | None = None
+    media: Mapping[tuple[int, int], tuple[Any, ...]] = field(default_factory=dict)  # gray.History
     refused: Mapping[tuple[str, str], Refusal] = field(default_factory=dict)  # by (kind, name) of the resource
 
     def refused_until(self, kind: str, name: str, now: float) -> float | None:

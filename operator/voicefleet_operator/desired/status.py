@@ -151,6 +151,7 @@ def pool_status(
         _reconciling(moving=moving and not resource.paused, updated=len(updated), replicas=wanted),
         _stalled(fleet, "Transceiver", resource.name, stuck),
         _ports_allocated(fleet, resource, steps, ports, served=len(ready_slots), draining=len(draining)),
+        _members_healthy(serving),
         _ring_converged(fleet, pool),
         _draining(fleet, resource, pods, drain),
         _autoscaling(fleet, resource),
@@ -236,6 +237,19 @@ def _ports_allocated(
     if obstacles:
         return Condition("PortsAllocated", True, "ConflictsAvoided", f"{in_the_way}; other numbers are used")
     return Condition("PortsAllocated", True, "Allocated")
+
+
+def _members_healthy(pods: list[Pod]) -> Condition:
+    judged = [(pod, pod.verdict) for pod in pods if pod.verdict is not None]
+    if not judged:
+        return Condition("MembersHealthy", True, "NoneEjected")
+    parts = [
+        f"{pod.name}: {verdict.why}; {f'no new calls until {stamp(verdict.at)}' if verdict.out else 'on probation'}"
+        for pod, verdict in judged[:5]
+    ]
+    more = f" and {len(judged) - 5} more" if len(judged) > 5 else ""
+    reason = "MembersEjected" if any(verdict.out for _, verdict in judged) else "OnProbation"
+    return Condition("MembersHealthy", False, reason, "; ".join(parts) + more)
 
 
 def _ring_converged(fleet: Fleet, pool: Pool) -> Condition:

@@ -133,13 +133,19 @@ def _pool(fleet: Fleet, name: str, published: Topology) -> Pool:
     )
 
 
+PROBATION_SHARE = 10
+
+
 def _member(pod: Pod, pool: PoolResource) -> Member | None:
     if not pod.host_ip or pod.finished:
         return None  # nothing listens there
     if pod.leaving or pool.deleting:
         state = MemberState.DRAINING
     else:
-        state = MemberState.ACTIVE if pod.ready else MemberState.STARTING
+        # A member that is out is said to be starting, which readers of every version know to take no new calls.
+        out = pod.verdict is not None and pod.verdict.out
+        state = MemberState.ACTIVE if pod.ready and not out else MemberState.STARTING
+    weight = weight_of(pod.capacity, pool.spec.capacity.sessions)
     return Member(
         slot=pod.slot,
         generation=pod.generation,
@@ -148,5 +154,6 @@ def _member(pod: Pod, pool: PoolResource) -> Member | None:
         address=pod.host_ip,
         port=pod.port,
         state=state,
-        weight=weight_of(pod.capacity, pool.spec.capacity.sessions),
+        weight=weight if pod.verdict is None else max(1, weight // PROBATION_SHARE),
+        gray=pod.verdict is not None,
     )

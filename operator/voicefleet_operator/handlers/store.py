@@ -27,6 +27,7 @@ from voicefleet_operator.cluster.observe import (
     observe_slice,
 )
 from voicefleet_operator.desired.config import FleetConfig, FleetConfigError, parse_config
+from voicefleet_operator.desired.gray import History
 from voicefleet_operator.desired.ledger import Ledger
 from voicefleet_operator.desired.objects import LABEL_FLEET, MANAGED_BY
 from voicefleet_operator.desired.state import Drained, Fleet, ForeignPod, Place, Recommendation, Refusal
@@ -81,6 +82,7 @@ class FleetStore:
         self.acknowledged: Mapping[str, Mapping[str, int]] | None = None
         self.acknowledgements: Mapping[str, Acknowledgement] | None = None
         self.flows_left: Mapping[str, int] = {}
+        self.media: History = {}
         self.refused: Mapping[tuple[str, str], Refusal] = {}
         self.waiting = 0  # changes that no pass has taken up
         self.waiting_since: float | None = None  # monotonic: of the first of them
@@ -213,5 +215,6 @@ class FleetStore:
             horizontal_autoscalers=dict(self._records["HorizontalPodAutoscaler"]),
             flows_left=self.flows_left,
             acknowledged=self.acknowledged,
+            media=self.media,
             refused=self.refused,
         )
