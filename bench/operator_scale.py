@@ -17,7 +17,6 @@ import queue
 import random
 import re
 import signal
-import socket
 import statistics
 import sys
 import threading
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from e2e.bare_fleet import NAMESPACE, OperatorProcess, install
-from e2e.cluster.bare import OPERATOR_USER, BareControlPlane
+from e2e.cluster.bare import OPERATOR_USER, BareControlPlane, free_port
 from e2e.cluster.build import build, build_alone
 from e2e.cluster.components import KWOK
 from e2e.cluster.steps import ClusterError, fail, say, step
@@ -279,13 +278,6 @@ def lose_one(
     found.loss_mended_s.append(time.monotonic() - began)
     wait("no more writes", lambda: quiet(audit, 1.0), 30, 0.1)
     found.writes_per_loss.append(audit.count() - writes)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
 
 
 def p99(values: list[float]) -> float:

@@ -33,7 +33,14 @@ class OperatorProcess:
     """One operator. ``url``: the API server, or what stands in front of it."""
 
     def __init__(
-        self, plane: BareControlPlane, health_port: int, *, url: str = "", name: str = "operator", lease: str = ""
+        self,
+        plane: BareControlPlane,
+        health_port: int,
+        *,
+        url: str = "",
+        name: str = "operator",
+        lease: str = "",
+        watch_silence_s: float = 70.0,
     ) -> None:
         kubeconfig = plane.write_kubeconfig("operator", url)
         self.health_port = health_port
@@ -43,6 +50,7 @@ class OperatorProcess:
             "VOICEFLEET_KUBECONFIG": str(kubeconfig),
             "VOICEFLEET_PROCESS_NAME": name,
             "VOICEFLEET_LEASE": lease,
+            "VOICEFLEET_WATCH_SILENCE_S": str(watch_silence_s),
             "VOICEFLEET_HEALTH_ADDRESS": "127.0.0.1",
             "VOICEFLEET_HEALTH_PORT": str(health_port),
             "USER": "voicefleet-operator",

@@ -189,6 +189,9 @@ class OperatorSettings(_Settings):
     kubeconfig: str = ""  # empty: the pod's service account
     process_name: str = "local"  # the pod's name: holder of the Lease
     lease: str = "voicefleet-operator"  # empty: no Lease (one process, on a developer's machine)
+    watch_silence_s: Seconds = (
+        70.0  # a watch is opened anew after so long without a word; the server speaks each minute
+    )
     health_address: Host = "0.0.0.0"
     health_port: Port = 8080
     redis_password_file: str = ""

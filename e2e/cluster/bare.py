@@ -85,8 +85,8 @@ class BareControlPlane:
         return [f"--audit-policy-file={path}", f"--audit-log-path={self.audit_log}"]
 
     def _start(self) -> None:
-        here, client, peer = self.directory, _free_port(), _free_port()
-        self.port = _free_port()
+        here, client, peer = self.directory, free_port(), free_port()
+        self.port = free_port()
         self._tokens = {name: secrets.token_hex(16) for name in ("admin", "operator")}
         (here / "tokens.csv").write_text(
             f"{self._tokens['admin']},admin,admin,system:masters\n"
@@ -224,7 +224,8 @@ class BareControlPlane:
         return run(argv, stdin=manifest, env=os.environ | {"NO_PROXY": "*"})
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A TCP port of loopback that nobody has at this moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

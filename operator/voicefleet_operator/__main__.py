@@ -89,6 +89,8 @@ async def run_operator(settings: OperatorSettings) -> bool:
     await health.start(settings.health_address, settings.health_port)
     lease = Lease(api, settings.lease, settings.process_name) if settings.lease else None
     try:
+        if lease is not None:
+            api.may_write = lease.held
         if lease is not None and not await _before(stop, lease.acquire()):
             return True
         with tempfile.TemporaryDirectory(prefix="voicefleet-operator-") as directory:
@@ -112,6 +114,8 @@ async def _lead(
     watches: Watches,
     metrics: LoopMetrics,
 ) -> bool:
+    # From here on: listing a large fleet takes longer than the Lease lives.
+    holding = {asyncio.create_task(lease.hold(), name="lease")} if lease is not None else set()
     ledger, control = LedgerStore(api), ControlClient(directory)
     control.use_certificate(await ensure_credentials(api, time.time()))
     store.ledger, store.quarantine = await ledger.read(), await read_quarantine(api)
@@ -123,7 +127,7 @@ async def _lead(
     parts: dict[str, Coroutine[Any, Any, None]] = {
         "watches": kopf.operator(
             registry=build_registry(store, settings.kubeconfig, watches, metrics.count_request),
-            settings=watch_settings(),
+            settings=watch_settings(settings.watch_silence_s),
             namespaces=[settings.namespace],
             standalone=True,
             stop_flag=stop,
@@ -140,9 +144,8 @@ async def _lead(
         "credentials": _renew_credentials(api, control),
         "key rotation": _rotate_keys(rotation, store),
         "sessions API": _vouch_for_sessions_api(api),
-        **({"lease": lease.hold()} if lease is not None else {}),
     }
-    tasks = {asyncio.create_task(part, name=name) for name, part in parts.items()}
+    tasks = holding | {asyncio.create_task(part, name=name) for name, part in parts.items()}
     stopping = asyncio.create_task(stop.wait(), name="signal")
     done, _ = await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
     # kopf takes SIGTERM for itself when it starts, and then ends without an error.
@@ -164,7 +167,7 @@ async def _watch_foreign(
 ) -> None:
     await kopf.operator(
         registry=build_foreign_registry(store, settings.kubeconfig, watches, metrics.count_request),
-        settings=foreign_watch_settings(settings.namespace),
+        settings=foreign_watch_settings(settings.namespace, settings.watch_silence_s),
         clusterwide=True,
         standalone=True,
         stop_flag=stop,

@@ -10,7 +10,7 @@ from tests.support.objects_api import Api
 from voicefleet_contract.names import EXIT_PORT_TAKEN
 from voicefleet_operator.cluster.api import KubeApi, KubeError
 from voicefleet_operator.cluster.apply import LedgerStore, apply_plan, read_quarantine
-from voicefleet_operator.cluster.lease import Lease
+from voicefleet_operator.cluster.lease import LIFE_S, Lease
 from voicefleet_operator.cluster.observe import UnreadableError, observe_node, observe_pod
 from voicefleet_operator.desired.plan import plan
 from voicefleet_operator.desired.state import ForeignPod, Place, PortRefusal
@@ -226,3 +226,25 @@ async def test_an_api_server_that_does_not_answer_is_an_error_that_is_tried_agai
         await api.list("Pod")
     await api.close()
     assert caught.value.status == 0
+
+
+async def test_who_slept_through_its_lease_writes_nothing_but_may_read():
+    api = KubeApi(ApiClient(Configuration(host="http://127.0.0.1:9")), "voice")
+    api.may_write = lambda: False
+    other = api.elsewhere("kube-system")
+    for refused in (api.create("Pod", {}), api.delete("Pod", "p"), other.apply("Pod", {"metadata": {"name": "p"}})):
+        with pytest.raises(KubeError, match="not sent"):
+            await refused
+    for sent in (api.get("Pod", "p"), api.replace("Lease", {"metadata": {"name": "l"}})):
+        with pytest.raises(KubeError, match="Client"):  # nobody listens
+            await sent
+    await api.close()
+
+
+async def test_a_lease_is_held_from_its_renewal_for_its_life_and_no_longer(monkeypatch):
+    lease = Lease(Api(), "l", "a")
+    assert not lease.held()
+    await lease.acquire()
+    assert lease.held()
+    lease._renewed -= LIFE_S
+    assert not lease.held()

@@ -21,7 +21,12 @@ class Lease:
     def __init__(self, api: KubeApi, name: str, holder: str) -> None:
         self._api, self._name, self._holder = api, name, holder
         self._body: Object = {}
+        self._renewed: float | None = None
         self._seen: tuple[str, float] = ("", 0.0)  # the other's renewTime, and when our clock first saw it
+
+    def held(self) -> bool:
+        """Tell whether nobody else can have the Lease yet, by our own clock."""
+        return self._renewed is not None and asyncio.get_running_loop().time() - self._renewed < LIFE_S
 
     async def acquire(self) -> None:
         """Wait until the Lease is ours."""
@@ -36,7 +41,6 @@ class Lease:
     async def hold(self) -> None:
         """Renew for ever; return when the Lease is lost."""
         loop = asyncio.get_running_loop()
-        renewed = loop.time()
         while True:
             await asyncio.sleep(RENEW_S)
             try:
@@ -44,10 +48,9 @@ class Lease:
                     if not await self._try():
                         log.error("lease %s: lost to %s", self._name, self._spec().get("holderIdentity"))
                         return
-                renewed = loop.time()
             except (KubeError, OSError, TimeoutError) as error:
                 log.warning("lease %s: not renewed: %s", self._name, error)
-                if loop.time() - renewed >= LIFE_S - RENEW_S:
+                if self._renewed is None or loop.time() - self._renewed >= LIFE_S - RENEW_S:
                     log.error("lease %s: not renewed for too long", self._name)
                     return
 
@@ -63,13 +66,14 @@ class Lease:
         return spec
 
     async def _try(self) -> bool:
-        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        now, asked_at = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"), asyncio.get_running_loop().time()
         found = await self._api.get("Lease", self._name)
         spec = {"holderIdentity": self._holder, "leaseDurationSeconds": int(LIFE_S), "renewTime": now}
         try:
             if found is None:
                 body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": self._name}}
                 self._body = await self._api.create("Lease", {**body, "spec": {**spec, "acquireTime": now}})
+                self._renewed = asked_at
                 return True
             self._body = found
             if not self._may_take(self._spec()):
@@ -77,6 +81,7 @@ class Lease:
             ours = self._spec().get("holderIdentity") == self._holder
             acquired = self._spec().get("acquireTime", now) if ours else now
             self._body = await self._api.replace("Lease", {**found, "spec": {**spec, "acquireTime": acquired}})
+            self._renewed = asked_at  # from before the request: the others count from when it was written
             return True
         except KubeError as error:
             if error.status != 409:

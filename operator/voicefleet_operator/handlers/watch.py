@@ -156,16 +156,16 @@ def _watch(
     kopf.on.event(group or "", version, plural, registry=registry, id=f"watch-{kind.lower()}")(changed)
 
 
-def foreign_watch_settings(namespace: str) -> kopf.OperatorSettings:
+def foreign_watch_settings(namespace: str, silence_s: float) -> kopf.OperatorSettings:
     """Return kopf's settings for the watch of other namespaces' pods."""
-    settings = _only_watching()
+    settings = _only_watching(silence_s)
     settings.watching.field_selectors["", "pods"] = foreign_fields(namespace)
     return settings
 
 
-def watch_settings() -> kopf.OperatorSettings:
+def watch_settings(silence_s: float) -> kopf.OperatorSettings:
     """Return kopf's settings for what is ours."""
-    settings = _only_watching()
+    settings = _only_watching(silence_s)
     for kind, labels in WATCHED.items():
         if labels:
             group, _, plural = _RESOURCES[kind]
@@ -173,12 +173,13 @@ def watch_settings() -> kopf.OperatorSettings:
     return settings
 
 
-def _only_watching() -> kopf.OperatorSettings:
+def _only_watching(silence_s: float) -> kopf.OperatorSettings:
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.peering.standalone = True
     settings.scanning.disabled = True  # our resources don't change their names while we run
     settings.queueing.worker_limit = None
     settings.watching.chunk_size = 500
+    settings.watching.inactivity_timeout = silence_s
     settings.networking.error_backoffs = _Backoffs()
     return settings

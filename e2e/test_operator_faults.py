@@ -1,0 +1,233 @@
+"""The operator beside a real API server that fails: what it must survive, and what two of them must never do together.
+
+No nodes: pods stay Pending, which is all that these stories need. The operator has the chart's own rights.
+"""
+
+import asyncio
+import json
+import random
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from e2e.bare_fleet import NAMESPACE, OperatorProcess, install
+from e2e.cluster.bare import OPERATOR_USER, BareControlPlane, free_port
+from e2e.cluster.build import build
+from e2e.faults import Fault, faulty
+from e2e.kube import eventually
+
+PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
+POOLS = f"/apis/voicefleet.dev/v1alpha1/namespaces/{NAMESPACE}/transceivers"
+MERGE = "application/merge-patch+json"
+WRITES = {"POST", "PUT", "PATCH", "DELETE"}
+
+
+@pytest.fixture(scope="module")
+def plane() -> Iterator[BareControlPlane]:
+    programs = build() / "bin"
+    with BareControlPlane(programs, audit_user=OPERATOR_USER) as running:
+        install(running, programs / "helm")
+        yield running
+
+
+@pytest.fixture
+def pool(plane: BareControlPlane) -> Iterator["Pool"]:
+    made = Pool(plane)
+    yield made
+    made.delete()
+
+
+class Pool:
+    """A Transceiver of its own for each story."""
+
+    def __init__(self, plane: BareControlPlane) -> None:
+        self._plane = plane
+        self.name = f"p{random.randrange(10**6)}"
+
+    def scale(self, replicas: int) -> None:
+        ports = {"min": 20000, "max": 29999}
+        spec = {"replicas": replicas, "ports": ports, "backend": {"type": "Echo"}}
+        body = {"apiVersion": "voicefleet.dev/v1alpha1", "kind": "Transceiver", "metadata": {"name": self.name}}
+        status, said = self._plane.request("GET", f"{POOLS}/{self.name}")
+        if status == 404:
+            status, said = self._plane.request("POST", POOLS, {**body, "spec": spec})
+        else:
+            status, said = self._plane.request("PATCH", f"{POOLS}/{self.name}", {"spec": spec}, MERGE)
+        assert status in (200, 201), said
+
+    def pods(self) -> list[Any]:
+        query = f"?labelSelector=voicefleet.dev%2Fpool%3D{self.name}"
+        status, said = self._plane.request("GET", PODS + query)
+        assert status == 200, said
+        return [pod for pod in said["items"] if "deletionTimestamp" not in pod["metadata"]]
+
+    def wait(self, count: int, within_s: float = 40.0) -> None:
+        eventually(f"{count} pods", lambda: len(self.pods()) == count, within_s)
+
+    def delete(self) -> None:
+        self._plane.request("DELETE", f"{POOLS}/{self.name}")  # nobody collects garbage here
+        for pod in self.pods():
+            self._plane.request("DELETE", f"{PODS}/{pod['metadata']['name']}", {"gracePeriodSeconds": 0})
+
+
+def created(plane: BareControlPlane) -> Counter[str]:
+    """Pods by name, as often as the API server let one be made."""
+    events = [json.loads(line) for line in plane.audit_log.read_text().splitlines()]
+    return Counter(
+        event["objectRef"]["name"]
+        for event in events
+        if event["verb"] == "create"
+        and event["objectRef"].get("resource") == "pods"
+        and event["responseStatus"]["code"] == 201
+    )
+
+
+async def test_a_third_of_all_requests_fails_in_every_way_and_the_fleet_gets_there(
+    plane: BareControlPlane, pool: Pool
+) -> None:
+    chance = random.Random(7)
+    kinds = [Fault(409), Fault(429, retry_after_s=1), Fault(500), Fault(503), Fault(delay_s=0.5)]
+
+    def storm(method: str, path: str) -> Fault | None:
+        writes = method in WRITES and "/leases" not in path
+        return chance.choice(kinds) if writes and chance.random() < 0.33 else None
+
+    async with faulty(plane) as faults:
+        with OperatorProcess(plane, free_port(), url=faults.url) as operator:
+            await asyncio.to_thread(operator.wait_leading)
+            faults.decide = storm
+            pool.scale(6)
+            await asyncio.to_thread(pool.wait, 6, 90.0)
+            faults.decide = lambda method, path: Fault(500) if "watch=true" in path else None
+            await asyncio.sleep(1)  # whatever watch is opened now is refused
+            faults.decide = lambda method, path: None
+            pool.scale(2)
+            await asyncio.to_thread(pool.wait, 2)
+            metrics = operator.metrics()
+    assert {409, 429, 500, 503} <= set(faults.injected)
+    assert metrics['voicefleet_operator_api_requests_total{code="429",verb="create"}'] >= 0
+    assert max(created(plane).values()) == 1
+
+
+async def test_a_pod_that_vanished_while_the_watch_was_deaf_is_missed_after_410_gone(
+    plane: BareControlPlane, pool: Pool
+) -> None:
+    async with faulty(plane) as faults:
+        with OperatorProcess(plane, free_port(), url=faults.url) as operator:
+            await asyncio.to_thread(operator.wait_leading)
+            pool.scale(3)
+            await asyncio.to_thread(pool.wait, 3)
+            await asyncio.to_thread(eventually, "the watch", lambda: faults.watches.get(PODS, 0) > 0)
+            faults.stalled.add(PODS)
+            gone = pool.pods()[0]["metadata"]["name"]
+            plane.request("DELETE", f"{PODS}/{gone}", {"gracePeriodSeconds": 0})
+            faults.stalled.clear()
+            faults.expire(PODS)
+            await asyncio.to_thread(pool.wait, 3)
+    assert gone not in {pod["metadata"]["name"] for pod in pool.pods()}
+
+
+async def test_a_watch_that_says_nothing_is_opened_anew(plane: BareControlPlane, pool: Pool) -> None:
+    async with faulty(plane) as faults:
+        with OperatorProcess(plane, free_port(), url=faults.url, watch_silence_s=2) as operator:
+            await asyncio.to_thread(operator.wait_leading)
+            pool.scale(2)
+            await asyncio.to_thread(pool.wait, 2)
+            faults.stalled.add(PODS)
+            gone = pool.pods()[0]["metadata"]["name"]
+            plane.request("DELETE", f"{PODS}/{gone}", {"gracePeriodSeconds": 0})
+            opened = faults.watches[PODS]
+            await asyncio.to_thread(eventually, "another watch", lambda: faults.watches[PODS] > opened + 1)
+            ages = operator.metrics()
+            assert ages['voicefleet_operator_watch_age_seconds{kind="Pod"}'] < 10
+            faults.stalled.clear()
+            await asyncio.to_thread(pool.wait, 2)
+
+
+async def test_a_quota_refuses_one_pool_and_the_other_goes_on(plane: BareControlPlane, pool: Pool) -> None:
+    def quota(method: str, path: str) -> Fault | None:
+        return Fault(403) if method == "POST" and path.startswith(PODS) and refusing else None
+
+    refusing = True
+    async with faulty(plane) as faults:
+        faults.decide = quota
+        with OperatorProcess(plane, free_port(), url=faults.url) as operator:
+            await asyncio.to_thread(operator.wait_leading)
+            pool.scale(2)
+
+            def stalled() -> bool:
+                status = plane.request("GET", f"{POOLS}/{pool.name}")[1].get("status", {})
+                said = {c["type"]: c for c in status.get("conditions", [])}.get("Stalled", {})
+                return said.get("reason") == "Refused" and "injected" in said["message"]
+
+            await asyncio.to_thread(eventually, "Stalled: Refused", stalled, 20.0)
+            refused = faults.injected[403]
+            refusing = False
+            await asyncio.to_thread(pool.wait, 2)
+    assert refused <= 4  # once for each of two pods, not at every event
+    assert {pod["metadata"]["labels"]["voicefleet.dev/generation"] for pod in pool.pods()} <= {"2", "3"}
+
+
+def test_the_leader_is_killed_in_mid_creation_and_the_other_takes_over_within_the_leases_life(
+    plane: BareControlPlane, pool: Pool
+) -> None:
+    with (
+        OperatorProcess(plane, free_port(), name="first", lease="op") as first,
+        OperatorProcess(plane, free_port(), name="second", lease="op") as second,
+    ):
+        leader, other = wait_for_a_leader(first, second)
+        assert other.ask("/readyz") == (200, "standing by\n")
+        pool.scale(150)
+        eventually("some pods", lambda: len(pool.pods()) > 5, 20.0)
+        leader.stop(signal.SIGKILL)
+        other.wait_leading(20.0)  # 15 s of the Lease's life, 3 s between looks
+        pool.wait(150, 60.0)
+    assert max(created(plane).values()) == 1
+    slots = Counter(pod["metadata"]["labels"]["voicefleet.dev/slot"] for pod in pool.pods())
+    assert max(slots.values()) == 1
+
+
+def test_a_leader_that_slept_is_deposed_writes_nothing_more_and_ends(plane: BareControlPlane, pool: Pool) -> None:
+    with (
+        OperatorProcess(plane, free_port(), name="sleeper", lease="op2") as first,
+        OperatorProcess(plane, free_port(), name="waker", lease="op2") as second,
+    ):
+        leader, other = wait_for_a_leader(first, second)
+        pool.scale(3)
+        pool.wait(3)
+        leader.process.send_signal(signal.SIGSTOP)
+        pool.scale(5)  # for the sleeper's eyes too, when it wakes
+        other.wait_leading(25.0)
+        pool.wait(5)
+        leader.process.send_signal(signal.SIGCONT)
+        eventually("its end", lambda: leader.process.poll() is not None, 20.0)
+        assert leader.process.returncode == 1
+        assert len(pool.pods()) == 5
+    assert max(created(plane).values()) == 1
+
+
+def test_a_leader_that_is_told_to_end_hands_over_at_once(plane: BareControlPlane) -> None:
+    with (
+        OperatorProcess(plane, free_port(), name="one", lease="op3") as first,
+        OperatorProcess(plane, free_port(), name="two", lease="op3") as second,
+    ):
+        leader, other = wait_for_a_leader(first, second)
+        assert leader.stop() == 0
+        other.wait_leading(8.0)
+
+
+def wait_for_a_leader(first: OperatorProcess, second: OperatorProcess) -> tuple[OperatorProcess, OperatorProcess]:
+    def leading() -> OperatorProcess | None:
+        said = [one for one in (first, second) if one.ask("/readyz") == (200, "leading\n")]
+        assert len(said) <= 1
+        return said[0] if said else None
+
+    def both_answer() -> bool:
+        return all(one.ask("/readyz")[0] == 200 for one in (first, second))
+
+    eventually("both answer", both_answer, 30.0)
+    leader = eventually("a leader", leading, 30.0)
+    return (first, second) if leader is first else (second, first)
