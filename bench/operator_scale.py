@@ -25,8 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from e2e.bare_fleet import NAMESPACE, OperatorProcess, install
-from e2e.cluster.bare import OPERATOR_USER, BareControlPlane, free_port
+from e2e.bare_fleet import OperatorProcess, install
+from e2e.cluster.bare import NAMESPACE, OPERATOR_USER, BareControlPlane, free_port
 from e2e.cluster.build import build, build_alone
 from e2e.cluster.components import KWOK
 from e2e.cluster.steps import ClusterError, fail, say, step

@@ -12,11 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from e2e.cluster.bare import BareControlPlane
+from e2e.cluster.bare import NAMESPACE, BareControlPlane
 from e2e.cluster.steps import ClusterError, run, wait_until
 
 ROOT = Path(__file__).resolve().parents[1]
-NAMESPACE = "voice"
 
 
 def install(plane: BareControlPlane, helm: Path, *settings: str) -> None:
@@ -25,8 +24,12 @@ def install(plane: BareControlPlane, helm: Path, *settings: str) -> None:
         plane.apply(crd.read_text())
     plane.request("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
     argv = [helm, "template", "voicefleet", ROOT / "charts" / "voicefleet", "--namespace", NAMESPACE, "--skip-crds"]
-    argv += ["--set", "gateway.enabled=false,redis.embedded=false", *(word for s in settings for word in ("--set", s))]
-    plane.apply(run(argv, env=os.environ | {"HELM_NO_PLUGINS": "1"}), namespace=NAMESPACE)
+    argv += [
+        "--set",
+        "gateway.enabled=false,redis.embedded=false,sessionsApi.enabled=false",
+        *(word for s in settings for word in ("--set", s)),
+    ]
+    plane.apply(run(argv, env=os.environ | {"HELM_NO_PLUGINS": "1"}))
 
 
 class OperatorProcess:

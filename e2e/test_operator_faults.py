@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from e2e.bare_fleet import NAMESPACE, OperatorProcess, install
-from e2e.cluster.bare import OPERATOR_USER, BareControlPlane, free_port
+from e2e.bare_fleet import OperatorProcess, install
+from e2e.cluster.bare import NAMESPACE, OPERATOR_USER, BareControlPlane, free_port
 from e2e.cluster.build import build
 from e2e.faults import Fault, faulty
 from e2e.kube import eventually

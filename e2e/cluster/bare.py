@@ -24,7 +24,8 @@ from typing import Any, Self
 from e2e.cluster.steps import ClusterError, run, wait_until
 
 _STARTS_WITHIN_S = 120.0
-OPERATOR_USER = "system:serviceaccount:voice:voicefleet-operator"  # whom the chart's own rules bind
+NAMESPACE = "voice"
+OPERATOR_USER = f"system:serviceaccount:{NAMESPACE}:voicefleet-operator"  # whom the chart's own rules bind
 
 
 class BareControlPlane:
@@ -175,7 +176,7 @@ class BareControlPlane:
             "kind": "Config",
             "clusters": [{"name": "bare", "cluster": cluster}],
             "users": [{"name": user, "user": {"token": self._tokens[user]}}],
-            "contexts": [{"name": "bare", "context": {"cluster": "bare", "user": user}}],
+            "contexts": [{"name": "bare", "context": {"cluster": "bare", "user": user, "namespace": NAMESPACE}}],
             "current-context": "bare",
         }
         path.touch(mode=0o600)
@@ -216,10 +217,9 @@ class BareControlPlane:
             finally:
                 connection.close()
 
-    def apply(self, manifest: str, *, namespace: str = "") -> str:
-        """`kubectl apply --server-side` as the administrator."""
-        kubectl = self._programs / "kubectl"
-        argv = [kubectl, "--kubeconfig", self.write_kubeconfig("admin"), *(["-n", namespace] if namespace else [])]
+    def apply(self, manifest: str) -> str:
+        """`kubectl apply --server-side` as the administrator; what names no namespace goes to ours."""
+        argv = [self._programs / "kubectl", "--kubeconfig", self.write_kubeconfig("admin")]
         argv += ["apply", "--server-side", "--force-conflicts", "-f", "-"]
         return run(argv, stdin=manifest, env=os.environ | {"NO_PROXY": "*"})
 
