@@ -73,6 +73,8 @@ async def faulty(plane: BareControlPlane) -> AsyncIterator[Faults]:
         try:
             yield faults
         finally:
+            for queue in [queue for queues in faults._open.values() for queue in queues]:
+                queue.put_nowait(b"")  # aiohttp would wait a minute for these handlers
             await runner.cleanup()
 
 

@@ -85,30 +85,24 @@ def created(plane: BareControlPlane) -> Counter[str]:
     )
 
 
-async def test_a_third_of_all_requests_fails_in_every_way_and_the_fleet_gets_there(
+async def test_writes_fail_in_every_way_one_after_the_other_and_the_fleet_gets_there(
     plane: BareControlPlane, pool: Pool
 ) -> None:
-    chance = random.Random(7)
-    kinds = [Fault(409), Fault(429, retry_after_s=1), Fault(500), Fault(503), Fault(delay_s=0.5)]
+    left = [Fault(409), Fault(429, retry_after_s=2), Fault(500), Fault(503), Fault(delay_s=1.0)]
 
     def storm(method: str, path: str) -> Fault | None:
-        writes = method in WRITES and "/leases" not in path
-        return chance.choice(kinds) if writes and chance.random() < 0.33 else None
+        return left.pop(0) if left and method in WRITES and "/leases" not in path else None
 
     async with faulty(plane) as faults:
         with OperatorProcess(plane, free_port(), url=faults.url) as operator:
             await asyncio.to_thread(operator.wait_leading)
             faults.decide = storm
             pool.scale(6)
-            await asyncio.to_thread(pool.wait, 6, 90.0)
-            faults.decide = lambda method, path: Fault(500) if "watch=true" in path else None
-            await asyncio.sleep(1)  # whatever watch is opened now is refused
-            faults.decide = lambda method, path: None
-            pool.scale(2)
-            await asyncio.to_thread(pool.wait, 2)
+            await asyncio.to_thread(pool.wait, 6, 40.0)
             metrics = operator.metrics()
-    assert {409, 429, 500, 503} <= set(faults.injected)
-    assert metrics['voicefleet_operator_api_requests_total{code="429",verb="create"}'] >= 0
+    assert set(faults.injected) == {409, 429, 500, 503}
+    assert metrics["voicefleet_operator_failed_passes_total"] == 4
+    assert sum(v for k, v in metrics.items() if k.startswith('voicefleet_operator_api_requests_total{code="429"')) == 1
     assert max(created(plane).values()) == 1
 
 
@@ -167,8 +161,7 @@ async def test_a_quota_refuses_one_pool_and_the_other_goes_on(plane: BareControl
             refused = faults.injected[403]
             refusing = False
             await asyncio.to_thread(pool.wait, 2)
-    assert refused <= 4  # once for each of two pods, not at every event
-    assert {pod["metadata"]["labels"]["voicefleet.dev/generation"] for pod in pool.pods()} <= {"2", "3"}
+    assert refused <= 4  # once for each of two pods, not at every event: each attempt burns a generation
 
 
 def test_the_leader_is_killed_in_mid_creation_and_the_other_takes_over_within_the_leases_life(
