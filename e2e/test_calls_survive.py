@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from e2e.fleet import Fleet
+from e2e.fleet import POOL, Fleet
 from e2e.kube import eventually, ready
 from e2e.talk import PACKETS_PER_S, calling, hang_up, lost_after, place_calls
 
@@ -42,6 +42,7 @@ async def test_redis_is_stopped_and_old_and_new_calls_and_hang_ups_work(fleet: F
         _, summary = await asyncio.to_thread(place_calls, fleet, 3, 2.0)
         async with calling(fleet, seconds=30) as other:
             status = await asyncio.to_thread(hang_up, fleet, other.result.call_id)
+    eventually("nobody can be asked", lambda: ring_converged(fleet) == "Unknown", within_s=30)
     try:
         assert summary["audio_ok"] == 3
         assert status == 200
@@ -50,6 +51,11 @@ async def test_redis_is_stopped_and_old_and_new_calls_and_hang_ups_work(fleet: F
         assert caller.result.loss == 0
     finally:
         fleet.kube.run("scale", "deployment", "voicefleet-redis", "--replicas=1")
+    eventually("every process acknowledged the ring again", lambda: ring_converged(fleet) == "True", within_s=60)
+
+
+def ring_converged(fleet: Fleet) -> str:
+    return fleet.status_condition("transceiver", POOL, "RingConverged")[0]
 
 
 async def test_the_operator_is_restarted_and_upgraded_and_no_dataplane_pod_changes(fleet: Fleet) -> None:
