@@ -127,6 +127,26 @@ def test_when_the_scheduler_finds_no_node_with_the_number_free_the_slot_gets_ano
     assert [pod.port for pod in made.serving()] != [20000]
 
 
+def test_of_several_refused_pods_as_many_stay_as_there_are_no_other_numbers_for():
+    made = world(replicas=3, ports={"min": 20000, "max": 20003})
+    made.processes = {Place(node, port) for node in made.fleet.nodes for port in (20000, 20001, 20002)}
+    for _ in range(6):
+        made.step()
+    assert len(made.serving()) == 1  # 20003, by whoever was first
+    assert len(made.fleet.pods) == 3
+    assert allocated(made)[:2] == ("False", "PortConflict")
+    made.processes = set()
+    for _ in range(3):
+        made.step()
+    assert len(made.serving()) == 3  # without waiting for the quarantine
+
+
+def test_the_room_for_rollouts_on_top_of_rollouts_is_said():
+    made = world(replicas=3, ports={"min": 20000, "max": 20008})
+    made.settle()
+    assert allocated(made) == ("True", "Allocated", "room for 3 generations of each slot")
+
+
 def test_a_refused_pod_without_another_number_to_have_waits_for_its_holder_to_leave():
     made = world(replicas=2, ports={"min": 20000, "max": 20002})
     made.processes = {Place(node, port) for node in made.fleet.nodes for port in (20001, 20002)}

@@ -53,9 +53,10 @@ class PortLedger:
             self._ours.add(port)
         return port
 
-    def spare(self, pool: PoolResource) -> bool:
-        """Tell whether a pod of the pool could get a number now."""
-        return self._best(pool, 0, 0) is not None
+    def spare(self, pool: PoolResource) -> int:
+        """Return how many numbers pods of the pool could be given now."""
+        nodes, ports = self._candidates(pool), pool.spec.ports
+        return sum(self._held_on(port, nodes) is not None for port in range(ports.min, ports.max + 1))
 
     def _best(self, pool: PoolResource, slot: int, generation: int) -> int | None:
         """Return the number to give, or None.
@@ -68,14 +69,19 @@ class PortLedger:
         second_best: tuple[int, int] | None = None  # (nodes on which it is held, number)
         for step in range(ports.size):
             port = ports.min + (start + step) % ports.size
-            if port in self._ours or port in self._shut:
-                continue
-            held_on = len({foreign.node for foreign in self._foreign.get(port, ())} & nodes)
+            held_on = self._held_on(port, nodes)
             if held_on == 0:
                 return port
-            if held_on < len(nodes) and (second_best is None or held_on < second_best[0]):
+            if held_on is not None and (second_best is None or held_on < second_best[0]):
                 second_best = (held_on, port)
         return None if second_best is None else second_best[1]
+
+    def _held_on(self, port: int, nodes: set[str]) -> int | None:
+        """Return on how many of these nodes foreign pods hold a number; None if nobody can be given it."""
+        if port in self._ours or port in self._shut:
+            return None
+        held_on = len({foreign.node for foreign in self._foreign.get(port, ())} & nodes)
+        return held_on if held_on == 0 or held_on < len(nodes) else None
 
     def shut(self, place: Place, until: float) -> None:
         """Give nobody this number any more, until then."""

@@ -220,9 +220,8 @@ def _ports_allocated(
     mine, short = resource.spec.ports, bool(steps.without_port)
     obstacles = ports.obstacles(resource)
     in_the_way = _list(obstacles)
-    if obstacles and (
-        short or steps.quarantine or (served < resource.spec.replicas and any(o.until for o in obstacles))
-    ):
+    waits = served < wanted_replicas(resource) and any(item.until for item in obstacles)
+    if obstacles and (short or steps.quarantine or waits):
         text = f"{in_the_way}; " + ("no other number is left: widen spec.ports" if short else "another number is taken")
         return Condition("PortsAllocated", False, "PortConflict", text)
     if short:
@@ -236,7 +235,13 @@ def _ports_allocated(
         return Condition("PortsAllocated", False, "RangesOverlap", text)
     if obstacles:
         return Condition("PortsAllocated", True, "ConflictsAvoided", f"{in_the_way}; other numbers are used")
-    return Condition("PortsAllocated", True, "Allocated")
+    return Condition("PortsAllocated", True, "Allocated", _room(resource))
+
+
+def _room(resource: PoolResource) -> str:
+    """Say how many generations of each slot have numbers at once: a rollout on top of a rollout makes three."""
+    most = resource.spec.autoscaling.max_replicas if resource.spec.autoscaling else resource.spec.replicas
+    return f"room for {resource.spec.ports.size // most} generations of each slot" if most else ""
 
 
 def _members_healthy(pods: list[Pod]) -> Condition:

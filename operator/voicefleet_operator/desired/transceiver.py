@@ -84,6 +84,7 @@ def pool_steps(
     """Return a pool's next steps. ``ports`` and ``free_slots`` are the fleet's; what is given out here is marked."""
     if pool.deleting or pool.paused:
         return PoolSteps()  # its pods go with it (owner references), or stay as they are
+    # Who is there, slot by slot?
     pods = fleet.pods_of(Component.TRANSCEIVER, pool.name)
     held, ledger = _held_slots(fleet, pool, pods, free_slots)
     shut, misplaced = _without_their_port(pool, pods, ports, now)
@@ -93,6 +94,7 @@ def pool_steps(
         if not pod.leaving and pod not in misplaced:
             live.get(pod.slot, unwanted).append(pod)
 
+    # What moves, and who takes no more calls for it?
     stay = {pod.name for pod in pods if _may_stay(fleet, pool, pod, template)}
     views = [look_at_slot(slot, here, stay, pool.spec.rollout, now) for slot, here in live.items()]
     moves = next_moves(views, pool.spec.rollout)
@@ -101,6 +103,7 @@ def pool_steps(
         leaving = live[view.slot] if view.slot in moves.drain else view.needless()
         fences |= {pod.name: pod for pod in leaving}
 
+    # What is made, and what has nothing left to wait for?
     retries = _retries(pods, [slot for slot, here in live.items() if not here], now)
     empty = sorted(slot for slot, here in live.items() if not here and slot not in retries)
     wanted = [*empty, *moves.surge]
@@ -129,15 +132,16 @@ def _without_their_port(
 ) -> tuple[tuple[Place, ...], list[Pod]]:
     """Return the places where numbers were found taken, and the pods that leave for it.
 
-    Without another number to give them they stay: their holder may go away.
+    As many stay as there is no other number for: their holders may go away.
     """
     refused = [pod for pod in pods if pod.port_refused is not None and not pod.ready and not pod.leaving]
-    places = {pod.name: Place(pod.node if pod.port_refused is PortRefusal.NODE else "", pod.port) for pod in refused}
-    for place in places.values():
-        ports.shut(place, now + QUARANTINE_S)
-    if not ports.spare(pool):
+    if not refused:
         return (), []
-    return tuple(places.values()), refused
+    places = [Place(pod.node if pod.port_refused is PortRefusal.NODE else "", pod.port) for pod in refused]
+    for place in places:
+        ports.shut(place, now + QUARANTINE_S)
+    others = ports.spare(pool)
+    return tuple(places[:others]), refused[:others]
 
 
 def _retries(pods: Iterable[Pod], empty: Iterable[int], now: float) -> dict[int, float]:
