@@ -83,6 +83,21 @@ def test_a_rollout_never_leaves_more_slots_without_a_ready_member_than_allowed(s
 
 
 @_SLOW
+@given(st.integers(0, 3), st.integers(0, 2), st.integers(1, 5), st.booleans())
+def test_an_image_that_does_not_work_touches_no_more_slots_than_the_limits(surge, unavailable, replicas, dies):
+    limits = {"maxSurge": surge, "maxUnavailable": unavailable}
+    world = World(empty_fleet(pools={"agents": pool(replicas=replicas, rollout=limits)}))
+    world.settle()
+    world.bad_images, world.dying_images = ({"bad:1"}, {}) if not dies else (set(), {"bad:1": 3.0})
+    world.change_pool(image="bad:1", rollout=limits)
+    for _ in range(60):
+        world.step()
+        untouched = {pod.slot for pod in world.serving() if pod.generation == 1}
+        assert len(untouched) >= replicas - unavailable
+    assert len({pod.slot for pod in world.fleet.pods.values() if pod.generation > 1}) <= surge + unavailable
+
+
+@_SLOW
 @given(st.lists(_EVENTS, max_size=20))
 def test_a_ring_epoch_moves_with_the_ring_and_never_goes_back(events):
     world = started()
