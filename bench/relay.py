@@ -16,10 +16,33 @@ from pathlib import Path
 
 from bench.netns import Namespaces
 from bench.relay_load import Flows, Sample, cpu_ns
-from bench.relay_paths import Coturn, Forwarding, GoRelay, GoRelayUnlocked, OurRelay, Way, build_peers
+from bench.relay_paths import (
+    Clsact,
+    Coturn,
+    Forwarding,
+    GoRelay,
+    GoRelayUnlocked,
+    OurRelay,
+    Tcx,
+    Way,
+    XdpGeneric,
+    XdpNative,
+    build_peers,
+)
 from bench.report import Report
 
-WAYS: tuple[type[Way], ...] = (Way, Forwarding, OurRelay, Coturn, GoRelay, GoRelayUnlocked)
+WAYS: tuple[type[Way], ...] = (
+    Way,
+    Forwarding,
+    Tcx,
+    Clsact,
+    XdpNative,
+    XdpGeneric,
+    OurRelay,
+    Coturn,
+    GoRelay,
+    GoRelayUnlocked,
+)
 IN_THE_MIDDLE = tuple(way for way in WAYS if way not in (Way, Forwarding))
 PPS_EACH_WAY = 5_000
 FLOWS = (64, 10_000)

@@ -5,7 +5,8 @@
  *
  * Python cannot send at these rates without being the thing that is measured, so this is C. Both ends run on one clock, so
  * each way's latency is taken at its receiver. Only datagrams of the measured window count (a byte in them says so). The echo
- * keeps whatever stands before the payload (an SPP header), so one program stands behind every kind of relay.
+ * keeps whatever stands before the payload (an SPP header), so one program stands behind every kind of relay. A check goes
+ * back under the relay's own address, which tells a relay with a kernel path that its owner takes media without a header.
  *
  * stdout of client: "begin\n", "end\n" around the window, then one line of JSON; echo: "ready\n", at SIGTERM one line of JSON.
  */
@@ -88,6 +89,11 @@ static int echo(const char *host, int port) {
     for (int i = 0; i < n; i++) {
       int head = m[i].msg_len > SPP && buffer[i][0] == 0x56 ? SPP : 0;
       v[i].iov_len = m[i].msg_len;
+      if (head && buffer[i][head] < 4) { /* STUN */
+        struct sockaddr_in *relay = (void *)&from[i];
+        memcpy(buffer[i] + 30, &relay->sin_addr, 4);
+        memcpy(buffer[i] + 36, &relay->sin_port, 2);
+      }
       if (m[i].msg_len < (unsigned)head + PAYLOAD || (buffer[i][head] & 0xC0) != 0x80) continue;
       take(buffer[i] + head, t);
       memcpy(buffer[i] + head + STAMP_AT, &t, 8);

@@ -106,6 +106,7 @@ class RelayProcess:
             self._use_sources()
             self.pressure = Pressure({"public": outside, "inner": inside})
             closing.callback(self.pressure.stop)
+            self.pressure.look(0)  # what starting left is looked at now, and not while packets wait
             if settings.redis_url:
                 self.cache = self._open_cache(outside, inside)
                 closing.push_async_callback(self.cache.close)
