@@ -9,8 +9,10 @@ per packet is the result, not the most packets per second.
 """
 
 import argparse
+import json
 import signal
 import sys
+import time
 from collections import defaultdict
 from pathlib import Path
 
@@ -23,6 +25,7 @@ from bench.relay_paths import (
     GoRelay,
     GoRelayUnlocked,
     OurRelay,
+    SecondRelay,
     Tcx,
     Way,
     XdpGeneric,
@@ -47,6 +50,7 @@ IN_THE_MIDDLE = tuple(way for way in WAYS if way not in (Way, Forwarding))
 PPS_EACH_WAY = 5_000
 FLOWS = (64, 10_000)
 LOADS = (0.1, 0.5, 0.9)
+_CALLS = 10
 _FIRST_PPS, _MOST_PPS = 4_000, 40_000
 
 
@@ -117,6 +121,52 @@ def _capacity(flows: Flows) -> tuple[float, float, str]:
     return best, busy, "the load generator"
 
 
+def interruptions(namespaces: Namespaces, report: Report, *, quick: bool) -> None:
+    """Packets that ten calls lose when their relay is killed, restarted, or exchanged for another one."""
+    for kind in (OurRelay, Tcx):
+        for what in (
+            ("nothing", "SIGKILL", "restart", "move") if kind is OurRelay else ("nothing", "SIGKILL", "restart")
+        ):
+            way, second = kind(namespaces), SecondRelay(namespaces)
+            try:
+                way.start()
+                if what == "move":
+                    second.start()
+                calls = Flows(way, _CALLS)
+                lost, away_ms = _interrupted(calls, way, what, seconds=5.0 if quick else 8.0)
+                calls.close()
+            finally:
+                way.stop()
+                second.stop()
+                namespaces.move(to_second=False)
+            report.row("interruptions", f"{way.name}: {what}", "lost in a call, each way", "packets", [lost])
+            report.row("interruptions", f"{way.name}: {what}", "no process there for", "ms", [away_ms])
+            _say(f"{way.name}, {what}: {lost:.1f} packets lost in a call, each way; away for {away_ms:.0f} ms")
+
+
+def _interrupted(calls: Flows, way: OurRelay, what: str, seconds: float) -> tuple[float, float]:
+    away_ms = 0.0
+    calls.restart_echo()
+    with calls.sending(_CALLS * 50, seconds, 0.5, check_s=2.5) as client:
+        assert client.stdout is not None
+        assert client.stdout.readline() == "begin\n"
+        time.sleep(1.0)
+        if what == "move":
+            way.namespaces.move(to_second=True)
+        elif what != "nothing":
+            old = way.processes.pop()
+            old.send_signal(signal.SIGKILL if what == "SIGKILL" else signal.SIGTERM)
+            old.wait()
+            began = time.monotonic()
+            way.launch()
+            away_ms = (time.monotonic() - began) * 1e3
+        assert client.stdout.readline() == "end\n"
+        outward = json.loads(client.stdout.readline())
+    inward = calls.echo_result()
+    lost = outward["sent"] - inward["received"] + inward["sent"] - outward["received"]
+    return max(0, lost) / 2 / _CALLS, away_ms
+
+
 def compare(report: Report) -> None:
     """The goals of the relay, as far as their ways were measured."""
     rows = {(row["table"], row["who"], row["what"]): row for row in report.rows}
@@ -174,6 +224,7 @@ def main() -> None:
     with Namespaces() as namespaces:
         rounds(namespaces, report, count, seconds)
         capacity_and_latency(namespaces, report, seconds)
+        interruptions(namespaces, report, quick=options.quick)
     compare(report)
     for target in report.targets:
         _say(f"{'met    ' if target['met'] else 'NOT MET'} {target['name']}: {target['target']}: {target['value']}")

@@ -61,7 +61,7 @@ class Flows:
 
     def measure(self, pps: float, seconds: float, warmup_s: float = 0.3, check_s: float = 0.0) -> Sample:
         """Send ``pps`` in each direction, and as many checks beside it as browsers do."""
-        self._echo.restart()
+        self.restart_echo()
         check_s = check_s or self.count * PACKETS_PER_CHECK / pps
         with self.sending(pps, seconds, warmup_s, check_s) as client:
             assert client.stdout is not None
@@ -70,7 +70,7 @@ class Flows:
             assert client.stdout.readline() == "end\n"
             after, relay_after, programs_after = self._cpu(client), self._relay_cpu(), self.path.programs_ns()
             outward = json.loads(client.stdout.readline())
-        inward = self._echo.result()
+        inward = self.echo_result()
         delivered = inward["received"] + outward["received"]
         relay_ns = relay_after - relay_before
         relay_ns += programs_after - programs_before
@@ -84,6 +84,14 @@ class Flows:
             p99_us=quantile_us(histogram, 0.99),
             relay_busy=relay_ns / 1e9 / seconds,
         )
+
+    def restart_echo(self) -> None:
+        """Have a far end that has counted nothing yet."""
+        self._echo.restart()
+
+    def echo_result(self) -> Any:
+        """What the far end counted; it is gone then."""
+        return self._echo.result()
 
     @contextlib.contextmanager
     def sending(self, pps: float, seconds: float, warmup_s: float, check_s: float) -> Iterator[subprocess.Popen[str]]:

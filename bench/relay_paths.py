@@ -62,6 +62,11 @@ class Way:
             process.wait()
         self.processes.clear()
 
+    @property
+    def place(self) -> str:
+        """The namespace of what stands in the middle."""
+        return self.namespaces.relay
+
     def pids(self) -> list[int]:
         """The processes whose CPU is the relay's own."""
         return [process.pid for process in self.processes]
@@ -75,7 +80,7 @@ class Way:
     ) -> subprocess.Popen[str]:
         pin = ("taskset", "-c", RELAY_CPU) if pinned else ()
         process = subprocess.Popen(
-            self.namespaces.command(self.namespaces.relay, *pin, *command),
+            self.namespaces.command(self.place, *pin, *command),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE if os.environ.get("BENCH_QUIET", "1") == "1" else None,
             text=True,
@@ -97,6 +102,8 @@ class OurRelay(Way):
     """`voicefleet relay`, as it is shipped."""
 
     name = "voicefleet, user space"
+    inner_host = netns.RELAY_INNER_HOST
+    _directory: tempfile.TemporaryDirectory[str] | None = None
     client_host, destination = netns.CLIENT_HOST, (netns.RELAY_PUBLIC_HOST, PUBLIC_PORT)
     owner_host = netns.OWNER_HOST
     rechecked = True
@@ -106,12 +113,11 @@ class OurRelay(Way):
         directory = Path(self._directory.name)
         (directory / "keys.json").write_text(_KEYS.to_json())
         member = Member(slot=_SLOT, generation=_GENERATION, address=netns.OWNER_HOST, port=OWNER_PORT)
-        inner = (Endpoint(address=netns.RELAY_INNER_HOST, port=INNER_PORT),)
-        topology = Topology(
-            cluster=_CLUSTER,
-            pools=(Pool(name="agents", members=(member,)),),
-            relays=(Relay(name="bench", inner=inner),),
+        relays = tuple(
+            Relay(name=f"bench-{host}", inner=(Endpoint(address=host, port=INNER_PORT),))
+            for host in (netns.RELAY_INNER_HOST, netns.SECOND_INNER_HOST)
         )
+        topology = Topology(cluster=_CLUSTER, pools=(Pool(name="agents", members=(member,)),), relays=relays)
         (directory / "topology.json").write_text(topology.dump())
         self._settings = RelaySettings.model_validate(
             {
@@ -120,7 +126,7 @@ class OurRelay(Way):
                 "hint_keys_file": str(directory / "keys.json"),
                 "public_address": netns.RELAY_PUBLIC_HOST,
                 "public_port": PUBLIC_PORT,
-                "inner_address": netns.RELAY_INNER_HOST,
+                "inner_address": self.inner_host,
                 "inner_port": INNER_PORT,
                 "leave_grace_s": 0,
                 **self.settings(),
@@ -141,8 +147,8 @@ class OurRelay(Way):
 
     def get(self, path: str) -> str:
         """Ask the relay's inner listener."""
-        with self.namespaces.entered(self.namespaces.relay):
-            connection = http.client.HTTPConnection(netns.RELAY_INNER_HOST, INNER_PORT, timeout=5)
+        with self.namespaces.entered(self.place):
+            connection = http.client.HTTPConnection(self.inner_host, INNER_PORT, timeout=5)
             connection.connect()
         with contextlib.closing(connection):
             connection.request("GET", path)
@@ -158,7 +164,8 @@ class OurRelay(Way):
 
     def stop(self) -> None:
         super().stop()
-        self._directory.cleanup()
+        if self._directory is not None:
+            self._directory.cleanup()
 
     def _await_ready(self) -> None:
         deadline = time.monotonic() + 10
@@ -171,6 +178,17 @@ class OurRelay(Way):
                 process.kill()
                 raise RuntimeError(f"{self.name} did not become ready: {process.communicate()[1]}")
             time.sleep(0.05)
+
+
+class SecondRelay(OurRelay):
+    """Another relay that answers for the same public address."""
+
+    name = "voicefleet, second relay"
+    inner_host = netns.SECOND_INNER_HOST
+
+    @property
+    def place(self) -> str:
+        return self.namespaces.second
 
 
 class KernelPath(OurRelay):
@@ -213,7 +231,7 @@ class KernelPath(OurRelay):
         Path(self._bpffs).rmdir()
         self._statistics.write_text("0")
         for device in ("outside", "inside"):  # a clsact filter is no link: it stays where it was put
-            command = self.namespaces.command(self.namespaces.relay, "tc", "qdisc", "del", "dev", device, "clsact")
+            command = self.namespaces.command(self.place, "tc", "qdisc", "del", "dev", device, "clsact")
             subprocess.run(command, check=False, capture_output=True)
 
 
