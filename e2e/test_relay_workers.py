@@ -1,0 +1,69 @@
+"""A relay of two workers in its pod: one public port, calls spread over both, and what the API server refuses."""
+
+import asyncio
+import json
+import re
+from typing import Any
+
+import httpx
+
+from e2e.fleet import Fleet
+from e2e.kube import eventually, ready
+from e2e.talk import talking
+
+_WORKERS = 2
+
+
+async def test_calls_are_spread_over_the_workers_of_a_relay(fleet: Fleet) -> None:
+    change(fleet, {"datapath": "Userspace", "workers": _WORKERS})
+    try:
+        eventually("relays with two workers, ready", lambda: running(fleet, _WORKERS), 120.0)
+        fleet.wait_ready()
+        async with talking(fleet, 10):  # none may be lost
+            await asyncio.to_thread(
+                eventually, "flows in every worker of a relay", lambda: any(map(spread, fleet.relays())), 30.0
+            )
+    finally:
+        change(fleet, {"datapath": None, "workers": None})
+        eventually("relays of one process, ready", lambda: running(fleet, 1), 120.0)
+        fleet.wait_ready()
+
+
+def test_workers_beside_a_kernel_path_and_on_the_public_port_are_refused_with_what_to_do(fleet: Fleet) -> None:
+    fixed = json.loads(fleet.kube.run("get", "voicerelay", "fra", "-o", "json"))["spec"]
+    for fields, said in (
+        ({"datapath": "Auto", "workers": 2}, "set spec.datapath to Userspace"),
+        ({"datapath": "Userspace", "innerPort": 3470, "workers": 9}, "choose another innerPort"),
+    ):
+        manifest = {
+            "apiVersion": "voicefleet.dev/v1alpha1",
+            "kind": "VoiceRelay",
+            "metadata": {"name": "refused"},
+            "spec": {**fixed, **fields},
+        }
+        assert said in fleet.kube.refused(json.dumps(manifest))
+
+
+def change(fleet: Fleet, spec: dict[str, object]) -> None:
+    fleet.kube.run("patch", "voicerelay", "fra", "--type=merge", "-p", json.dumps({"spec": spec}))
+
+
+def running(fleet: Fleet, workers: int) -> bool:
+    """Whether every relay pod runs so many workers and is ready."""
+    pods = fleet.kube.pods("app.kubernetes.io/component=relay")
+    ports = [
+        len([port for port in pod["spec"]["containers"][0]["ports"] if port["name"].startswith("inner")])
+        for pod in pods
+    ]
+    return bool(pods) and all(map(ready, pods)) and set(ports) == {workers}
+
+
+def spread(pod: Any) -> bool:
+    """Whether every worker of a relay pod holds a flow."""
+    host = pod["status"]["hostIP"]
+    text = httpx.get(f"http://{host}:3479/metrics", trust_env=False, timeout=5).text
+    flows = {
+        worker: float(count)
+        for worker, count in re.findall(r'^voicefleet_relay_flows{worker="(\d+)"} (\S+)', text, re.MULTILINE)
+    }
+    return len(flows) == _WORKERS and all(flows.values())
