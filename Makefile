@@ -78,6 +78,9 @@ bench-relay: deps .venv/.installed ## the relay beside coturn, a Go relay and th
 bench-ring: .venv/.installed ## the ring with and without its bound, and what moves: counted in virtual time (1 minute)
 	@$(PY) -m bench.ring $(ARGS)
 
+bench-operator: deps .venv/.installed ## ten thousand pods on a thousand nodes that KWOK plays, and one operator (25 minutes; ARGS=--quick)
+	@$(PY) -m bench.operator_scale $(ARGS)
+
 bench-docs: .venv/.installed ## the tables and plots of README.md and docs/ from bench/results/
 	@$(PY) -m bench.docs
 
@@ -87,4 +90,4 @@ bench-sessions: deps .venv/.installed ## a million sessions in a real Redis: pag
 demo: deps .venv/.installed ## a cluster, a fleet on it, ten concurrent calls through it
 	@$(PY) -m e2e.demo
 
-.PHONY: help venv deps lock bpf check kernel interop image cluster cluster-down e2e test bench-relay bench-ring bench-sessions bench-docs demo
+.PHONY: help venv deps lock bpf check kernel interop image cluster cluster-down e2e test bench-relay bench-ring bench-sessions bench-operator bench-docs demo

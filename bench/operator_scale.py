@@ -8,7 +8,7 @@ operator, bound by kube-scheduler (host ports included), watched, lost and made 
 Writes are counted by the API server's audit log, not by the operator itself.
 
     .venv/bin/python -m bench.operator_scale                     # 10,000 pods on 1,000 nodes: about 25 minutes on two cores
-    .venv/bin/python -m bench.operator_scale --pods 500 --nodes 50 --rest 20 --losses 20
+    .venv/bin/python -m bench.operator_scale --quick             # a minute; writes no result
 """
 
 import argparse
@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from bench.report import Report
 from e2e.bare_fleet import OperatorProcess, install
 from e2e.cluster.bare import NAMESPACE, OPERATOR_USER, BareControlPlane, free_port
 from e2e.cluster.build import build, build_alone
@@ -36,6 +37,7 @@ _PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 _POOL = f"/apis/voicefleet.dev/v1alpha1/namespaces/{NAMESPACE}/transceivers/agents"
 _SLICES = f"/apis/voicefleet.dev/v1alpha1/namespaces/{NAMESPACE}/topologyslices"
 _STAGES = Path(__file__).with_name("kwok_stages.yaml")
+FULL_PODS = 10_000
 _CONVERGES_WITHIN_S = 3600.0
 _LOSS_SEEN_WITHIN_S = 60.0
 
@@ -285,24 +287,67 @@ def p99(values: list[float]) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * 0.99))]
 
 
-def spread(values: list[float]) -> list[float]:
-    return [round(value, 4) for value in (min(values), statistics.median(values), max(values))]
+def report(options: argparse.Namespace, found: Measured) -> Report:
+    """Put what one run found into the one format."""
+    written = Report(
+        "operator",
+        pods=options.pods,
+        nodes=options.nodes,
+        fake="nodes and kubelets are KWOK's: a bound pod is said to be Ready; no transceiver runs, no registry",
+        real="etcd, kube-apiserver, kube-scheduler and the operator, all on this machine's cores",
+        quick=options.pods < FULL_PODS,
+    )
+    who = f"{options.pods:,} pods, {options.nodes:,} nodes"
+    once = written.row
+    once("fleet", who, "all made, bound and in the topology", "s", [found.converge_s])
+    once("fleet", who, "operator CPU for that", "s", [found.operator_cpu_s])
+    once("fleet", who, "API writes for that", "writes", [found.writes_to_converge])
+    once("fleet", who, "memory, steady", "MB", [found.rss_bytes / 1e6])
+    once("fleet", who, "memory, peak", "MB", [found.peak_bytes / 1e6])
+    once("fleet", who, "another operator takes over", "s", [found.restart_s])
+    once("rest", who, "API writes at rest", "per minute", [found.rest_writes_per_minute])
+    once("rest", who, "CPU at rest", "% of a core", [found.rest_cpu_percent])
+    once("loss", who, "a pod's loss in the topology", "ms", [1e3 * one for one in found.loss_seen_s])
+    once("loss", who, "the same, p99", "ms", [1e3 * p99(found.loss_seen_s)])
+    once("loss", who, "its replacement in the topology", "ms", [1e3 * one for one in found.loss_mended_s])
+    once("loss", who, "API writes for both", "writes", [float(one) for one in found.writes_per_loss])
+    for name, quantile in (("a plan", found.plan_s), ("change seen to done", found.reconcile_s)):
+        for which, value in quantile.items():
+            once("loop", who, f"{name}, {which}", "ms", [1e3 * value])
+    full = options.pods >= FULL_PODS
+    written.target("steady", "10,000 pods under 500 MB", found.rss_bytes / 1e6, met=full and found.rss_bytes < 500e6)
+    seen = p99(found.loss_seen_s)
+    written.target("a pod's loss", "in the topology under 2 s p99", seen, met=full and seen < 2.0)
+    rest = found.rest_writes_per_minute
+    written.target("at rest", "no API write", rest, met=full and rest == 0)
+    most = max(found.writes_per_loss)
+    written.target(
+        "one pod's change", "at most 10 API writes, whatever the fleet's size", most, met=full and most <= 10
+    )
+    return written
 
 
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--pods", type=int, default=10_000)
+    arguments.add_argument("--pods", type=int, default=FULL_PODS)
     arguments.add_argument("--nodes", type=int, default=1_000)
+    arguments.add_argument("--quick", action="store_true", help="500 pods on 50 nodes, and nothing is written")
     arguments.add_argument("--rest", type=int, default=180, help="seconds of rest to count writes in")
     arguments.add_argument("--losses", type=int, default=100)
     options = arguments.parse_args()
+    if options.quick:
+        options.pods, options.nodes, options.rest, options.losses = 500, 50, 20, 10
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         found = bench(options)
     except ClusterError as error:
         return fail(error)
-    print(json.dumps(found.__dict__, indent=1))
-    return 0
+    written = report(options, found)
+    for row in written.rows:
+        say(f"{row['what']:40} {row['value']:>10} {row['unit']}")
+    if options.pods >= FULL_PODS:
+        say(str(written.write()))
+    return 0 if all(target["met"] for target in written.targets) or options.pods < FULL_PODS else 1
 
 
 if __name__ == "__main__":

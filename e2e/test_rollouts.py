@@ -103,3 +103,21 @@ async def test_a_bad_image_stalls_touches_one_slot_and_the_old_spec_rolls_back(f
         await asyncio.to_thread(fleet.change, {"image": None})
         await until("rolled back", lambda: rolled_out(fleet), 60)
         assert {pod["metadata"]["uid"] for pod in fleet.transceivers()} == before
+
+
+async def test_the_leading_operator_is_killed_in_mid_rollout_and_the_other_one_ends_it(fleet: Fleet) -> None:
+    async with talking(fleet, 10):
+        before = leader(fleet)
+        await asyncio.to_thread(fleet.change, {"capacity": {"sessions": 80}})
+        await until("a rollout in its middle", lambda: 0 < status(fleet).get("updatedReplicas", 0) < 3, 60)
+        kill = ("delete", "pod", before, "--grace-period=0", "--force", "--wait=false")
+        await asyncio.to_thread(fleet.kube.run, *kill)
+        await until("another leader", lambda: leader(fleet) not in ("", before), 30)
+        await until("the rollout's end", lambda: rolled_out(fleet), 90)
+        each, new = await asyncio.to_thread(place_calls, fleet, 5, 1.0)
+        assert new["audio_ok"] == 5, each
+    assert {len(of_slot) for of_slot in generations(fleet).values()} <= {1, 2}, "no slot was moved twice"
+
+
+def leader(fleet: Fleet) -> str:
+    return str(fleet.kube.get("lease", "voicefleet-operator")["spec"].get("holderIdentity") or "")

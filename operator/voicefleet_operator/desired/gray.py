@@ -26,7 +26,7 @@ WINDOW_S = 60.0  # for members with few calls …
 RECENT_S = 15.0  # … and for a busy one that was well until now
 MIN_FAILED = 5  # calls, in the window; of a pool that is otherwise well, the fifth failed call takes the member out
 MIN_FAILED_ON_PROBATION = 3
-PROVEN_AFTER = 5  # calls whose media came up, on probation
+PROVEN_AFTER = 3  # calls whose media came up, on probation
 OTHERS_UP = 5  # without so many calls that work elsewhere there is nothing to compare with
 _CHANCE = 1e-6  # a pool of hundreds is looked at every few seconds: a thousandth would come true every minute
 _CALLS_COUNTED = 200  # more say the same, and cost the arithmetic
@@ -80,10 +80,12 @@ def judge(fleet: Fleet, pool: PoolResource, history: History, now: float) -> tup
     """Return the verdicts that change now, and when one runs out."""
     if pool.paused or pool.deleting:
         return (), None
+    if not history and all(pod.verdict is None for pod in fleet.pods.values()):
+        return (), None
     pods = [pod for pod in fleet.pods_of(Component.TRANSCEIVER, pool.name) if pod.ready and not pod.leaving]
-    looks = [{pod.name: _evidence(pod, history, now, span) for pod in pods} for span in (RECENT_S, WINDOW_S)]
-    evidence = looks[-1]
-    worse = {pod.name: look for look in reversed(looks) for pod in pods if _is_worse(pod, pods, look)}
+    looks = [_look(pods, history, now, span_s) for span_s in (RECENT_S, WINDOW_S)]
+    evidence = looks[-1].each
+    worse = {pod.name: look for look in reversed(looks) for pod in pods if _is_worse(pod, look)}
     changed: dict[str, Judgement] = {}
     waits: list[float] = []
     for pod in pods:
@@ -104,7 +106,7 @@ def judge(fleet: Fleet, pool: PoolResource, history: History, now: float) -> tup
     for pod in suspects[: max(0, spare)]:
         times = 1 if pod.verdict is None else pod.verdict.times + 1
         until = now + min(OUT_AT_MOST_S, OUT_S * 2 ** (times - 1))
-        changed[pod.name] = Judgement(pod.name, pod.uid, Verdict(True, until, times, _why(pod, pods, worse[pod.name])))
+        changed[pod.name] = Judgement(pod.name, pod.uid, Verdict(True, until, times, _why(pod, worse[pod.name])))
     return tuple(changed[name] for name in sorted(changed)), min(waits, default=None)
 
 
@@ -134,13 +136,25 @@ def _evidence(pod: Pod, history: History, now: float, span_s: float) -> Counts:
     return Counts(max(0, last.up - first.up), max(0, last.failed - first.failed))
 
 
-def _others(pod: Pod, pods: list[Pod], evidence: Mapping[str, Counts]) -> Counts:
-    others = [evidence[other.name] for other in pods if other is not pod and other.verdict is None]
-    return Counts(sum(one.up for one in others), sum(one.failed for one in others))
+class _Look(NamedTuple):
+    """What the members of a pool counted in one span, and what those without a verdict counted together."""
+
+    each: Mapping[str, Counts]
+    sound: Counts
+
+    def others(self, pod: Pod) -> Counts:
+        mine = self.each[pod.name] if pod.verdict is None else Counts(0, 0)
+        return Counts(self.sound.up - mine.up, self.sound.failed - mine.failed)
 
 
-def _is_worse(pod: Pod, pods: list[Pod], evidence: Mapping[str, Counts]) -> bool:
-    mine, others = evidence[pod.name], _others(pod, pods, evidence)
+def _look(pods: list[Pod], history: History, now: float, span_s: float) -> _Look:
+    each = {pod.name: _evidence(pod, history, now, span_s) for pod in pods}
+    sound = [each[pod.name] for pod in pods if pod.verdict is None]
+    return _Look(each, Counts(sum(one.up for one in sound), sum(one.failed for one in sound)))
+
+
+def _is_worse(pod: Pod, look: _Look) -> bool:
+    mine, others = look.each[pod.name], look.others(pod)
     if mine.failed < (MIN_FAILED if pod.verdict is None else MIN_FAILED_ON_PROBATION) or others.up < OTHERS_UP:
         return False
     if others.failed > others.up:
@@ -154,8 +168,8 @@ def _is_worse(pod: Pod, pods: list[Pod], evidence: Mapping[str, Counts]) -> bool
     return sum(comb(calls, k) * rate**k * (1 - rate) ** (calls - k) for k in range(up + 1)) < _CHANCE
 
 
-def _why(pod: Pod, pods: list[Pod], evidence: Mapping[str, Counts]) -> str:
-    mine, others = evidence[pod.name], _others(pod, pods, evidence)
+def _why(pod: Pod, look: _Look) -> str:
+    mine, others = look.each[pod.name], look.others(pod)
     return (
         f"no media in {mine.failed} of its last {mine.up + mine.failed} calls; "
         f"on the others in {others.failed} of {others.up + others.failed}"

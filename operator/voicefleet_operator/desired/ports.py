@@ -44,6 +44,7 @@ class PortLedger:
             for port in foreign.ports:
                 self._foreign.setdefault(port, []).append(foreign)
         self._quarantine = {place: until for place, until in fleet.quarantine.items() if until > now}
+        self._candidate_nodes: dict[str, set[str]] = {}
         self._shut = {place.port for place in self._quarantine}
 
     def choose(self, pool: PoolResource, slot: int, generation: int) -> int | None:
@@ -111,8 +112,12 @@ class PortLedger:
         return "a process on the node" if place.node else "a pod that the operator may not see"
 
     def _candidates(self, pool: PoolResource) -> set[str]:
-        wanted = pool.spec.placement.node_selector.items()
-        return {name for name, node in self._nodes.items() if all(node.labels.get(k) == v for k, v in wanted)}
+        if pool.name not in self._candidate_nodes:  # a thousand nodes are not gone through for each of a thousand pods
+            wanted = pool.spec.placement.node_selector.items()
+            self._candidate_nodes[pool.name] = {
+                name for name, node in self._nodes.items() if all(node.labels.get(k) == v for k, v in wanted)
+            }
+        return self._candidate_nodes[pool.name]
 
 
 def overlapping_pools(pools: Mapping[str, PoolResource], mine: PoolResource) -> list[tuple[str, PortRange]]:
