@@ -65,6 +65,9 @@ else
 	@.venv/bin/pytest -q --maxfail=3 e2e
 endif
 
+check-old-kubernetes: deps .venv/.installed ## CRDs, CEL, RBAC and the operator against the oldest API server we support (builds it once: minutes)
+	@$(PY) -m e2e.old_kubernetes
+
 test: ## everything: check, kernel, interop, e2e
 	@$(MAKE) --no-print-directory deps venv
 	@$(MAKE) --no-print-directory check
@@ -90,4 +93,4 @@ bench-sessions: deps .venv/.installed ## a million sessions in a real Redis: pag
 demo: deps .venv/.installed ## a cluster, a fleet on it, ten concurrent calls through it
 	@$(PY) -m e2e.demo
 
-.PHONY: help venv deps lock bpf check kernel interop image cluster cluster-down e2e test bench-relay bench-ring bench-sessions bench-operator bench-docs demo
+.PHONY: check-old-kubernetes help venv deps lock bpf check kernel interop image cluster cluster-down e2e test bench-relay bench-ring bench-sessions bench-operator bench-docs demo

@@ -32,10 +32,10 @@ class BareControlPlane:
     """Start it with ``with``. ``programs`` is the folder with etcd and kube-apiserver."""
 
     def __init__(
-        self, programs: Path, *, etcd: Path | None = None, scheduler: bool = False, audit_user: str = ""
+        self, programs: Path, *, apiserver: Path | None = None, scheduler: bool = False, audit_user: str = ""
     ) -> None:
-        """``audit_user``: whose writes go to `audit_log`."""
-        self._programs, self._etcd = programs, etcd or programs / "etcd"
+        """``apiserver``: one of another version. ``audit_user``: whose writes go to `audit_log`."""
+        self._programs, self._apiserver = programs, apiserver or programs / "kube-apiserver"
         self._with_scheduler, self._audit_user = scheduler, audit_user
         self.directory = Path()
         self.port = 0
@@ -98,7 +98,13 @@ class BareControlPlane:
         self.spawn(
             "etcd",
             [
-                *(str(self._etcd), "--data-dir", str(here / "etcd"), "--unsafe-no-fsync", "--log-level=warn"),
+                *(
+                    str(self._programs / "etcd"),
+                    "--data-dir",
+                    str(here / "etcd"),
+                    "--unsafe-no-fsync",
+                    "--log-level=warn",
+                ),
                 "--quota-backend-bytes=8589934592",
                 *(
                     f"--listen-client-urls=http://127.0.0.1:{client}",
@@ -112,7 +118,7 @@ class BareControlPlane:
         apiserver = self.spawn(
             "kube-apiserver",
             [
-                str(self._programs / "kube-apiserver"),
+                str(self._apiserver),
                 f"--etcd-servers=http://127.0.0.1:{client}",
                 *("--bind-address=127.0.0.1", "--advertise-address=127.0.0.1", f"--secure-port={self.port}"),
                 f"--cert-dir={here}",

@@ -66,6 +66,8 @@ MODULES = (CNI, KUBERNETES)
 # Not part of the cluster: nodes and kubelets that are only said to be there, for the operator's bench. A module of its
 # own, built when the bench asks for it, so that neither a cold `make test` nor a bump of it compiles Kubernetes again.
 KWOK = GoModule(name="kwok", folder="bin", packages=("sigs.k8s.io/kwok/cmd/kwok",))
+# The oldest API server that we say we work with: `make check-old-kubernetes` builds it, nothing else does.
+OLDEST = GoModule(name="kubernetes-oldest", folder="bin", packages=("k8s.io/kubernetes/cmd/kube-apiserver",))
 
 
 def go_output_name(package: str) -> str:
