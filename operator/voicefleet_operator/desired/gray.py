@@ -7,7 +7,7 @@
 Evidence is what the member itself counts (its heartbeats: calls whose media came up, calls whose did not), judged beside its
 pool. A client's fault (a region whose UDP is blocked, a broken app) fails on every member alike and takes nobody out:
 a member must fail `MIN_FAILED` calls, succeed at less than half of the others' rate, and be so far from it that chance
-gives that once in a million looks.
+gives that once in ten million looks.
 Whatever the evidence, half of a pool's ready members stay in the ring.
 
 A verdict stands in an annotation of the pod: written when it changes, read again by the next operator. While the
@@ -28,7 +28,7 @@ MIN_FAILED = 5  # calls, in the window; of a pool that is otherwise well, the fi
 MIN_FAILED_ON_PROBATION = 3
 PROVEN_AFTER = 3  # calls whose media came up, on probation
 OTHERS_UP = 5  # without so many calls that work elsewhere there is nothing to compare with
-_CHANCE = 1e-6  # a pool of hundreds is looked at every few seconds: a thousandth would come true every minute
+_CHANCE = 1e-7  # a pool of hundreds is looked at every few seconds: a thousandth would come true every minute
 _CALLS_COUNTED = 200  # more say the same, and cost the arithmetic
 _BEST_RATE = 0.98  # clients fail now and then: nobody is held to perfection
 OUT_S, OUT_AT_MOST_S = 30.0, 600.0
