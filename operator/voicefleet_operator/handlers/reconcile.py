@@ -30,7 +30,7 @@ class Reconciler:
     def __init__(self, api: KubeApi, store: FleetStore, ledger: LedgerStore, metrics: LoopMetrics) -> None:
         self._api, self._store, self._ledger, self._metrics = api, store, ledger, metrics
         self._failures = 0
-        self._planned_s = 0.0
+        self._planned_s = self._ended_at = 0.0
         self.last_pass_at = time.monotonic()  # for liveness
 
     @property
@@ -42,12 +42,14 @@ class Reconciler:
         """Reconcile for ever."""
         while True:
             pause_s = await self.once()
+            self._ended_at = time.monotonic()
             try:
                 async with asyncio.timeout(pause_s):
                     await self._store.dirty.wait()
             except TimeoutError:
                 continue
-            await asyncio.sleep(min(SETTLE_AT_MOST_S, max(SETTLE_S, self._planned_s)))
+            rested_s = time.monotonic() - self._ended_at
+            await asyncio.sleep(min(SETTLE_AT_MOST_S, max(SETTLE_S, self._planned_s - rested_s)))
 
     async def once(self) -> float:
         """Make one pass; return after how many seconds to look again at the latest."""
