@@ -500,3 +500,11 @@ async def test_requests_in_progress_are_answered_when_the_gateway_leaves(secrets
         gate.set()
         assert (await offer).status_code == 201
         await leaving
+
+
+async def test_it_acknowledges_the_ring_and_the_call_keys_that_it_works_with(secrets_dir: Path) -> None:
+    async with fleet(secrets_dir, process_name="gateway-x") as f:
+        f.publish()
+        said = f.gateway.acknowledgement()
+        assert (said.process, said.call_key_epochs, said.ring_epochs) == ("gateway-x", (1,), {"default": 0, "empty": 0})
+        assert said.call_signing_epoch is None  # it never signs

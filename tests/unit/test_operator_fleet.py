@@ -247,3 +247,14 @@ def test_conditions_of_other_writers_cause_no_write():
 def test_a_wrong_fleet_config_names_the_field(data, says):
     with pytest.raises(FleetConfigError, match=says):
         parse_config(data)
+
+
+def test_a_gateway_that_has_not_seen_the_ring_is_waited_for_and_named():
+    world = World(empty_fleet(pools={"agents": pool(replicas=1)}))
+    world.settle()
+    gateway = Pod("voicefleet-gateway-x", "g", Component.GATEWAY, "", node="node-0", running=True, ready=True)
+    fleet = replace(world.fleet, pods={**world.fleet.pods, gateway.name: gateway})
+    behind = ring_condition(replace(fleet, acknowledged={"agents-0-1": {"agents": 1}}))
+    assert (behind["status"], gateway.name in behind["message"]) == ("False", True)
+    seen = {"agents-0-1": {"agents": 1}, gateway.name: {"agents": 1}}
+    assert ring_condition(replace(fleet, acknowledged=seen))["status"] == "True"
