@@ -104,9 +104,14 @@ def successor(fleet: Fleet, gone: Any) -> bool:
     )
 
 
-def identities(fleet: Fleet) -> dict[str, tuple[str, str]]:
+def identities(fleet: Fleet) -> dict[str, Any]:
+    """Which pods there are, what they were told, how often they started: not their labels, which follow the load."""
     return {
-        pod["metadata"]["name"]: (pod["metadata"]["uid"], pod["metadata"]["resourceVersion"])
+        pod["metadata"]["name"]: (
+            pod["metadata"]["uid"],
+            pod["spec"],
+            [container["restartCount"] for container in pod["status"]["containerStatuses"]],
+        )
         for pod in fleet.kube.pods(DATAPLANE)
     }
 
