@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+import time
 from pathlib import Path
 
 import httpx
@@ -10,8 +11,8 @@ import pytest
 
 from tests.support.offers import CHROMIUM, without
 from tests.support.transceiver_process import HOST, RunningTransceiver, make_settings, running_transceiver
-from voicefleet_contract.http_api import MAX_OFFER_BYTES, Refusal, RefusalReason, SessionCreated
-from voicefleet_contract.topology import Topology, TopologyIndex
+from voicefleet_contract.http_api import MAX_OFFER_BYTES, DrainOrder, Refusal, RefusalReason, SessionCreated
+from voicefleet_contract.topology import Member, MemberState, Pool, Topology, TopologyIndex
 from voicefleet_dataplane.commands.dev_secrets import InnerAuthority, write_dev_secrets
 from voicefleet_dataplane.media.backend import Backend, CallConfig, Ending
 from voicefleet_dataplane.shell.control import MAX_BODY_BYTES
@@ -203,6 +204,26 @@ async def test_a_drain_order_hangs_up_after_its_time_and_a_wrong_one_changes_not
         await transceiver.request("POST", "/v1/drain", content='{"hang_up_after_s": 0}')
         await asyncio.wait_for(process.wait_drained(3600), 10)
         assert process.core.ended["drain_deadline"] == 1
+
+
+async def test_a_fence_in_the_topology_is_an_order_that_needs_no_operator(secrets_dir):
+    me = Member(slot=5, generation=2, address=HOST, port=9, state=MemberState.DRAINING)
+    another = me.model_copy(update={"generation": 1})
+    index = [TopologyIndex(Topology(cluster=7, pools=(Pool(name="default", members=(another,)),)))]
+    process = TransceiverProcess(make_settings(secrets_dir, drain_deadline_s=600), lambda: index[0])
+    await process.start()
+    try:
+        assert process.core.state == "active"  # it is an older generation that leaves
+        index[0] = TopologyIndex(Topology(cluster=7, pools=(Pool(name="default", members=(another, me)),)))
+        process._use_topology()
+        assert process.core.state == "draining"
+        assert 599 < process.core.leaving.deadline() - time.monotonic() <= 600
+        process.drain(DrainOrder(hang_up_after_s=60))  # the operator knows better
+        index[0] = TopologyIndex(Topology(cluster=7, revision=2, pools=(Pool(name="default", members=(me,)),)))
+        process._use_topology()
+        assert process.core.leaving.deadline() - time.monotonic() <= 60
+    finally:
+        await process.stop()
 
 
 async def test_media_and_control_share_one_port_number(secrets_dir):

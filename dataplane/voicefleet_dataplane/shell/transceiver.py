@@ -313,8 +313,16 @@ class TransceiverProcess:
         if topology is not None and topology is not self._topology_in_use:
             self._topology_in_use = topology
             self.core.set_topology(topology)
+            self._hear_of_the_fence(topology)
         if self.core.state is MemberState.STARTING and (topology is not None or self._settings.accept_direct):
             self.core.state = MemberState.ACTIVE
+
+    def _hear_of_the_fence(self, topology: TopologyIndex) -> None:
+        """Leave when the topology says so, in case that the operator's order never comes; a fence is never taken back."""
+        place, serving = self.core.place, self.core.state in (MemberState.STARTING, MemberState.ACTIVE)
+        member = topology.member(place.slot, place.generation)
+        if serving and member is not None and member.state is MemberState.DRAINING:
+            self.drain(DrainOrder(hang_up_after_s=self._settings.drain_deadline_s))
 
     async def _keep_house(self) -> None:
         watched: list[Watched[Any]] = [self._hint_keys, self._call_keys, self._tls]
