@@ -7,6 +7,7 @@ import pytest
 from tests.support.fleet_world import World, empty_fleet, pool
 from voicefleet_operator.desired.autoscaling import remember
 from voicefleet_operator.desired.plan import plan
+from voicefleet_operator.desired.state import Verdict
 
 POLL_S = 5
 
@@ -174,6 +175,20 @@ def test_members_that_say_nothing_count_as_idle_for_growing_and_as_full_for_shri
     load.silent = set()
     load.poll(30)
     assert load.size == 2
+
+
+def test_a_member_that_is_out_of_placement_is_no_capacity_and_leaves_first_when_the_pool_shrinks():
+    load = Load(replicas=3)
+    load.call(15)
+    load.poll(2)
+    assert load.size == 3
+    load.world._change("pods", "agents-0-1", verdict=Verdict(out=True, at=1e9, times=1, why="no media"))
+    load.poll(2)
+    assert load.size == 4
+    load.call(5)
+    load.poll(20)
+    assert load.size == 2
+    assert "agents-0-1" not in {pod.name for pod in load.world.serving()}
 
 
 def test_a_restarted_operator_shrinks_nothing_before_a_window_has_passed():

@@ -3,8 +3,9 @@
     heartbeats ──▶ needed now ──▶ remembered ──▶ up: the least within one window, down: the most within the other ──▶ replicas
 
 Invariants
-- Demand is every call of the pool, also on members that drain: when those end, their successors come to the others. Capacity
-  is only what serves. So a scale-down never lowers the demand that it was decided on, and constant load means one size.
+- Demand is every call of the pool, also on members that drain: when those end, their successors come to the others. So a
+  scale-down never lowers the demand that it was decided on, and constant load means one size.
+- Capacity is only what serves: neither members that drain nor those that are out of placement (gray).
 - Never below what the calls of now fit into, never outside minReplicas and maxReplicas.
 - What is not known holds: a registry that is away changes nothing; a member without a heartbeat counts as idle for growing
   and as full for shrinking. A restarted operator shrinks nothing before a whole window has passed.
@@ -36,6 +37,7 @@ def recommend(fleet: Fleet, pool: PoolResource, spec: Autoscaling, now: float) -
         ceil((sessions + spec.buffer_sessions) / capacity),
         ceil(setups_per_s / spec.setups_per_second) if spec.setups_per_second else 0,
     )
+    needed += sum(pod.ejected and not pod.leaving for pod in pods)
     return Recommendation(now, needed, needed + silent)
 
 

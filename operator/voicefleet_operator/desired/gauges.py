@@ -84,6 +84,6 @@ def _pool_gauges(fleet: Fleet, resource: PoolResource, epoch: int) -> Iterator[S
 def _state(pod: Pod) -> str:
     if pod.leaving:
         return "draining"
-    if pod.verdict is not None and pod.verdict.out:
+    if pod.ejected:
         return "ejected"
     return "active" if pod.ready else "starting"

@@ -97,7 +97,7 @@ def judge(fleet: Fleet, pool: PoolResource, history: History, now: float) -> tup
             changed[pod.name] = Judgement(pod.name, pod.uid, back)
         elif verdict is not None and evidence[pod.name].up >= PROVEN_AFTER and pod.name not in worse:
             changed[pod.name] = Judgement(pod.name, pod.uid, None)
-    inside = [pod for pod in pods if not (pod.verdict is not None and pod.verdict.out)]
+    inside = [pod for pod in pods if not pod.ejected]
     suspects = sorted(
         (pod for pod in inside if pod.name not in changed and pod.name in worse),
         key=lambda pod: (-evidence[pod.name].failed, pod.name),

@@ -109,6 +109,11 @@ class Pod:
     port_refused: PortRefusal | None = None
 
     @property
+    def ejected(self) -> bool:
+        """It is out of placement for now (gray.py)."""
+        return self.verdict is not None and self.verdict.out
+
+    @property
     def leaving(self) -> bool:
         """It takes no new sessions and will go."""
         return self.deleting or self.finished or self.draining_since is not None

@@ -143,8 +143,7 @@ def _member(pod: Pod, pool: PoolResource) -> Member | None:
         state = MemberState.DRAINING
     else:
         # A member that is out is said to be starting, which readers of every version know to take no new calls.
-        out = pod.verdict is not None and pod.verdict.out
-        state = MemberState.ACTIVE if pod.ready and not out else MemberState.STARTING
+        state = MemberState.ACTIVE if pod.ready and not pod.ejected else MemberState.STARTING
     weight = weight_of(pod.capacity, pool.spec.capacity.sessions)
     return Member(
         slot=pod.slot,

@@ -197,7 +197,7 @@ def _held_slots(
         def worth(slot: int) -> tuple[bool, float, int]:
             pod = serving.get(slot)
             load = fleet.sessions.get((slot, pod.generation), inf) if pod else 0  # unknown is not empty
-            stays = pod is not None and pod.ready and not why_asked(fleet, pod)
+            stays = pod is not None and pod.ready and not pod.ejected and not why_asked(fleet, pod)
             return (stays, load, -slot)  # of equals the highest slot leaves first
 
         leaving = sorted(held, key=worth)[:surplus]
