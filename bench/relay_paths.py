@@ -42,7 +42,6 @@ class Way:
     client_host, destination = netns.DIRECT_CLIENT_HOST, (netns.DIRECT_OWNER_HOST, OWNER_PORT)
     owner_host = netns.DIRECT_OWNER_HOST
     prefix_bytes = 0  # in front of a client's payload
-    kernel = False  # whether media stays in the kernel
     rechecked = False  # whether the clients' checks go on during the load
 
     def __init__(self, namespaces: Namespaces) -> None:
@@ -194,7 +193,6 @@ class SecondRelay(OurRelay):
 class KernelPath(OurRelay):
     """Media of bound flows in the kernel; checks, and everything else, through the process."""
 
-    kernel = True
     mode = "TCX"
 
     def settings(self) -> dict[str, object]:

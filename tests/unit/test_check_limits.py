@@ -71,6 +71,15 @@ def test_no_flood_stops_the_consent_checks_and_media_of_a_call_in_progress():
     assert moved(relay)[DropReason.CHECK_LIMIT_OF_NETWORK] > 90
 
 
+def test_nor_after_a_change_of_keys():
+    relay = limited(failed_checks=1.0, failed_checks_of_a_network=1.0)
+    relay.receive_outside(check(), ALICE, 0.0)
+    for _ in range(50):
+        relay.receive_outside(FORGED, Address("198.51.100.77", 7), 0.1)
+    relay.set_keys(KEYS)
+    assert isinstance(relay.receive_outside(check(), ALICE, 0.2), tuple)
+
+
 def test_new_flows_of_a_network_are_limited_and_held_ones_are_not():
     relay = limited(new_flows_of_a_network=1.0)
     verdicts = [relay.receive_outside(check(ufrag(nonce=n)), of_mallorys_network(n), 0.0) for n in range(25)]

@@ -158,31 +158,29 @@ class Relay:
 
     def _check(self, data: bytes, client: Address, now: float) -> Forward | DropReason:
         flow = self.flows.by_client.get(client)
-        # A consent check of a bound flow, as it seems: no limit stands between it and its one HMAC.
-        if flow is not None and flow.password and flow.ufrag in data:
-            try:
-                request = parse_binding_request(data)
-            except StunError as error:
-                return error.reason
-            if request.server_ufrag == flow.ufrag:
-                if not verify_integrity(request, flow.password):
-                    return DropReason.STUN_BAD_INTEGRITY
-                flow.alive_at = now
-                return self._forward_check(flow, data)
-        refusal = self._limits.admit_check(client, now)
-        if refusal is not None:
-            return refusal
+        # A consent check of a bound flow, as it seems: no limit stands before it, and it costs one HMAC.
+        consent = flow is not None and bool(flow.ufrag) and flow.ufrag in data
+        if not consent:
+            refusal = self._limits.admit_check(client, now)
+            if refusal is not None:
+                return refusal
         try:
             request = parse_binding_request(data)
         except StunError as error:
             return error.reason
+        if flow is not None and flow.password and request.server_ufrag == flow.ufrag:
+            if not verify_integrity(request, flow.password):
+                return DropReason.STUN_BAD_INTEGRITY
+            flow.alive_at = now
+            return self._forward_check(flow, data)
         owner = self._owner_of(request.server_ufrag)
         if isinstance(owner, DropReason):
             return owner
         member, password = owner
         if not verify_integrity(request, password):
             return DropReason.STUN_BAD_INTEGRITY
-        self._limits.check_was_authentic(client)
+        if not consent:
+            self._limits.check_was_authentic(client)
         if flow is not None and flow.owner == (member.slot, member.generation):
             self.flows.rename(flow, request.server_ufrag)
             flow.password, flow.alive_at = password, now

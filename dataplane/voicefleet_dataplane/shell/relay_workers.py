@@ -82,7 +82,7 @@ class RelayWorkers:
             for one in (lock, *outsides):
                 closing.callback(one.close)
             for index, (outside, inside) in enumerate(zip(outsides, insides, strict=True)):
-                sockets = RelaySockets(outside, inside, _listener(index))
+                sockets = RelaySockets(outside, inside, _listener(self.public.port, index))
                 closing.callback(sockets.health.close)
                 self._workers.append(_Worker(index, worker_settings(settings, index), sockets))
             runner = web.AppRunner(self._app(), access_log=None)
@@ -284,9 +284,10 @@ async def _report(settings: RelaySettings, workers: RelayWorkers, sink: RedisSin
             await acknowledger.leave()
 
 
-def _listener(index: int) -> socket.socket:
+def _listener(public_port: int, index: int) -> socket.socket:
     one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    one.bind(f"\0voicefleet-relay/health/{os.getpid()}/{index}")
+    # By the port, which is ours alone in this network namespace; process numbers are not: pods have a 1 each.
+    one.bind(f"\0voicefleet-relay/health/{public_port}/{index}")
     one.listen()
     one.setblocking(False)
     return one
