@@ -9,6 +9,7 @@ per packet is the result, not the most packets per second.
 """
 
 import argparse
+import contextlib
 import json
 import signal
 import subprocess
@@ -32,6 +33,7 @@ from bench.relay_paths import (
     XdpGeneric,
     XdpNative,
     build_peers,
+    unmount,
 )
 from bench.report import Report
 
@@ -50,7 +52,7 @@ WAYS: tuple[type[Way], ...] = (
 # Many flows, and latency under load, where it tells something new.
 COMPARED: tuple[type[Way], ...] = (Tcx, OurRelay, Coturn, GoRelay, GoRelayUnlocked)
 WITH_MANY_FLOWS: tuple[type[Way], ...] = (Way, Forwarding, *COMPARED)
-MANY_ROUNDS = 3
+MANY_ROUNDS = 2
 PPS_EACH_WAY = 5_000
 FLOWS = (64, 10_000)
 LOADS = (0.1, 0.5, 0.9)
@@ -231,7 +233,7 @@ def main() -> None:
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave as at Ctrl-C: nothing stays behind
     build_peers()
-    count, seconds = (1, 0.5) if options.quick else (7, 0.8)
+    count, seconds = (1, 0.5) if options.quick else (5, 0.8)
     report = Report(
         "relay",
         payload_bytes=172,
@@ -246,7 +248,9 @@ def main() -> None:
         bytes="resident; a kernel path's maps are not in it",
         xdp="native XDP on veth: the peers' GRO on, their checksum offload off",
     )
-    with Namespaces() as namespaces:
+    with contextlib.ExitStack() as stack:
+        stack.callback(unmount)
+        namespaces = stack.enter_context(Namespaces())
         rounds(namespaces, report, count, seconds)
         capacity_and_latency(namespaces, report, seconds)
         interruptions(namespaces, report, quick=options.quick)

@@ -32,7 +32,9 @@ OWNER_PORT, PUBLIC_PORT, INNER_PORT = 7000, 3478, 3479
 RELAY_CPU = "1"
 _KEYS = KeyRing({1: b"k" * 32}, signing=1)
 _CLUSTER, _SLOT, _GENERATION = 9, 1, 1
+_STATISTICS = Path("/proc/sys/kernel/bpf_stats_enabled")
 _checks: list[bytes] = []
+_mounted: set[str] = set()
 
 
 class Way:
@@ -190,6 +192,15 @@ class SecondRelay(OurRelay):
         return self.namespaces.second
 
 
+def unmount() -> None:
+    """Take away what kernel paths have mounted, with what is pinned there. An interrupted `stop` may have left some."""
+    while _mounted:
+        directory = _mounted.pop()
+        subprocess.run(["umount", directory], check=False, capture_output=True)
+        Path(directory).rmdir()
+        _STATISTICS.write_text("0")
+
+
 class KernelPath(OurRelay):
     """Media of bound flows in the kernel; checks, and everything else, through the process."""
 
@@ -205,9 +216,9 @@ class KernelPath(OurRelay):
 
     def start(self) -> None:
         self._bpffs = tempfile.mkdtemp(prefix="vfbpf")
+        _mounted.add(self._bpffs)
         subprocess.run(["mount", "-t", "bpf", "bpffs", self._bpffs], check=True)
-        self._statistics = Path("/proc/sys/kernel/bpf_stats_enabled")
-        self._statistics.write_text("1")
+        _STATISTICS.write_text("1")
         super().start()
         says = next(line for line in self.get("/metrics").splitlines() if line.startswith("voicefleet_relay_datapath{"))
         if f'mode="{self.mode}"' not in says:
@@ -225,9 +236,7 @@ class KernelPath(OurRelay):
 
     def stop(self) -> None:
         super().stop()
-        subprocess.run(["umount", self._bpffs], check=False, capture_output=True)  # what was pinned goes with it
-        Path(self._bpffs).rmdir()
-        self._statistics.write_text("0")
+        unmount()
         for device in ("outside", "inside"):  # a clsact filter is no link: it stays where it was put
             command = self.namespaces.command(self.place, "tc", "qdisc", "del", "dev", device, "clsact")
             subprocess.run(command, check=False, capture_output=True)
