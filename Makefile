@@ -28,9 +28,8 @@ lock: ## write requirements/*.lock again from pyproject.toml
 BPF := dataplane/voicefleet_dataplane/fastpath/bpf
 bpf: $(BPF)/relay.bpf.o ## the kernel fast path, compiled by clang
 
-# -mcpu=v2: what every kernel that has the helpers takes. -g: type information, without which maps have no types.
-$(BPF)/relay.bpf.o: $(BPF)/relay.bpf.c $(BPF)/maps.h $(BPF)/parse.h
-	@clang -O2 -g -Wall -Wextra -Werror -target bpf -mcpu=v2 -I/usr/include/$(shell uname -m)-linux-gnu -c $< -o $@
+$(BPF)/relay.bpf.o: $(BPF)/relay.bpf.c $(BPF)/maps.h $(BPF)/parse.h $(BPF)/compile
+	@$(BPF)/compile $@
 
 check: .venv/.installed ## ruff, mypy strict, import-linter, unit and property tests: about a minute
 	@.venv/bin/ruff check --quiet .

@@ -108,6 +108,8 @@ class Acknowledgement(Record):
     call_key_epochs: tuple[int, ...] = ()
     call_signing_epoch: int | None = None
     flows_left: int | None = None  # of a relay that waits for its flows before it leaves
+    datapath: str = ""  # how a relay moves media, and why so
+    datapath_reason: str = ""
     at: float
 
 

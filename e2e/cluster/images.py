@@ -52,20 +52,22 @@ class Image:
     context: Path
     sources: tuple[str, ...]  # what the Dockerfile copies, below the context
     tag: str | None = None  # None: the caller's
+    builders: tuple[tuple[str, Base], ...] = ()  # build argument → base of a stage that leaves nothing but a file
 
     def full_name(self, tag: str) -> str:
         return f"voicefleet.local/{self.name}:{self.tag or tag}"
 
     def key(self) -> str:
         """Of everything that goes in."""
-        digest = hashlib.sha256(self.base.key.encode() + self.dockerfile.read_bytes())
+        bases = "".join(base.key for base in (self.base, *(builder for _, builder in self.builders)))
+        digest = hashlib.sha256(bases.encode() + self.dockerfile.read_bytes())
         for source in self.sources:
             root = self.context / source
             for path in sorted(root.rglob("*")) if root.is_dir() else [root]:
                 if (
                     path.is_file()
                     and not IGNORED.intersection(path.relative_to(self.context).parts)
-                    and path.suffix != ".pyc"
+                    and path.suffix not in (".pyc", ".o")
                 ):
                     digest.update(
                         f"\0{path.relative_to(self.context)}\0{path.stat().st_mode & 0o111}\0".encode()
@@ -74,7 +76,8 @@ class Image:
         return digest.hexdigest()[:16]
 
 
-PYTHON = Base("python", ("ca-certificates", "python3", "python3-venv"))
+PYTHON = Base("python", ("ca-certificates", "libbpf1", "python3", "python3-venv"))
+BPF = Base("bpf", ("clang", "libbpf-dev"))
 REDIS = Base("redis", ("redis-server", "redis-tools"))
 IGNORED = frozenset({"__pycache__", "build", "voicefleet.egg-info"})  # as .dockerignore has it
 
@@ -93,7 +96,14 @@ def _sources(role: str) -> tuple[str, ...]:
 _REDIS_FOLDER = PACKAGE / "images" / "redis"
 IMAGES = (
     Image("operator", PYTHON, CHECKOUT / "operator" / "Dockerfile", CHECKOUT, _sources("operator")),
-    Image("dataplane", PYTHON, CHECKOUT / "dataplane" / "Dockerfile", CHECKOUT, _sources("dataplane")),
+    Image(
+        "dataplane",
+        PYTHON,
+        CHECKOUT / "dataplane" / "Dockerfile",
+        CHECKOUT,
+        _sources("dataplane"),
+        builders=(("BPF_BASE", BPF),),
+    ),
     Image("redis", REDIS, _REDIS_FOLDER / "Dockerfile", _REDIS_FOLDER, (), tag="7"),
 )
 
@@ -181,6 +191,7 @@ class Builder:
                 argv = [
                     *(*self._buildah, "bud", "--isolation", "chroot", "--layers", "--pull-never"),
                     *("--build-arg", f"BASE={image.base.tag}", *options, "--tag", name),
+                    *(word for key, base in image.builders for word in ("--build-arg", f"{key}={base.tag}")),
                     *("--file", str(image.dockerfile), str(image.context)),
                 ]
                 if subprocess.run(argv, stdout=out, stderr=out, check=False).returncode != 0:
@@ -202,7 +213,7 @@ class Builder:
 def build_here(tag: str) -> list[Path]:
     with locked(cache() / "images.lock"), tempfile.TemporaryDirectory(prefix="voicefleet-images-") as scratch:
         builder = Builder(Path(scratch))
-        together(*(lambda b=base: builder.ensure_base(b) for base in (PYTHON, REDIS)))
+        together(*(lambda b=base: builder.ensure_base(b) for base in (PYTHON, REDIS, BPF)))
         options = builder.pip_options()
         archives: dict[str, Path] = {}
         together(

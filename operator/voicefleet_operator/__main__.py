@@ -207,10 +207,11 @@ async def _follow_registry(store: FleetStore, registry: RegistryReader) -> None:
         if fleet is not None:
             seen = await registry.read(fleet)
             store.acknowledgements = seen.acknowledgements
-            changed = (seen.acknowledged, seen.flows_left) != (store.acknowledged, store.flows_left)
+            told = (seen.acknowledged, seen.flows_left, seen.datapaths)
+            changed = told != (store.acknowledged, store.flows_left, store.datapaths)
             store.sessions, store.setups_per_s = seen.sessions, seen.setups_per_s
             store.idle_since = seen.idle_since
-            store.acknowledged, store.flows_left = seen.acknowledged, seen.flows_left
+            store.acknowledged, store.flows_left, store.datapaths = told
             now, fleet = time.time(), store.fleet() or fleet
             store.recommendations = remember(fleet, now)
             if seen.media is not None:

@@ -73,7 +73,9 @@ def test_every_container_has_the_least_security_context_and_requests():
         if manifest["kind"] in ("Service", "PodDisruptionBudget"):
             continue
         for container in containers(manifest):
-            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+            added = {"add": ["BPF", "NET_ADMIN"]} if manifest["kind"] == "DaemonSet" else {}
+            assert container["securityContext"]["capabilities"] == {"drop": ["ALL"], **added}
+            assert container["securityContext"]["allowPrivilegeEscalation"] is False
             assert container["securityContext"]["readOnlyRootFilesystem"]
             assert container["resources"]["requests"]["cpu"]
 
@@ -86,7 +88,9 @@ def test_each_role_mounts_only_the_secrets_that_it_needs():
         if "template" in manifest["spec"]
     }
     kinds["Pod"] = todo.create_pods[0]["spec"]
-    mounted = {kind: {v["secret"]["secretName"] for v in spec["volumes"]} for kind, spec in kinds.items()}
+    mounted = {
+        kind: {v["secret"]["secretName"] for v in spec["volumes"] if "secret" in v} for kind, spec in kinds.items()
+    }
     assert mounted["DaemonSet"] == {"voicefleet-hint-keys", "voicefleet-relay-tls", "voicefleet-redis"}
     assert "voicefleet-hint-keys" not in mounted["Deployment"]  # a gateway signs and checks no hint
     assert "voicefleet-call-keys" in mounted["Pod"]

@@ -187,7 +187,14 @@ class RelayProcess:
         """Return which topology and keys are in use."""
         said = acknowledge(self._settings.process_name, self.core.topology)
         left = len(self.core.flows) if self.withdrawn else None
-        return said.model_copy(update={"key_epochs": self.core.keys.epochs, "flows_left": left})
+        return said.model_copy(
+            update={
+                "key_epochs": self.core.keys.epochs,
+                "flows_left": left,
+                "datapath": self.datapath.mode.value,
+                "datapath_reason": self.datapath.reason,
+            }
+        )
 
     async def _acknowledge(self, request: web.Request) -> web.Response:
         return web.json_response(text=self.acknowledgement().model_dump_json())

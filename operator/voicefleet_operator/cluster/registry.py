@@ -44,6 +44,14 @@ class Seen:
         said = (self.acknowledgements or {}).items()
         return {process: one.flows_left for process, one in said if one.flows_left is not None}
 
+    @property
+    def datapaths(self) -> Mapping[str, tuple[str, str]] | None:
+        """Relay process → how it moves media, and why so."""
+        if self.acknowledgements is None:
+            return None
+        said = self.acknowledgements.items()
+        return {process: (one.datapath, one.datapath_reason) for process, one in said if one.datapath}
+
 
 class RegistryReader:
     """One connection to the fleet's Redis, made again when the fleet names another."""

@@ -8,7 +8,7 @@ Owns: the DaemonSet, and which addresses a node's relay advertises. Does not own
 """
 
 from voicefleet_contract import names
-from voicefleet_contract.resources import AdvertiseFrom, VoiceRelaySpec
+from voicefleet_contract.resources import AdvertiseFrom, Datapath, VoiceRelaySpec
 from voicefleet_contract.settings import RelaySettings
 from voicefleet_operator.desired import objects
 from voicefleet_operator.desired.config import FleetConfig
@@ -17,6 +17,17 @@ from voicefleet_operator.desired.state import Component, Manifest, Node, RelayRe
 _PROCESS_MIB = 64
 _FLOW_BYTES = 1_024  # 870 measured (bench/flow_table.py); a table that grows holds its old self for a moment
 _END_GRACE_S = 10  # beyond the drain deadline: readiness leaves first (2 s), then the sockets
+
+_BPFFS = "/sys/fs/bpf"
+# To load the kernel path and attach it, and for nothing else. User 0 because the BPF file system is its, and because Kubernetes
+# gives added capabilities to no other user; without any capability beside the two it may do little more than one
+# (docs/adr/0011).
+_KERNEL_SECURITY: Manifest = {
+    **objects.CONTAINER_SECURITY,
+    "runAsUser": 0,
+    "runAsNonRoot": False,
+    "capabilities": {"drop": ["ALL"], "add": ["BPF", "NET_ADMIN"]},
+}
 
 
 def relay_digest(config: FleetConfig, relay: RelayResource) -> str:
@@ -42,6 +53,8 @@ def relay_daemonset(config: FleetConfig, namespace: str, relay: RelayResource) -
         workers=spec.worker_count,
         flow_idle_timeout_s=spec.flows.idle_timeout,
         drain_deadline_s=spec.drain.deadline,
+        relay_name=relay.name,
+        datapath=spec.datapath.value,
         log_level=config.dataplane.log_level,  # type: ignore[arg-type]  # pydantic checks it
         **registry,
     )
@@ -52,6 +65,11 @@ def relay_daemonset(config: FleetConfig, namespace: str, relay: RelayResource) -
     volumes, mounts = objects.secret_mounts(
         {"hint-keys": names.SECRET_HINT_KEYS, "tls": names.tls_secret("relay"), **registry_secrets}
     )
+    security = objects.CONTAINER_SECURITY
+    if spec.datapath is not Datapath.USERSPACE:
+        security = _KERNEL_SECURITY
+        volumes.append({"name": "bpffs", "hostPath": {"path": _BPFFS}})
+        mounts.append({"name": "bpffs", "mountPath": _BPFFS})
     probe = {"port": spec.inner_port, "scheme": "HTTP"}
     return {
         "apiVersion": "apps/v1",
@@ -117,7 +135,7 @@ def relay_daemonset(config: FleetConfig, namespace: str, relay: RelayResource) -
                                 "failureThreshold": 6,
                             },
                             "resources": objects.resource_requirements(spec.resources, "100m", relay_memory(spec)),
-                            "securityContext": objects.CONTAINER_SECURITY,
+                            "securityContext": security,
                             "volumeMounts": mounts,
                         }
                     ],

@@ -209,6 +209,8 @@ class Fleet:
     )  # those that target a Transceiver → its name
     recommendations: Mapping[str, tuple[Recommendation, ...]] = field(default_factory=dict)  # by pool, oldest first
     flows_left: Mapping[str, int] = field(default_factory=dict)  # relay process → flows it waits for, if it said so
+    # relay process → how it moves media, and why so; None while the registry is away
+    datapaths: Mapping[str, tuple[str, str]] | None = None
     # process → pool → ring epoch, from the registry; None while it is away
     acknowledged: Mapping[str, Mapping[str, int]] | None = None
     media: Mapping[tuple[int, int], tuple[Any, ...]] = field(default_factory=dict)  # gray.History

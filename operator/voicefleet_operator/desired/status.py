@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from voicefleet_contract import names
-from voicefleet_contract.resources import AdvertiseFrom
+from voicefleet_contract.resources import AdvertiseFrom, Datapath
 from voicefleet_contract.topology import Pool, Relay, RelayState
 from voicefleet_operator.desired.autoscaling import rivals, wants_more_than_allowed
 from voicefleet_operator.desired.conflicts import RelayConflict
@@ -106,6 +106,7 @@ def relay_status(
         _stalled(fleet, "VoiceRelay", resource.name, stuck),
         _relay_ports(conflicts),
         _relays_draining(fleet, resource, leaving),
+        _fast_path(fleet, resource, pods),
     ]
     return {
         "observedGeneration": resource.generation,
@@ -115,6 +116,24 @@ def relay_status(
         "addresses": addresses[:64],
         "conditions": merge_conditions(_before(resource.status), conditions, resource.generation, now),
     }
+
+
+def _fast_path(fleet: Fleet, resource: RelayResource, pods: list[Pod]) -> Condition:
+    """Say whether media moves in the kernel as the spec asks for, from what the relays told the registry."""
+    asked = resource.spec.datapath
+    if asked is Datapath.USERSPACE:
+        return Condition("FastPath", False, "NotAskedFor", "spec.datapath: Userspace")
+    if fleet.datapaths is None:
+        return Condition("FastPath", None, "RegistryAway", "no Redis, or not reachable: the relays cannot tell")
+    told = {pod.node: fleet.datapaths[pod.name] for pod in pods if pod.name in fleet.datapaths and not pod.leaving}
+    if not told:
+        return Condition("FastPath", None, "NotToldYet", "no relay has told yet how it moves media")
+    fallen = {node: reason for node, (mode, reason) in told.items() if mode == Datapath.USERSPACE}
+    if fallen:
+        whys = [f"{node}: {reason}" for node, reason in sorted(fallen.items())]
+        return Condition("FastPath", False, "FellBackToUserspace", _list(whys))
+    modes = sorted({mode for mode, _ in told.values()})
+    return Condition("FastPath", True, "InKernel", f"{', '.join(modes)} on {len(told)} nodes")
 
 
 def _relays_draining(fleet: Fleet, resource: RelayResource, leaving: list[Relay]) -> Condition:

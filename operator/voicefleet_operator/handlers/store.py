@@ -82,6 +82,7 @@ class FleetStore:
         self.acknowledged: Mapping[str, Mapping[str, int]] | None = None
         self.acknowledgements: Mapping[str, Acknowledgement] | None = None
         self.flows_left: Mapping[str, int] = {}
+        self.datapaths: Mapping[str, tuple[str, str]] | None = None
         self.media: History = {}
         self.refused: Mapping[tuple[str, str], Refusal] = {}
         self.waiting = 0  # changes that no pass has taken up
@@ -214,6 +215,7 @@ class FleetStore:
             recommendations=self.recommendations,
             horizontal_autoscalers=dict(self._records["HorizontalPodAutoscaler"]),
             flows_left=self.flows_left,
+            datapaths=self.datapaths,
             acknowledged=self.acknowledged,
             media=self.media,
             refused=self.refused,
