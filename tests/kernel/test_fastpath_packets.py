@@ -169,6 +169,7 @@ CASES = [
         build_frame(ends(INNER, OWNER), b"\x80", hops=63) + bytes(17),
         "forwarded",
     ),
+    Case("a frame for a neighbour", bytes.fromhex("0200000000ff") + inward()[6:]),
     Case("ARP", inward()[:12] + b"\x08\x06" + inward()[14:]),
 ]
 
@@ -190,7 +191,11 @@ def test_tc(programs, case):
     assert moved == ({case.counter: 1} if case.counter else {})
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if not case.egress], ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case",
+    [case for case in CASES if not case.egress and case.name != "a frame for a neighbour"],
+    ids=lambda case: case.name,
+)
 def test_xdp(programs, case):
     verdict, out, moved = programs.run("xdp", case.frame, link=case.link)
     came_back = case.name == "out by the link that it came by"

@@ -3,7 +3,7 @@
 import contextlib
 
 from tests.support.bpf_test_run import run_program
-from tests.support.frames import ends
+from tests.support.frames import HERE, ends
 from tests.support.namespaces import connect
 from voicefleet_dataplane.fastpath.kernel import KernelFastPath, Place
 from voicefleet_dataplane.fastpath.maps import How, Rule
@@ -38,7 +38,7 @@ def relay_node(make, mtu=1500):
     for link, four, six in (("out", "10.0.0.1/24", "fd00::1/64"), ("in", "10.1.0.1/24", "fd01::1/64")):
         node.ip(f"addr add {four} dev {link}")
         node.ip(f"addr add {six} dev {link} nodad")
-        node.ip(f"link set {link} mtu {mtu}")
+        node.ip(f"link set {link} mtu {mtu} address {HERE.hex(':')}")
     for link, host in (
         *(("out", f"10.0.0.{last}") for last in (2, 3, 4, 5, 6)),
         *(("in", f"10.1.0.{last}") for last in (3,)),

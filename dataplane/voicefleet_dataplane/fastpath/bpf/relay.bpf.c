@@ -29,6 +29,7 @@
  * Kernels: 5.11 for TC (coarse clock; bpf_redirect_neigh is of 5.10), 5.18 for XDP (bpf_xdp_get_buff_len).
  */
 #include <linux/bpf.h>
+#include <linux/if_packet.h>
 #include <linux/pkt_cls.h>
 #include "maps.h"
 #include "parse.h"
@@ -224,7 +225,8 @@ int relay_ingress(struct __sk_buff *skb)
 	__u64 now;
 	int found;
 
-	if (!parse_skb(skb, &packet))
+	/* A link in promiscuous mode sees its neighbours' packets, too. */
+	if (skb->pkt_type != PACKET_HOST || !parse_skb(skb, &packet))
 		return TC_ACT_UNSPEC;
 	now = bpf_ktime_get_coarse_ns();
 	rule = find_rule(&packet, INGRESS, now);
@@ -274,7 +276,8 @@ int relay_egress(struct __sk_buff *skb)
 	return TC_ACT_UNSPEC;
 }
 
-/* ---- XDP: before there is a socket buffer. What a node sends (HOW_RETURN) stays with relay_egress. */
+/* ---- XDP: before there is a socket buffer. What a node sends (HOW_RETURN) stays with relay_egress. It cannot tell a
+ * neighbour's frame on a promiscuous link from our own; the address in the rule has to do. */
 
 SEC("xdp")
 int relay_xdp(struct xdp_md *frame)
