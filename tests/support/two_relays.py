@@ -33,8 +33,10 @@ _READY_WITHIN_S = 60.0
 class TwoRelays:
     """A context manager. The client's packets go to relay one at first."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, **relay_settings: object) -> None:
+        """``relay_settings`` of both relays, beside what makes them find each other."""
         self.directory = directory
+        self._relay_settings = relay_settings
         self.api_key = "sk-test-0123456789abcdef"
         self.url = f"http://{OWNER}:8443"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -72,6 +74,12 @@ class TwoRelays:
         process.send_signal(signal.SIGKILL)
         process.wait()
 
+    def stop(self, name: str) -> None:
+        """SIGTERM and wait: a process that is restarted leaves in its own time."""
+        process = self._processes.pop(name)
+        process.terminate()
+        process.wait()
+
     def lead_client_to(self, relay: str) -> None:
         """Move the public address' route, as a load balancer or a router does."""
         number = RELAYS[relay]
@@ -104,6 +112,7 @@ class TwoRelays:
             relay.ip(f"addr add 10.1.{number}.2/24 dev outside")
             relay.ip(f"addr add 10.2.{number}.1/24 dev inside")
             owner.ip(f"addr add 10.2.{number}.2/24 dev to{name}")
+            relay.sysctl("net.ipv4.ip_forward", 1)
             relay.ip(f"addr add {PUBLIC}/32 dev lo")
             relay.ip(f"route add {CLIENT}/32 via 10.1.{number}.1")
             relay.ip(f"route add {OWNER}/32 via 10.2.{number}.2")
@@ -156,7 +165,8 @@ class TwoRelays:
             {
                 "cluster_id": 1, "topology": str(self.directory / "topology.json"), "process_name": name,
                 "hint_keys_file": str(self.directory / "hint-keys" / "keys.json"), "public_address": PUBLIC,
-                "inner_address": inner, "redis_url": REDIS_URL, "leave_grace_s": 0,
+                "inner_address": inner, "redis_url": REDIS_URL, "leave_grace_s": 0, "node_name": name, "relay_name": "fra",
+                **self._relay_settings,
             }
         )  # fmt: skip
         self._start_role(name, "relay", settings, log=name)

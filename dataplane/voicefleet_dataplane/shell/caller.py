@@ -260,7 +260,10 @@ class Caller:
 
     def _send(self, datagram: bytes) -> None:
         with contextlib.suppress(OSError):  # lost, as on any network
-            self._socket.send(datagram)
+            try:
+                self._socket.send(datagram)
+            except ConnectionRefusedError:  # told of an earlier one (ICMP), instead of sending this one
+                self._socket.send(datagram)
 
 
 async def post_offer(http: httpx.AsyncClient, url: str, headers: dict[str, str], offer: str) -> tuple[str, str]:
