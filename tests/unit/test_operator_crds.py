@@ -1,10 +1,14 @@
 """crds/ holds the schemas once; contract.resources reads the same fields with the same defaults."""
 
+import ipaddress
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 
 from voicefleet_contract.resources import TransceiverSpec, VoiceRelaySpec
 from voicefleet_contract.topology import TopologySlice
@@ -118,3 +122,26 @@ def test_names_category_and_status(plural):
         assert "status" in version["subresources"]
         condition = version["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]["conditions"]
         assert condition["x-kubernetes-list-map-keys"] == ["type"]
+
+
+def address_pattern() -> re.Pattern[str]:
+    """The pattern in the rule of spec.advertise.addresses, which stands for isIP() (unknown before Kubernetes 1.31)."""
+    rules = schema("voicerelays")["properties"]["spec"]["properties"]["advertise"]["x-kubernetes-validations"]
+    [pattern] = [found[1] for rule in rules if (found := re.search(r"a\.matches\('([^']+)'\)", rule["rule"]))]
+    return re.compile(pattern)
+
+
+@given(
+    st.one_of(
+        st.ip_addresses().map(str),
+        st.text("0123456789abcdefF:.", max_size=45),
+        st.from_regex(r"[0-9a-f:]{2,30}", fullmatch=True),
+    )
+)
+def test_the_address_rule_takes_addresses_and_nothing_else(text):
+    try:
+        ipaddress.ip_address(text)
+        valid = "." not in text or ":" not in text  # IPv4 inside of IPv6 is nothing that a relay advertises
+    except ValueError:
+        valid = False
+    assert bool(address_pattern().match(text)) == valid
