@@ -80,6 +80,9 @@ bench-relay: deps .venv/.installed ## the relay beside coturn, a Go relay and th
 bench-ring: .venv/.installed ## the ring with and without its bound, and what moves: counted in virtual time (1 minute)
 	@$(PY) -m bench.ring $(ARGS)
 
+bench-media: deps .venv/.installed ## what a call costs by backend, and how soon an answer leaves, beside Pion (4 minutes; ARGS=--quick)
+	@$(PY) -m bench.media $(ARGS)
+
 bench-operator: deps .venv/.installed ## ten thousand pods on a thousand nodes that KWOK plays, and one operator (25 minutes; ARGS=--quick)
 	@$(PY) -m bench.operator_scale $(ARGS)
 
@@ -92,4 +95,4 @@ bench-sessions: deps .venv/.installed ## a million sessions in a real Redis: pag
 demo: deps .venv/.installed ## a cluster, a fleet on it, ten concurrent calls through it
 	@$(PY) -m e2e.demo
 
-.PHONY: check-old-kubernetes help venv deps lock bpf check kernel interop image cluster cluster-down e2e test bench-relay bench-ring bench-sessions bench-operator bench-docs demo
+.PHONY: check-old-kubernetes help venv deps lock bpf check kernel interop image cluster cluster-down e2e test bench-media bench-relay bench-ring bench-sessions bench-operator bench-docs demo

@@ -6,6 +6,7 @@ import pytest
 
 from voicefleet_dataplane.media.events import (
     MAX_EVENT_BYTES,
+    MAX_EVENTS_PER_S,
     MAX_WAITING,
     MAX_WAITING_BYTES,
     MAX_WATCHERS,
@@ -113,6 +114,19 @@ def test_an_event_that_is_too_long_is_refused_with_an_error_event(hub, heard):
     assert error["type"] == "error"
     assert error["error"]["code"] == "event_too_large"
     assert error["event_id"].startswith("event_")
+
+
+def test_ten_thousand_events_a_second_cost_the_backend_two_hundred_and_the_client_one_answer(heard):
+    now = 100.0
+    hub, channel = EventHub(heard.append, lambda: now), Channel()
+    hub.open_channel(channel)
+    for _ in range(10_000):
+        hub.hear("{}")
+    assert len(heard) == MAX_EVENTS_PER_S
+    assert [json.loads(event)["error"]["code"] for event in channel.sent] == ["rate_limit_exceeded"]
+    now = 101.0
+    hub.hear("{}")
+    assert len(heard) == MAX_EVENTS_PER_S + 1
 
 
 def test_the_end_of_the_call_reaches_watchers_and_ends_everything(hub, heard):

@@ -14,6 +14,7 @@ Invariant: a watcher's trouble never reaches the client or the backend.
 import json
 import logging
 import secrets
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Protocol
@@ -27,6 +28,7 @@ MAX_EVENT_BYTES = 256 * 1024
 MAX_WAITING = 256  # events for a client that has not opened its channel yet
 MAX_WAITING_BYTES = 1 << 20
 MAX_WATCHERS = 8
+MAX_EVENTS_PER_S = 200  # of client and watchers together: more is no conversation
 
 
 class Watcher(Protocol):
@@ -42,8 +44,11 @@ class Watcher(Protocol):
 class EventHub:
     """One call's events. ``to_backend`` is told what client and watchers say."""
 
-    def __init__(self, to_backend: Callable[[str], None]) -> None:
+    def __init__(self, to_backend: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._to_backend = to_backend
+        self._clock = clock
+        self._second = 0.0
+        self._heard = 0  # in this second
         self._channel: Channel | None = None
         self._waiting: deque[str] = deque()
         self._waiting_bytes = 0
@@ -60,8 +65,17 @@ class EventHub:
         self._waiting_bytes = 0
 
     def hear(self, event: str) -> None:
-        """Somebody said something to the backend. Too long is refused here, so that every backend is spared it."""
+        """Somebody said something to the backend. Too long and too much is refused here: every backend is spared it."""
         if self._closed:
+            return
+        now = self._clock()
+        if now - self._second >= 1:
+            self._second, self._heard = now, 0
+        self._heard += 1
+        if self._heard > MAX_EVENTS_PER_S:
+            if self._heard == MAX_EVENTS_PER_S + 1:  # said once a second: an answer for each would be a flood too
+                message = f"more than {MAX_EVENTS_PER_S} events in a second: the others are dropped"
+                self.tell(build_error("rate_limit_exceeded", message))
             return
         if len(event) > MAX_EVENT_BYTES:
             self.tell(build_error("event_too_large", f"an event has at most {MAX_EVENT_BYTES} bytes"))

@@ -15,7 +15,7 @@ log = logging.getLogger("voicefleet.transceiver")
 
 PHASES = 4
 PHASE_S = 0.02 / PHASES
-_FORGIVEN_S = 0.1  # a loop that stood still for longer does not make up for it in a burst
+_FORGIVEN_S = 1.0  # a loop that stood still makes up for so much, frame by frame, or every voice would stay behind
 
 
 class Ticked(Protocol):
