@@ -34,6 +34,7 @@ class AgentDouble:
         self.close_codes: list[int | None] = []
         self._changed = asyncio.Event()
         self.url = ""
+        self.gate: asyncio.Event | None = None  # the handshake waits for it
 
     async def __aenter__(self) -> Self:
         app = web.Application()
@@ -75,6 +76,8 @@ class AgentDouble:
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
         self.requests.append(request)
+        if self.gate is not None:
+            await self.gate.wait()
         socket = web.WebSocketResponse(protocols=self.subprotocols, max_msg_size=1 << 24)
         await socket.prepare(request)
         self.sockets.append(socket)

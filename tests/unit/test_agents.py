@@ -257,8 +257,14 @@ async def test_opus_stream_events_keys_clear_and_hang_up():
 
 async def test_what_the_client_says_before_the_line_stands_is_heard():
     async with MediaStreamAgent() as agent, FakeCall(backend="MediaStream", backend_url=agent.url) as call:
-        await call.speak(speech_like(1.0, 48_000))
+        agent.gate = asyncio.Event()
+        said = speech_like(1.0, 48_000)
+        await call.speak(said)
+        while call.voice._decoding:
+            await asyncio.sleep(0.001)
+        agent.gate.set()
         await agent.until(lambda: len(agent.pcm) >= 8_000 * 2)
+        assert similarity(at(said, 8_000), samples_of(agent.pcm)[:8_000]) > 0.85
         assert [event["event"] for event in agent.received[:3]] == ["connected", "start", "media"]
 
 

@@ -110,6 +110,8 @@ def test_barge_in_catches_the_frame_that_the_codec_has():
     world.codec.run()
     assert (cleared.tag, cleared.played_ms) == ("item", 0)
     assert world.sent == []
+    assert world.voice.played_ms("item") == 0
+    assert world.told == []
 
 
 def test_after_barge_in_the_next_answer_is_heard():

@@ -1,0 +1,208 @@
+"""Agents in the cluster: what admission says, a call to a Service with a key, what the agent heard, and an agent that dies."""
+
+import asyncio
+import base64
+import json
+from collections.abc import Iterator
+
+import httpx
+import numpy as np
+import pytest
+
+from e2e.fleet import Fleet
+from e2e.kube import eventually, ready
+from e2e.talk import calling, speech
+from voicefleet_dataplane.media.speech import Samples, decode_opus, similarity
+from voicefleet_dataplane.shell.caller import Caller, CallResult, make_identity
+
+KEY = "sk-agent-0123456789"
+SECONDS = 4.0
+
+# An agent of the Media Streams protocol: says what it hears, remembers it, and wants its key.
+AGENT = """
+import base64, json
+from aiohttp import web
+
+heard = {}
+
+async def agent(request):
+    if request.headers.get("Authorization") != "Bearer KEY":
+        raise web.HTTPUnauthorized()
+    socket = web.WebSocketResponse()
+    await socket.prepare(request)
+    async for message in socket:
+        event = json.loads(message.data)
+        if event["event"] == "start":
+            codes = heard.setdefault(event["start"]["callSid"], bytearray())
+        elif event["event"] == "media":
+            codes += base64.b64decode(event["media"]["payload"])
+            await socket.send_json({"event": "media", "media": {"payload": event["media"]["payload"]}})
+    return socket
+
+async def tell(request):
+    return web.json_response({call: base64.b64encode(codes).decode() for call, codes in heard.items()})
+
+app = web.Application()
+app.router.add_get("/", agent)
+app.router.add_get("/heard", tell)
+web.run_app(app, host="0.0.0.0", port=9000)
+""".replace("KEY", KEY)
+
+POOL = """\
+apiVersion: voicefleet.dev/v1alpha1
+kind: Transceiver
+metadata: {{name: phones}}
+spec:
+  replicas: 1
+  ports: {{min: 20200, max: 20219}}
+  capacity: {{sessions: 20}}
+  backend: {backend}
+  drain: {{deadline: 5s, policy: HangUp}}
+"""
+GOOD = {
+    "type": "MediaStream",
+    "url": "ws://agent.voice.svc:9000/",
+    "network": "Private",
+    "secretRef": {"name": "agent", "key": "token"},
+}
+
+
+def manifest(**changes) -> str:
+    backend = {key: value for key, value in (GOOD | changes).items() if value is not None}
+    return POOL.format(backend=json.dumps(backend))
+
+
+def objects(fleet: Fleet) -> list[dict]:
+    image = fleet.kube.get("deployment", "voicefleet-gateway")["spec"]["template"]["spec"]["containers"][0]["image"]
+    return [
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "agent"}, "stringData": {"token": KEY + "\n"}},
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "agent"},
+            "spec": {"selector": {"app": "agent"}, "ports": [{"port": 9000}]},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "agent", "labels": {"app": "agent"}},
+            "spec": {
+                "terminationGracePeriodSeconds": 0,
+                "containers": [
+                    {
+                        "name": "agent",
+                        "image": image,
+                        "imagePullPolicy": "Never",
+                        "command": ["/opt/voicefleet/bin/python", "-c", AGENT],
+                        "readinessProbe": {"tcpSocket": {"port": 9000}, "periodSeconds": 1},
+                    }
+                ],
+            },
+        },
+    ]
+
+
+@pytest.fixture(scope="module")
+def phones(fleet: Fleet) -> Iterator[Fleet]:
+    """The fleet with an agent and a pool that speaks to it."""
+    for one in objects(fleet):
+        fleet.kube.apply(json.dumps(one))
+    fleet.kube.apply(manifest())
+    eventually("the agent is ready", lambda: ready(fleet.kube.get("pod", "agent")), within_s=60)
+    eventually("pool phones is Ready", lambda: fleet.condition("transceiver", "phones"), within_s=60)
+    eventually("the gateway knows pool phones", lambda: offered(fleet) != "unknown_pool", within_s=30)
+    yield fleet
+    fleet.kube.run("delete", "transceiver", "phones", "--wait=false")
+    for kind in ("pod", "service", "secret"):
+        fleet.kube.run("delete", kind, "agent", "--ignore-not-found")
+
+
+def offered(fleet: Fleet) -> str:
+    answer = httpx.post(
+        f"{fleet.url}/v1/realtime/calls?pool=phones",
+        content="v=0\r\n",
+        headers={"Content-Type": "application/sdp", "Authorization": f"Bearer {fleet.api_key}"},
+        verify=False,
+        trust_env=False,
+    )
+    return str(answer.json()["error"]["code"])
+
+
+async def call_phones(fleet: Fleet, packets: list[bytes], *, kill_after_s: float | None = None) -> CallResult:
+    async with httpx.AsyncClient(verify=False, timeout=15, trust_env=False) as http:
+        caller = Caller(http, make_identity(), packets)
+        headers = {"Authorization": f"Bearer {fleet.api_key}"}
+        task = asyncio.create_task(caller.run(f"{fleet.url}/v1/realtime/calls?pool=phones", headers))
+        if kill_after_s is not None:
+            async with asyncio.timeout(20):
+                while len(caller.result.heard) < kill_after_s * 50:
+                    await asyncio.sleep(0.05)  # noqa: ASYNC110  a caller has no event for what it hears
+            await asyncio.to_thread(fleet.kube.run, "delete", "pod", "agent", "--force", "--grace-period=0")
+        await task
+        return caller.result
+
+
+def samples_of(codes: str) -> Samples:
+    """µ-law at 8 kHz as samples at 48 kHz, by another implementation than the fleet's."""
+    raw = ~np.frombuffer(base64.b64decode(codes), np.uint8)
+    magnitude = (((raw & 0x0F).astype(np.int32) << 3) + 0x84 << ((raw >> 4) & 7)) - 0x84
+    return np.repeat(np.where(raw & 0x80, -magnitude, magnitude).astype(np.int16), 6)
+
+
+def recording(packets: list[bytes]) -> Samples:
+    return decode_opus(dict(enumerate(packets)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"url": None, "secretRef": None}, "spec.backend.url: every type but Echo needs it"),
+        ({"type": "Echo"}, "spec.backend.url: every type but Echo needs it, Echo takes none"),
+        ({"url": "https://agent.example.com/"}, "spec.backend.url: a WebSocket URL"),
+        ({"url": "wss://user:secret@agent.example.com/"}, "spec.backend.url: a WebSocket URL without user name"),
+        ({"network": None, "secretRef": None}, "spec.backend.network: the host of url is a Service of this cluster"),
+        (
+            {"network": None, "url": "ws://agent.example.com/"},
+            "spec.backend.url: the key of secretRef would travel in the clear",
+        ),
+        ({"profile": "vLLM"}, "spec.backend.profile: only OpenAIRealtime has dialects"),
+        ({"network": "Loopback"}, "Unsupported value"),
+        ({"connectTimeout": "1h"}, "spec.backend.connectTimeout: a duration from 100ms to 60s"),
+        ({"reconnectTimeout": "soon"}, "spec.backend.reconnectTimeout: a duration"),
+        ({"fallbackUrls": ["ftp://x/"]}, "a WebSocket URL"),
+    ],
+)
+def test_admission_names_the_field_and_the_fix(fleet: Fleet, changes: dict, said: str) -> None:
+    assert said in fleet.kube.refused(manifest(**changes))
+
+
+def test_admission_takes_what_the_guide_shows(fleet: Fleet) -> None:
+    fleet.kube.run("apply", "--server-side", "--dry-run=server", "-f", "-", stdin=manifest(onFailure="Reconnect"))
+    public = {"url": "wss://api.example.com/v1/realtime?model=m", "network": None, "type": "OpenAIRealtime"}
+    fleet.kube.run("apply", "--server-side", "--dry-run=server", "-f", "-", stdin=manifest(**public, profile="OpenAI"))
+
+
+async def test_a_call_speaks_to_the_agent_and_the_agent_heard_the_recording_and_no_other(phones: Fleet) -> None:
+    spoken = [speech(SECONDS, number) for number in (0, 3)]
+    results = await asyncio.gather(*(call_phones(phones, packets) for packets in spoken))
+    heard = json.loads(
+        phones.kube.run("get", "--raw", "/api/v1/namespaces/voice/pods/agent:9000/proxy/heard", namespaced=False)
+    )
+    for index, result in enumerate(results):
+        assert result.error == ""
+        own, other = recording(spoken[index]), recording(spoken[1 - index])
+        assert similarity(own, samples_of(heard[result.call_id])) > 0.8
+        assert similarity(other, samples_of(heard[result.call_id])) < 0.4
+        assert similarity(own, decode_opus(result.heard)) > 0.7
+
+
+async def test_an_agent_that_dies_ends_its_own_calls_and_no_others(phones: Fleet) -> None:
+    async with calling(phones, 8.0) as echo:
+        result = await call_phones(phones, speech(30.0), kill_after_s=1.0)
+        assert result.sent < 30.0 * 50 - 100, "the call of the dead agent went on"
+    assert echo.result.error == ""
+    assert echo.result.sent == 400
+    log = phones.kube.run(
+        "logs", "-l", "app.kubernetes.io/component=transceiver,voicefleet.dev/pool=phones", "--tail=20"
+    )
+    assert "backend_closed" in log or "backend_failed" in log
