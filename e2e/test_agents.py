@@ -135,8 +135,8 @@ async def call_phones(fleet: Fleet, packets: list[bytes], *, kill_after_s: float
         task = asyncio.create_task(caller.run(f"{fleet.url}/v1/realtime/calls?pool=phones", headers))
         if kill_after_s is not None:
             async with asyncio.timeout(20):
-                while len(caller.result.heard) < kill_after_s * 50:
-                    await asyncio.sleep(0.05)  # noqa: ASYNC110  a caller has no event for what it hears
+                while len(caller.result.heard) < kill_after_s * 50:  # noqa: ASYNC110  it has no event for what it hears
+                    await asyncio.sleep(0.05)
             await asyncio.to_thread(fleet.kube.run, "delete", "pod", "agent", "--force", "--grace-period=0")
         await task
         return caller.result
