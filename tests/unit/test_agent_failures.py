@@ -210,6 +210,20 @@ async def test_malformed_realtime_events_are_told_and_the_call_goes_on(event):
         assert call.errors() == ["agent_malformed_message"]
 
 
+@pytest.mark.parametrize(
+    "taken", [{"type": "audio/pcmu"}, {"type": "audio/pcm", "rate": 16_000}, {"type": "audio/pcm", "rate": "24000"}]
+)
+@pytest.mark.parametrize("way", ["input", "output"])
+async def test_an_agent_of_another_sample_rate_is_named_and_never_heard(way, taken):
+    async with RealtimeAgent() as agent, FakeCall(backend="OpenAIRealtime", backend_url=agent.url) as call:
+        await call.until(lambda: call.told("session.created"))
+        await agent.emit("session.updated", session={"audio": {way: {"format": taken}}})
+        ending, detail = await ended(call)
+        assert ending is Ending.BACKEND_FAILED
+        assert f"the agent's {way} audio is" in detail
+        assert "24000 Hz" in detail
+
+
 async def test_realtime_events_with_odd_shapes_harm_nothing():
     odd = [
         {"type": "session.created", "session": 5},
@@ -367,7 +381,8 @@ async def test_an_agent_that_reads_no_events_is_given_up():
         await asyncio.Event().wait()
 
     async with OpusAgent(behave) as agent, FakeCall(backend="OpusStream", backend_url=agent.url) as call:
-        await agent.until(lambda: agent.sockets)
+        while not call.backend._is_open:
+            await asyncio.sleep(0.001)
         for number in range(MAX_WAITING_EVENTS + 1):
             call.say_event(type="x", number=number)
         assert (await ended(call))[0] is Ending.BACKEND_FAILED

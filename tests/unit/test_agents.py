@@ -11,6 +11,7 @@ from tests.support.fake_call import FakeCall
 from tests.support.voice_world import similarity, speech_like
 from voicefleet_dataplane.media.backend import CallConfig, Digit, Ending
 from voicefleet_dataplane.media.opus import OpusEncoder
+from voicefleet_dataplane.shell.agent_backend import MAX_HELD
 
 
 def samples_of(pcm) -> np.ndarray:
@@ -125,6 +126,7 @@ async def test_realtime_client_events_pass_and_bad_ones_are_answered():
 async def test_realtime_a_key_pressed_is_told_as_an_event():
     async with RealtimeAgent() as agent, FakeCall(backend="OpenAIRealtime", backend_url=agent.url) as call:
         call.backend.on_digit(Digit("5", 60))
+        await call.until(lambda: call.told("input_audio_buffer.dtmf_event_received"))
         assert call.told("input_audio_buffer.dtmf_event_received")[0]["event"] == "5"
 
 
@@ -266,6 +268,32 @@ async def test_what_the_client_says_before_the_line_stands_is_heard():
         await agent.until(lambda: len(agent.pcm) >= 8_000 * 2)
         assert similarity(at(said, 8_000), samples_of(agent.pcm)[:8_000]) > 0.85
         assert [event["event"] for event in agent.received[:3]] == ["connected", "start", "media"]
+
+
+async def test_what_the_client_writes_or_presses_before_the_line_stands_comes_after_the_protocols_first_words():
+    async with (
+        RealtimeAgent() as agent,
+        FakeCall(backend="OpenAIRealtime", backend_url=agent.url) as call,
+        MediaStreamAgent() as phone,
+        FakeCall(backend="MediaStream", backend_url=phone.url) as other,
+    ):
+        call.say_event(type="session.update", session={"type": "realtime", "instructions": "the client's"})
+        other.backend.on_digit(Digit("5", 60))
+        await call.until(lambda: call.told("session.updated"))
+        assert [event["session"]["instructions"] for event in agent.of("session.update")] == [
+            "be brief",
+            "the client's",
+        ]
+        await phone.until(lambda: phone.of("dtmf"))
+        assert [event["event"] for event in phone.received] == ["connected", "start", "dtmf"]
+
+
+async def test_who_writes_too_much_before_the_line_stands_is_told_so():
+    async with RealtimeAgent() as agent, FakeCall(backend="OpenAIRealtime", backend_url=agent.url) as call:
+        for _ in range(MAX_HELD + 1):
+            call.say_event(type="response.create")
+        assert call.errors() == ["agent_not_ready"]
+        await agent.until(lambda: len(agent.of("response.create")) == MAX_HELD)
 
 
 async def test_an_agent_that_says_good_bye_is_heard_to_the_end():

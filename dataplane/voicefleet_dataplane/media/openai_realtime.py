@@ -23,6 +23,7 @@ from voicefleet_dataplane.media.agent import (
     Actions,
     AgentError,
     Clear,
+    End,
     Mark,
     Say,
     Send,
@@ -30,7 +31,7 @@ from voicefleet_dataplane.media.agent import (
     build_json,
     parse_json_object,
 )
-from voicefleet_dataplane.media.backend import CallConfig, Cleared, Digit, Message
+from voicefleet_dataplane.media.backend import CallConfig, Cleared, Digit, Ending, Message
 from voicefleet_dataplane.media.events import build_error
 from voicefleet_dataplane.media.realtime_profiles import DIALECTS, Dialect, Profile
 from voicefleet_dataplane.wire.rtp import RtpPacket
@@ -211,6 +212,9 @@ class OpenAIRealtime:
 
     def _updated(self, event: dict[str, Any], text: str) -> Actions:
         self._note_session(event)
+        wrong = self._wrong_format(event)
+        if wrong:
+            return [Tell(text), End(Ending.BACKEND_FAILED, wrong)]
         ours = self._updates.popleft() if self._updates else False
         if not ours:
             return [Tell(text)]
@@ -238,6 +242,17 @@ class OpenAIRealtime:
         turns = _object(_object(session, "audio"), "input").get("turn_detection", session.get("turn_detection"))
         if isinstance(turns, dict):
             self._interrupts = turns.get("interrupt_response") is not False
+
+    def _wrong_format(self, event: dict[str, Any]) -> str:
+        """What the agent made of our formats, if it is not what we said: samples of another rate are noise."""
+        if not self._dialect.nested_audio:
+            return ""
+        audio = _object(_object(event, "session"), "audio")
+        for way in ("input", "output"):
+            found = _object(_object(audio, way), "format")
+            if found and (found.get("type"), found.get("rate", self.rate)) != ("audio/pcm", self.rate):
+                return f"the agent's {way} audio is {json.dumps(found)[:100]}, not audio/pcm at {int(self.rate)} Hz"
+        return ""
 
     def _with_formats(self, session: Mapping[str, Any]) -> dict[str, Any]:
         """The transceiver owns the audio: its format is ours, whatever a client asks for."""

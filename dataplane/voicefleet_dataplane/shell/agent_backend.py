@@ -33,6 +33,7 @@ from voicefleet_dataplane.wire.rtp import RtpPacket
 log = logging.getLogger("voicefleet.transceiver")
 
 MAX_STRIKES = 16  # messages that the protocol does not allow, before we stop believing that it is the protocol
+MAX_HELD = 64  # events and keys of the client, until the line stands
 MAX_EARLY = 100  # of the client's first words, until the line stands: two seconds
 _ENDINGS = {Lost.CLOSED: Ending.HANG_UP, Lost.AWAY: Ending.BACKEND_CLOSED, Lost.FAILED: Ending.BACKEND_FAILED}
 
@@ -70,6 +71,7 @@ class AgentBackend(Backend):
         self._ended = False
         self._ending: End | None = None
         self._is_open = False
+        self._held: deque[str | Digit] = deque()
         self._early: deque[bytes | RtpPacket] = deque(maxlen=MAX_EARLY)
         self._link = open_link(self, self._protocol.subprotocols, policy.connect_within_s)
 
@@ -84,11 +86,17 @@ class AgentBackend(Backend):
 
     def on_digit(self, digit: Digit) -> None:
         """A key."""
-        self._do(self._protocol.digit(digit))
+        if self._is_open:
+            self._do(self._protocol.digit(digit))
+        else:
+            self._hold(digit)
 
     def on_event(self, event: str) -> None:
         """An event of the client."""
-        self._do(self._protocol.event(event))
+        if self._is_open:
+            self._do(self._protocol.event(event))
+        else:
+            self._hold(event)
 
     def on_ended(self) -> None:
         """Last words, and the line is closed."""
@@ -129,6 +137,9 @@ class AgentBackend(Backend):
         """First words."""
         self._is_open = True
         self._do(self._protocol.open())
+        while self._held:
+            held = self._held.popleft()
+            self._do(self._protocol.digit(held) if isinstance(held, Digit) else self._protocol.event(held))
         while self._early:
             early = self._early.popleft()
             if isinstance(early, bytes):
@@ -200,6 +211,13 @@ class AgentBackend(Backend):
         self._do(self._protocol.cleared(replace(cleared, marks=marks), was_speaking=was_speaking))
         if self._ending is not None:  # nobody wants to hear the rest
             self._end_now()
+
+    def _hold(self, said: str | Digit) -> None:
+        """The protocol's first words come first."""
+        if len(self._held) >= MAX_HELD:
+            self._tell_error("agent_not_ready", "the agent's line does not stand yet, and too much waits for it")
+        else:
+            self._held.append(said)
 
     def _strike(self, what: str) -> None:
         self._strikes += 1
