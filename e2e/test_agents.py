@@ -165,6 +165,10 @@ def recording(packets: list[bytes]) -> Samples:
             {"network": None, "url": "ws://agent.example.com/"},
             "spec.backend.url: the key of secretRef would travel in the clear",
         ),
+        (
+            {"network": None, "secretRef": None, "url": "ws://agent:9000/"},
+            "spec.backend.network: the host of url is a Service",
+        ),
         ({"profile": "vLLM"}, "spec.backend.profile: only OpenAIRealtime has dialects"),
         ({"network": "Loopback"}, "Unsupported value"),
         ({"connectTimeout": "1h"}, "spec.backend.connectTimeout: a duration from 100ms to 60s"),
@@ -178,6 +182,8 @@ def test_admission_names_the_field_and_the_fix(fleet: Fleet, changes: dict, said
 
 def test_admission_takes_what_the_guide_shows(fleet: Fleet) -> None:
     fleet.kube.run("apply", "--server-side", "--dry-run=server", "-f", "-", stdin=manifest(onFailure="Reconnect"))
+    v6 = {"url": "wss://[2001:db8::1]:443/", "network": None}
+    fleet.kube.run("apply", "--server-side", "--dry-run=server", "-f", "-", stdin=manifest(**v6))
     public = {"url": "wss://api.example.com/v1/realtime?model=m", "network": None, "type": "OpenAIRealtime"}
     fleet.kube.run("apply", "--server-side", "--dry-run=server", "-f", "-", stdin=manifest(**public, profile="OpenAI"))
 
