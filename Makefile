@@ -80,7 +80,7 @@ bench-relay: deps .venv/.installed ## the relay beside coturn, a Go relay and th
 bench-ring: .venv/.installed ## the ring with and without its bound, and what moves: counted in virtual time (1 minute)
 	@$(PY) -m bench.ring $(ARGS)
 
-bench-media: deps .venv/.installed ## what a call costs by backend, and how soon an answer leaves, beside Pion (4 minutes; ARGS=--quick)
+bench-media: deps .venv/.installed ## what a call costs by backend, and how soon an answer leaves, beside Pion (6 minutes; ARGS=--quick)
 	@$(PY) -m bench.media $(ARGS)
 
 bench-operator: deps .venv/.installed ## ten thousand pods on a thousand nodes that KWOK plays, and one operator (25 minutes; ARGS=--quick)
