@@ -39,6 +39,7 @@ from voicefleet_dataplane.wire.rtp import RtpPacket
 # Of a session object that came with the call: set by the server, or by the resource's URL, and by nobody else.
 _NOT_OURS_TO_SET = frozenset(("id", "object", "expires_at", "client_secret", "model"))
 _ITEMS_REMEMBERED = 64
+_LARGEST_NAME = 256
 _UPDATES_REMEMBERED = 64
 _END_OF = "end of "
 
@@ -175,7 +176,7 @@ class OpenAIRealtime:
         if kind == self._dialect.audio_delta:
             return self._audio(event)
         if kind == self._dialect.audio_done:
-            response = _text(event, "response_id")
+            response = _name(event, "response_id")
             return [Mark(_END_OF + response), Tell(str(message))]
         if kind == "session.created":
             self._note_session(event)
@@ -194,14 +195,14 @@ class OpenAIRealtime:
         return [Tell(str(message))]
 
     def _audio(self, event: dict[str, Any]) -> Actions:
-        item = _text(event, "item_id")
+        item = _name(event, "item_id")
         if item in self._cut:
             return []
         if item not in self._response_of:
             if len(self._response_of) >= _ITEMS_REMEMBERED:
                 del self._response_of[next(iter(self._response_of))]
             index = event.get("content_index", 0)
-            self._response_of[item] = (_text(event, "response_id"), index if isinstance(index, int) else 0)
+            self._response_of[item] = (_name(event, "response_id"), index if isinstance(index, int) else 0)
         try:
             audio = base64.b64decode(_text(event, "delta"), validate=True)
         except binascii.Error as error:
@@ -287,6 +288,14 @@ def _text(event: dict[str, Any], field: str) -> str:
     value = event.get(field)
     if not isinstance(value, str):
         raise AgentError(f"{event['type']} without text in {field!r}")
+    return value
+
+
+def _name(event: dict[str, Any], field: str) -> str:
+    """A name that we remember, and so no longer than names are."""
+    value = _text(event, field)
+    if len(value) > _LARGEST_NAME:
+        raise AgentError(f"{event['type']}.{field} has more than {_LARGEST_NAME} characters")
     return value
 
 
