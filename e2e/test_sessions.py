@@ -39,7 +39,7 @@ def api(fleet: Fleet) -> Fleet:
 async def test_calls_are_listed_selected_watched_described_and_ended(api: Fleet) -> None:
     kube = api.kube
     watching = subprocess.Popen(  # noqa: ASYNC220  # it starts in milliseconds
-        [*kube._base, "-n", NAMESPACE, "get", "vs", "-w", "--output-watch-events", "-o", "name"],
+        kube.argv("get", "vs", "-w", "--output-watch-events", "-o", "name"),
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -228,7 +228,7 @@ class Informer:
 
     def __init__(self, fleet: Fleet) -> None:
         program = build_go_program(Path(__file__).parent / "informer")
-        argv = [program, str(fleet.site.kubeconfig), NAMESPACE]
+        argv = [program, fleet.site.kubeconfig, NAMESPACE]
         self._process = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         self._held: set[str] | None = None
         self.said = ""
