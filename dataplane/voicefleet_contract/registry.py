@@ -67,6 +67,11 @@ def flow_key(cluster: int, name: str) -> str:
     return f"{_PREFIX}:{{{cluster}:flow}}:{name}"
 
 
+def call_records_key(cluster: int) -> str:
+    """Return the stream of the records of ended calls (call_records.py)."""
+    return f"{_PREFIX}:{{{cluster}:records}}"
+
+
 class Record(BaseModel):
     """What all values have."""
 

@@ -146,6 +146,12 @@ class TransceiverSettings(_Inner):
     dtls_role: Literal["active", "passive"] = "active"
     srtp_profiles: Literal["default", "gcm"] = "default"  # gcm: only AES-GCM, cheaper for us, not every client has it
     accept_direct: bool = False  # bare packets without a relay: tests only
+    call_records_stdout: bool = True  # one JSON line for each call that ended
+    call_records_stream: bool = False  # the same into a Redis stream
+    call_records_keep_s: Seconds = 7 * 86_400.0  # how long that stream keeps them
+    call_records_webhook_url: str = ""  # the same as signed POSTs
+    call_records_webhook_secret_file: str = ""
+    call_record_addresses: Literal["Truncated", "Full"] = "Truncated"  # of clients: /24 and /48, or whole
 
     @model_validator(mode="after")
     def _has_what_its_backend_needs(self) -> Self:

@@ -39,6 +39,13 @@ class Telling:
     counts: Mapping[str, Mapping[str, int]]
 
 
+def relay_name(session: Session, index: TopologyIndex | None) -> str:
+    """Return the relay that a session's packets come through; until there are any, the one that its answer named."""
+    path = session.ice.selected
+    relay = index.relay_at(path.destination) if index is not None and path is not None and path.prefix else None
+    return relay.name if relay is not None else session.agreed.relay
+
+
 class SessionTeller:
     """Knows what the registry was told of one transceiver's sessions."""
 
@@ -114,8 +121,7 @@ class SessionTeller:
 
     def _record(self, session: Session, now: float, unix_now: float) -> SessionRecord:
         status = session.status(now)
-        path, index, place = session.ice.selected, self._topology(), self._core.place
-        relay = index.relay_at(path.destination) if index is not None and path is not None and path.prefix else None
+        path, place = session.ice.selected, self._core.place
         return SessionRecord(
             call_id=status.call_id,
             pool=self._settings.pool,
@@ -123,7 +129,7 @@ class SessionTeller:
             generation=place.generation,
             pod=self._settings.process_name,
             node=self._settings.node_name,
-            relay=relay.name if relay is not None else session.agreed.relay,
+            relay=relay_name(session, self._topology()),
             region=session.agreed.region,
             client_network=client_network(path.client.host) if path is not None else "",
             state=status.state,

@@ -41,12 +41,14 @@ from voicefleet_dataplane.core.transceiver import Place, Transceiver
 from voicefleet_dataplane.media.backend import BackendFactory, CallConfig
 from voicefleet_dataplane.shell.backends import Backends
 from voicefleet_dataplane.shell.call import RunningCall
+from voicefleet_dataplane.shell.call_records import CallRecords, make_record
 from voicefleet_dataplane.shell.codec_thread import CodecThread
 from voicefleet_dataplane.shell.control import ControlRefusal, build_app, build_server_context, load_certificates
 from voicefleet_dataplane.shell.media_socket import MediaSocket
 from voicefleet_dataplane.shell.playout_clock import PlayoutClock
 from voicefleet_dataplane.shell.records import RecordSink
 from voicefleet_dataplane.shell.redis_sink import RedisSink
+from voicefleet_dataplane.shell.session_records import relay_name
 from voicefleet_dataplane.shell.topology import open_topology
 from voicefleet_dataplane.shell.transceiver_metrics import TransceiverMetrics
 from voicefleet_dataplane.shell.transceiver_records import Reporter
@@ -111,7 +113,10 @@ class TransceiverProcess:
         self._clock = PlayoutClock()
         self._backends = Backends(settings)
         self._make_backend: BackendFactory = self._backends.make
-        self._metrics = TransceiverMetrics(self.core, lambda: self.socket.packets_out, self._refused)
+        self._records = CallRecords(settings)
+        self._metrics = TransceiverMetrics(
+            self.core, lambda: self.socket.packets_out, self._refused, self._records.counts
+        )
         self._reporter = (
             Reporter(settings, self.core, lambda: self._topology_in_use, sink) if sink is not None else None
         )
@@ -146,6 +151,7 @@ class TransceiverProcess:
                     await self._runner.cleanup()
                     raise
         self.socket.start()
+        self._records.start()
         self._use_topology()
         self._tasks.append(asyncio.create_task(self._keep_house()))
         if self._reporter is not None:
@@ -186,6 +192,7 @@ class TransceiverProcess:
             await self._runner.cleanup()
         if self._reporter is not None:
             await self._reporter.leave()
+        await self._records.close()
 
     # ---- what the control API asks
 
@@ -287,7 +294,10 @@ class TransceiverProcess:
         ):
             if at is not None:
                 self._metrics.setup.labels(stage).observe(at - session.started_at)
-        status = session.status(time.monotonic())
+        now = time.monotonic()
+        status = session.status(now)
+        relay = relay_name(session, self._topology_in_use)
+        self._records.put(make_record(self._settings, session, relay, now, time.time()))
         log.info(
             "call %s ended: %s%s after %.1f s, packets in %d out %d, loss %s, rtt %s ms",
             call.call_id,

@@ -20,10 +20,14 @@ class TransceiverMetrics:
     """A registry of its own: several transceivers may live in one process."""
 
     def __init__(
-        self, core: Transceiver, packets_out: Callable[[], int], refused: Mapping[ControlRefusal, int]
+        self,
+        core: Transceiver,
+        packets_out: Callable[[], int],
+        refused: Mapping[ControlRefusal, int],
+        records: Callable[[], Mapping[tuple[str, str], int]],
     ) -> None:
         self.registry = CollectorRegistry()
-        self.registry.register(_Core(core, packets_out, refused))
+        self.registry.register(_Core(core, packets_out, refused, records))
         self.setup = Histogram(
             "voicefleet_transceiver_setup_seconds",
             "Time from the answered offer to a stage of the call",
@@ -39,9 +43,14 @@ class TransceiverMetrics:
 
 class _Core(Collector):
     def __init__(
-        self, core: Transceiver, packets_out: Callable[[], int], refused: Mapping[ControlRefusal, int]
+        self,
+        core: Transceiver,
+        packets_out: Callable[[], int],
+        refused: Mapping[ControlRefusal, int],
+        records: Callable[[], Mapping[tuple[str, str], int]],
     ) -> None:
         self._core = core
+        self._records = records
         self._packets_out = packets_out
         self._refused = refused
 
@@ -72,6 +81,12 @@ class _Core(Collector):
         for refusal, count in self._refused.items():
             refused.add_metric([refusal.value], count)
         yield refused
+        records = CounterMetricFamily(
+            "voicefleet_transceiver_call_records", "Records of ended calls", labels=["destination", "outcome"]
+        )
+        for (destination, outcome), count in self._records().items():
+            records.add_metric([destination, outcome], count)
+        yield records
         ended = CounterMetricFamily(
             "voicefleet_transceiver_sessions_ended", "Calls ended, by reason", labels=["reason"]
         )

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
+from voicefleet_contract.call_records import Addresses
 from voicefleet_contract.resources import Duration, Placement, Resources
 
 CONFIG_KEY = "fleet.json"
@@ -82,6 +83,17 @@ class Keys(_Config):
     settle: Duration = 120.0  # longer than a kubelet may give a new pod the Secret of before
 
 
+class CallRecords(_Config):
+    """Where the records of ended calls go. The webhook's secret is the key `secret` of a Secret."""
+
+    stdout: bool = True
+    stream: bool = False
+    keep: Duration = 7 * 86_400.0
+    webhook_url: str = ""
+    webhook_secret: str = ""
+    addresses: Addresses = Addresses.TRUNCATED
+
+
 class FleetConfig(_Config):
     """The whole of it."""
 
@@ -90,6 +102,7 @@ class FleetConfig(_Config):
     redis: Redis = Redis()
     gateway: Gateway = Gateway()
     keys: Keys = Keys()
+    call_records: CallRecords = CallRecords()
 
 
 def parse_config(data: dict[str, Any] | None) -> FleetConfig:

@@ -30,7 +30,9 @@ def pool_template(config: FleetConfig, pool: PoolResource) -> str:
         include={"capacity", "session", "backend", "placement", "resources", "image"},
         exclude_defaults=True,  # a field that a newer operator knows, and nobody has set, replaces nothing
     )
-    return objects.digest(spec, config.cluster.id, config.dataplane.model_dump(), config.redis.model_dump())
+    records = config.call_records.model_dump(mode="json", exclude_defaults=True)
+    parts = [spec, config.cluster.id, config.dataplane.model_dump(), config.redis.model_dump()]
+    return objects.digest(*parts, *([records] if records else []))
 
 
 def pod_name(create: Create) -> str:
@@ -58,6 +60,7 @@ def transceiver_pod(
         # For a pod that somebody else deletes while the operator is away; else the operator says it.
         drain_deadline_s=0.0 if spec.drain.policy is DrainPolicy.HANG_UP else spec.drain.deadline,
         **_backend_settings(spec.backend),
+        **_record_settings(config),
         log_level=config.dataplane.log_level,  # type: ignore[arg-type]  # pydantic checks it
         **registry,
     )
@@ -76,6 +79,7 @@ def transceiver_pod(
             "hint-keys": names.SECRET_HINT_KEYS,
             "call-keys": names.SECRET_CALL_KEYS,
             "tls": names.tls_secret("transceiver"),
+            **({"webhook": config.call_records.webhook_secret} if config.call_records.webhook_url else {}),
             **registry_secrets,
         }
     )
@@ -155,6 +159,20 @@ def _affinity(avoid: Collection[str]) -> Manifest:
     fields = [{"key": "metadata.name", "operator": "NotIn", "values": [node]} for node in avoid]
     terms = {"nodeSelectorTerms": [{"matchFields": fields}]}
     return {"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}}
+
+
+def _record_settings(config: FleetConfig) -> dict[str, Any]:
+    records = config.call_records
+    settings: dict[str, Any] = {
+        "call_records_stdout": records.stdout,
+        "call_records_stream": records.stream,
+        "call_records_keep_s": records.keep,
+        "call_record_addresses": records.addresses.value,
+    }
+    if records.webhook_url:
+        settings["call_records_webhook_url"] = records.webhook_url
+        settings["call_records_webhook_secret_file"] = f"{names.ETC}/webhook/secret"
+    return settings
 
 
 def _backend_settings(backend: Backend) -> dict[str, Any]:
