@@ -251,8 +251,8 @@ async def test_metrics_name_every_drop_reason_and_the_calls(secrets_dir):
         await transceiver.hang_up(created.call_id)
         text = (await transceiver.request("GET", "/metrics")).text
         assert 'voicefleet_transceiver_drops_total{reason="srtp_replay"} 0.0' in text
-        assert "voicefleet_transceiver_sessions 0.0" in text
-        assert 'voicefleet_transceiver_sessions_ended_total{reason="hang_up"} 1.0' in text
+        assert 'voicefleet_transceiver_sessions{pool="default"} 0.0' in text
+        assert 'voicefleet_transceiver_sessions_ended_total{pool="default",reason="hang_up"} 1.0' in text
 
 
 async def test_a_backend_that_fails_ends_its_own_call_only(secrets_dir):

@@ -1,7 +1,7 @@
 """The control API of a transceiver: HTTP over mutual TLS, on the TCP port of the media port's number.
 
 Who may ask is decided twice: TLS takes only certificates of the inner CA, and each request only those whose DNS name is a
-gateway's or the operator's; the sessions API's may hang up and nothing else. A relay's certificate opens nothing here.
+gateway's or the operator's; the sessions API's may hang up, Prometheus' may read metrics. A relay's opens nothing here.
 
 Owns: HTTP, TLS and the bodies. Does not own: calls (a Calls object has them).
 """
@@ -37,6 +37,7 @@ log = logging.getLogger("voicefleet.transceiver")
 MAX_BODY_BYTES = 2 * MAX_OFFER_BYTES + 2 * MAX_SESSION_BYTES + 8_192
 _ALLOWED_ROLES = frozenset(names.inner_dns_name(role) for role in ("gateway", "operator"))
 _MAY_HANG_UP = _ALLOWED_ROLES | {names.inner_dns_name("sessions")}
+_MAY_READ_METRICS = _ALLOWED_ROLES | {names.inner_dns_name("monitoring")}
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -119,6 +120,8 @@ def build_app(calls: Calls, refused: Refused) -> web.Application:
         certificate = request.transport.get_extra_info("peercert") if request.transport is not None else None
         alternative = (certificate or {}).get("subjectAltName", ())
         allowed = _MAY_HANG_UP if request.method == "DELETE" else _ALLOWED_ROLES
+        if request.path == "/metrics":
+            allowed = _MAY_READ_METRICS
         if not any(kind == "DNS" and name in allowed for kind, name in alternative):
             refused[ControlRefusal.WRONG_ROLE] += 1
             raise web.HTTPForbidden(text="the client certificate's role may not ask this\n")

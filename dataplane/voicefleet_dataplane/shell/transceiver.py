@@ -10,6 +10,7 @@ up one after the other. A second cancellation ends the process at once.
 import asyncio
 import contextlib
 import datetime as dt
+import itertools
 import logging
 import secrets
 import ssl
@@ -57,6 +58,7 @@ from voicefleet_dataplane.shell.watched import Watched, watch_inner_tls, watch_k
 log = logging.getLogger("voicefleet.transceiver")
 
 _HOUSEKEEPING_INTERVAL_S = 1.0
+_RTT_SAMPLE_EVERY = 5  # of these intervals: RTCP brings a round-trip time about as often
 _CERTIFICATE_DAYS = 365  # browsers look at the fingerprint, not at the dates; a process may live long
 _FINISH_TIMEOUT_S = 2.0
 _ANY_PORT_ATTEMPTS = 20
@@ -115,7 +117,7 @@ class TransceiverProcess:
         self._make_backend: BackendFactory = self._backends.make
         self._records = CallRecords(settings)
         self._metrics = TransceiverMetrics(
-            self.core, lambda: self.socket.packets_out, self._refused, self._records.counts
+            settings.pool, self.core, lambda: self.socket.packets_out, self._refused, self._records.counts
         )
         self._reporter = (
             Reporter(settings, self.core, lambda: self._topology_in_use, sink) if sink is not None else None
@@ -293,7 +295,7 @@ class TransceiverProcess:
             ("audio", session.audio_at),
         ):
             if at is not None:
-                self._metrics.setup.labels(stage).observe(at - session.started_at)
+                self._metrics.setup.labels(self._settings.pool, stage).observe(at - session.started_at)
         now = time.monotonic()
         status = session.status(now)
         relay = relay_name(session, self._topology_in_use)
@@ -336,9 +338,11 @@ class TransceiverProcess:
 
     async def _keep_house(self) -> None:
         watched: list[Watched[Any]] = [self._hint_keys, self._call_keys, self._tls]
-        while True:
+        for second in itertools.count(1):
             await asyncio.sleep(_HOUSEKEEPING_INTERVAL_S)
             self._use_topology()
+            if second % _RTT_SAMPLE_EVERY == 0:
+                self._metrics.sample()
             for one in watched:
                 one.check()
             self._backends.check_key()

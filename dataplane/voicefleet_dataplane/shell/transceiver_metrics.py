@@ -21,20 +21,35 @@ class TransceiverMetrics:
 
     def __init__(
         self,
+        pool: str,
         core: Transceiver,
         packets_out: Callable[[], int],
         refused: Mapping[ControlRefusal, int],
         records: Callable[[], Mapping[tuple[str, str], int]],
     ) -> None:
+        self._core = core
         self.registry = CollectorRegistry()
-        self.registry.register(_Core(core, packets_out, refused, records))
+        self.registry.register(_Core(pool, core, packets_out, refused, records))
         self.setup = Histogram(
             "voicefleet_transceiver_setup_seconds",
             "Time from the answered offer to a stage of the call",
-            ["stage"],
+            ["pool", "stage"],
             buckets=_SETUP_BUCKETS_S,
             registry=self.registry,
         )
+        self._rtt = Histogram(
+            "voicefleet_transceiver_rtt_seconds",
+            "Round-trip times of connected calls, each call once in some seconds",
+            ["pool"],
+            buckets=_SETUP_BUCKETS_S,
+            registry=self.registry,
+        ).labels(pool)
+
+    def sample(self) -> None:
+        """Take every connected call's round-trip time; called every few seconds, never for a packet."""
+        for session in self._core.sessions.values():
+            if session.rtt_s is not None:
+                self._rtt.observe(session.rtt_s)
 
     def write(self) -> tuple[bytes, str]:
         """The exposition and its content type."""
@@ -44,12 +59,13 @@ class TransceiverMetrics:
 class _Core(Collector):
     def __init__(
         self,
+        pool: str,
         core: Transceiver,
         packets_out: Callable[[], int],
         refused: Mapping[ControlRefusal, int],
         records: Callable[[], Mapping[tuple[str, str], int]],
     ) -> None:
-        self._core = core
+        self._pool, self._core = pool, core
         self._records = records
         self._packets_out = packets_out
         self._refused = refused
@@ -59,9 +75,12 @@ class _Core(Collector):
         for name, text, value in (
             ("sessions", "Calls of this moment", len(core.sessions)),
             ("capacity", "Calls that are taken at most", core.place.capacity),
+            ("draining", "1 while no new call is taken and those that are left may end", int(core.state == "draining")),
             ("topology_revision", "The revision of the topology in use", core.topology_revision),
         ):
-            yield GaugeMetricFamily(f"voicefleet_transceiver_{name}", text, value=value)
+            gauge = GaugeMetricFamily(f"voicefleet_transceiver_{name}", text, labels=["pool"])
+            gauge.add_metric([self._pool], value)
+            yield gauge
         for name, text, value in (
             ("sessions_started", "Offers answered", core.sessions_total),
             ("packets_in", "Datagrams read", core.packets_in),
@@ -88,8 +107,8 @@ class _Core(Collector):
             records.add_metric([destination, outcome], count)
         yield records
         ended = CounterMetricFamily(
-            "voicefleet_transceiver_sessions_ended", "Calls ended, by reason", labels=["reason"]
+            "voicefleet_transceiver_sessions_ended", "Calls ended, by reason", labels=["pool", "reason"]
         )
         for end, count in core.ended.items():
-            ended.add_metric([end.value], count)
+            ended.add_metric([self._pool, end.value], count)
         yield ended

@@ -12,7 +12,7 @@ from voicefleet_contract import names
 
 CA_LIFE_S = 10 * 365 * 86_400.0
 CERTIFICATE_LIFE_S = 90 * 86_400.0
-ROLES = ("relay", "transceiver", "gateway", "operator", "sessions")
+ROLES = ("relay", "transceiver", "gateway", "operator", "sessions", "monitoring")
 
 
 class Work(StrEnum):

@@ -21,11 +21,12 @@ from voicefleet_operator.cluster.api import KubeApi, KubeError
 from voicefleet_operator.cluster.redis_client import connect
 from voicefleet_operator.cluster.transceivers import client_context
 from voicefleet_operator.sessions_api.access import Authorizer, FrontProxy
+from voicefleet_operator.sessions_api.external_metrics import pool_loads
 from voicefleet_operator.sessions_api.hangup import HangUps
 from voicefleet_operator.sessions_api.hub import Hub
 from voicefleet_operator.sessions_api.lost_slots import forget_lost_slots
 from voicefleet_operator.sessions_api.metrics import Metrics
-from voicefleet_operator.sessions_api.registry import SessionRegistry
+from voicefleet_operator.sessions_api.registry import RegistryAwayError, SessionRegistry
 from voicefleet_operator.sessions_api.server import SessionsApi
 
 log = logging.getLogger("voicefleet.sessions")
@@ -119,7 +120,7 @@ async def run_sessions_api(settings: SessionsApiSettings) -> None:
         closing.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, settings.address, settings.port, ssl_context=certificates.server).start()
         leaving = asyncio.Event()
-        health = web.AppRunner(_health(metrics, leaving), access_log=None, handle_signals=False)
+        health = web.AppRunner(_health(metrics, registry, leaving), access_log=None, handle_signals=False)
         await health.setup()
         closing.push_async_callback(health.cleanup)
         await web.TCPSite(health, settings.health_address, settings.health_port).start()
@@ -137,7 +138,7 @@ async def run_sessions_api(settings: SessionsApiSettings) -> None:
         await asyncio.sleep(_LEAVE_S)  # kube-apiserver has other addresses by then
 
 
-def _health(metrics: Metrics, leaving: asyncio.Event) -> web.Application:
+def _health(metrics: Metrics, registry: SessionRegistry, leaving: asyncio.Event) -> web.Application:
     async def alive(request: web.Request) -> web.Response:
         return web.Response(text="ok\n")
 
@@ -146,6 +147,8 @@ def _health(metrics: Metrics, leaving: asyncio.Event) -> web.Application:
         return web.Response(status=503, text="leaving\n") if leaving.is_set() else web.Response(text="ok\n")
 
     async def exposition(request: web.Request) -> web.Response:
+        with contextlib.suppress(RegistryAwayError):  # then the last numbers stand, beside `registry_away`
+            metrics.show_pools(pool_loads(await registry.slots()))
         return metrics.write()
 
     app = web.Application()

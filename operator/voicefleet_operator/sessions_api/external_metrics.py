@@ -36,12 +36,12 @@ class PoolLoad:
         return float(self.sessions) if metric == "voicefleet_pool_sessions" else self.setups_per_s
 
 
-METRICS = (
-    "voicefleet_pool_utilization",
-    "voicefleet_pool_free_sessions",
-    "voicefleet_pool_sessions",
-    "voicefleet_pool_setups_per_second",
-)
+METRICS = {
+    "voicefleet_pool_utilization": "Sessions over capacity, of the members that take calls; 1 when none does",
+    "voicefleet_pool_free_sessions": "Sessions that fit, in the members that take calls",
+    "voicefleet_pool_sessions": "Sessions in the members that take calls",
+    "voicefleet_pool_setups_per_second": "New sessions a second, over the last half minute",
+}
 
 
 def pool_loads(slots: Iterable[SlotView]) -> dict[str, PoolLoad]:

@@ -2,12 +2,12 @@
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
-from voicefleet_operator.sessions_api.external_metrics import GROUP
+from voicefleet_operator.sessions_api.external_metrics import GROUP, METRICS, PoolLoad
 from voicefleet_operator.sessions_api.hub import Hub
 from voicefleet_operator.sessions_api.registry import SessionRegistry
 from voicefleet_operator.sessions_api.resource import PLURAL
@@ -51,6 +51,17 @@ class Metrics:
             ("malformed_records", "Registry records skipped since the start", lambda: float(registry.malformed)),
         ):
             Gauge(f"voicefleet_sessions_api_{name}", text, registry=self._registry).set_function(value)
+
+        self._pools = {
+            metric: Gauge(metric, text, ["pool"], registry=self._registry) for metric, text in METRICS.items()
+        }
+
+    def show_pools(self, loads: Mapping[str, PoolLoad]) -> None:
+        """Say how full pools are; one that is gone says nothing any more."""
+        for metric, gauge in self._pools.items():
+            gauge.clear()
+            for pool, load in loads.items():
+                gauge.labels(pool).set(load.value(metric))
 
     @contextlib.contextmanager
     def watching(self) -> Iterator[None]:
