@@ -12,12 +12,14 @@ from voicefleet_dataplane.plugin.fleet import FleetView
 from voicefleet_dataplane.plugin.kubectl import KubectlError, Object
 from voicefleet_dataplane.plugin.status import Report, report
 
+_PIPE_COLUMNS = 160  # what a file or a program reads is not cut
+
 
 def top(read: Callable[[], FleetView], interval_s: float, rows: int, *, once: bool) -> int:
     """Draw until Ctrl-C; once for a pipe or when asked to."""
     console = Console()
     if once or not console.is_terminal:
-        console.print(draw(read(), rows))
+        Console(width=max(console.width, _PIPE_COLUMNS)).print(draw(read(), rows))
         return 0
     try:
         with Live(draw(read(), rows), console=console, screen=True, auto_refresh=False) as live:
@@ -55,7 +57,8 @@ def _pools(found: Report) -> Table:
 def _calls(fleet: FleetView, rows: int) -> Table:
     table = Table(title=f"calls, the worst of {len(fleet.sessions)} first", title_justify="left", box=None)
     for name in ("call", "state", "MOS", "RTT ms", "loss %", "jitter ms", "relay", "owner", "client"):
-        table.add_column(name, justify="right" if name in ("MOS", "RTT ms", "loss %", "jitter ms") else "left")
+        numeric = name in ("MOS", "RTT ms", "loss %", "jitter ms")
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=name == "call")
     for one in worst(fleet.sessions)[:rows]:
         status, loss = one["status"], one["status"].get("lossRatio")
         table.add_row(

@@ -44,6 +44,11 @@ class Metrics:
         self.hang_ups = Counter(
             "voicefleet_sessions_api_hang_ups", "Calls hung up through the API", registry=self._registry
         )
+        self.expired_watches = Counter(
+            "voicefleet_sessions_api_expired_watches",
+            "Watches that were told to list again",
+            registry=self._registry,
+        )
         self._watches = Gauge("voicefleet_sessions_api_watches", "Watches open now", registry=self._registry)
         for name, text, value in (
             ("registry_away", "1 while the registry does not answer", lambda: float(bool(hub.away))),

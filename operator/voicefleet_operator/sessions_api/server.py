@@ -27,7 +27,6 @@ from voicefleet_operator.sessions_api.watch import parse_watch_options, watch
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _BASE = f"/apis/{API_VERSION}"
 _ONE = f"{_BASE}/namespaces/{{namespace}}/{PLURAL}/{{name}}"
-_RETRY_S = 2
 _WATCH_S = 1_800  # as kube-apiserver does: 30 to 60 minutes, then the client comes again
 _WATCHING = ("true", "1")
 
@@ -152,9 +151,10 @@ class SessionsApi:
                         columns = False
                         await send(event.kind, one)
         except StatusError as error:
+            self._metrics.expired_watches.inc(error.code == 410)
             await send("ERROR", error.body())
         except RegistryAwayError as error:
-            await send("ERROR", StatusError(503, str(error), retry_after_s=_RETRY_S).body())
+            await send("ERROR", StatusError(503, str(error)).body())
         except TimeoutError:
             pass  # its time is over: the client watches on from its last version
         await response.write_eof()
@@ -209,7 +209,7 @@ class SessionsApi:
             except StatusError as error:
                 response = status_response(error, name)
             except RegistryAwayError as error:
-                response = status_response(StatusError(503, str(error), retry_after_s=_RETRY_S), name)
+                response = status_response(StatusError(503, str(error)), name)  # no Retry-After: kubectl would wait
             except web.HTTPMethodNotAllowed as error:
                 response = status_response(StatusError(405, f"sessions cannot be asked for {error.method}"), name)
             except web.HTTPNotFound:
