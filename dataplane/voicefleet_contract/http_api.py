@@ -43,6 +43,7 @@ class CreateSession(_Body):
     region: str = ""
     relay: str = ""
     tenant: str = ""
+    traceparent: str = Field(default="", max_length=64)  # W3C: the gateway's span, or the caller's
     session: dict[str, Any] = {}  # the session object of the Realtime API: from the request, or the ephemeral key
 
 

@@ -87,6 +87,7 @@ class _Inner(_Settings):
     redis_url: str = ""  # empty: no registry
     redis_password_file: str = ""
     tls_dir: str = f"{names.ETC}/tls"  # tls.crt, tls.key, ca.crt: the inner mutual TLS
+    otlp_endpoint: str = ""  # OpenTelemetry collector, http://host:4318; empty: no spans of our own
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 

@@ -124,6 +124,15 @@ async def test_the_owner_gets_the_offer_and_the_ingress_nearest_to_the_gateways_
         assert body.candidates == RELAYS[0].advertise
 
 
+async def test_a_callers_trace_goes_on_to_the_owner(secrets_dir: Path) -> None:
+    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    async with fleet(secrets_dir) as f, FakeTransceiver(1, secrets_dir) as one:
+        f.publish(one.member())
+        await f.offer(traceparent=traceparent)
+        await f.offer(traceparent="nonsense")
+        assert [body.traceparent for body in one.bodies] == [traceparent, ""]
+
+
 @pytest.mark.parametrize("path, headers", [(f"{CALLS}?region=us", {}), (CALLS, {"X-Voicefleet-Region": "us"})])
 async def test_a_caller_may_name_its_region(secrets_dir: Path, path: str, headers: dict) -> None:
     async with fleet(secrets_dir) as f, FakeTransceiver(1, secrets_dir) as one:

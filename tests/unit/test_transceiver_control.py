@@ -19,6 +19,8 @@ from voicefleet_dataplane.shell.control import MAX_BODY_BYTES
 from voicefleet_dataplane.shell.control_client import client_context
 from voicefleet_dataplane.shell.transceiver import TransceiverProcess
 
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
 
 @pytest.fixture(scope="module")
 def secrets_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -289,9 +291,11 @@ async def test_a_backend_learns_what_came_with_the_call_and_may_end_it_with_a_re
     async with running_transceiver(secrets_dir) as transceiver:
         process = transceiver.process
         process._make_backend = Polite
-        created = await transceiver.create(CHROMIUM, tenant="acme", session={"instructions": "be brief"})
+        created = await transceiver.create(
+            CHROMIUM, tenant="acme", session={"instructions": "be brief"}, traceparent=TRACE
+        )
         (call,) = made
-        assert call.config == CallConfig(created.call_id, "acme", {"instructions": "be brief"})
+        assert call.config == CallConfig(created.call_id, "acme", {"instructions": "be brief"}, TRACE)
         process.calls[created.call_id].on_connected()
         assert process.core.ended["backend_closed"] == 1
         assert call.session.end_detail == "the agent has gone home"

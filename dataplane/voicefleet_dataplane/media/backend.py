@@ -49,6 +49,7 @@ class CallConfig:
     call_id: str
     tenant: str = ""
     session: Mapping[str, Any] = field(default_factory=dict)
+    traceparent: str = ""  # W3C: what the backend's request belongs to
 
 
 @dataclass(frozen=True, slots=True)

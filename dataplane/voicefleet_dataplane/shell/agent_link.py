@@ -84,9 +84,11 @@ class AgentLink:
         subprotocols: tuple[str, ...],
         *,
         within_s: float,
+        traceparent: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._listener = listener
+        self._traceparent = traceparent
         self._sockets = sockets
         self._urls = urls
         self._subprotocols = subprotocols
@@ -174,7 +176,9 @@ class AgentLink:
             for url in self._urls:
                 left_s = give_up_at - self._clock()
                 try:
-                    return await self._sockets.open(url, max(0.1, left_s / len(self._urls)), self._subprotocols)
+                    return await self._sockets.open(
+                        url, max(0.1, left_s / len(self._urls)), self._subprotocols, self._traceparent
+                    )
                 except TimeoutError:
                     problem: Exception = TimeoutError(f"no connection within {within_s:g} s")
                 except (OSError, aiohttp.ClientError) as error:

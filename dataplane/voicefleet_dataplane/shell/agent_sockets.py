@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from voicefleet_contract.trace_context import HEADER
 from voicefleet_dataplane.media.agent_address import Network, refusal_of_address
 
 MAX_MESSAGE_BYTES = 4 << 20  # a delta of 40 s of speech; agents that send more in one message are broken
@@ -53,7 +54,9 @@ class AgentSockets:
         self._headers = headers
         self._session: aiohttp.ClientSession | None = None
 
-    async def open(self, url: str, timeout_s: float, subprotocols: tuple[str, ...]) -> aiohttp.ClientWebSocketResponse:
+    async def open(
+        self, url: str, timeout_s: float, subprotocols: tuple[str, ...], traceparent: str = ""
+    ) -> aiohttp.ClientWebSocketResponse:
         """Connect. Raises OSError, aiohttp.ClientError or TimeoutError, which say why not."""
         host = urlsplit(url).hostname or ""
         if _is_address(host):  # aiohttp resolves no address, so nobody else would look at it
@@ -62,6 +65,8 @@ class AgentSockets:
                 raise AgentRefusedError(f"{host} {why}")
         session = self._open_session()
         headers = dict(self._headers)
+        if traceparent:
+            headers[HEADER] = traceparent
         key = self._key()
         if key:
             headers["Authorization"] = f"Bearer {key}"

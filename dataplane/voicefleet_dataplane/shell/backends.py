@@ -5,6 +5,7 @@ Owns: the choice, the key's file, the sockets, the lines that are open. Does not
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -52,7 +53,8 @@ class Backends:
         """Return the backend of one call."""
         if self._kind == "Echo":
             return Echo(call)
-        return AgentBackend(call, self._protocol(), self._open_link, self._policy)
+        open_link = partial(self._open_link, traceparent=call.config.traceparent)
+        return AgentBackend(call, self._protocol(), open_link, self._policy)
 
     def check_key(self) -> None:
         """Read the key again if its file has changed."""
@@ -75,8 +77,10 @@ class Backends:
                 model = parse_qs(urlsplit(self._urls[0]).query).get("model", [""])[0]
                 return lambda config: OpenAIRealtime(config, self._profile, model)
 
-    def _open_link(self, listener: LinkListener, subprotocols: tuple[str, ...], within_s: float) -> AgentLink:
-        link = AgentLink(listener, self._sockets, self._urls, subprotocols, within_s=within_s)
+    def _open_link(
+        self, listener: LinkListener, subprotocols: tuple[str, ...], within_s: float, *, traceparent: str = ""
+    ) -> AgentLink:
+        link = AgentLink(listener, self._sockets, self._urls, subprotocols, within_s=within_s, traceparent=traceparent)
         self._links.add(link)
         link.on_finished(self._links.discard)
         return link

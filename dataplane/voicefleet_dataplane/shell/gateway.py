@@ -28,6 +28,7 @@ from voicefleet_dataplane.shell.http_errors import api_errors, preflight
 from voicefleet_dataplane.shell.http_health import add_public_health, inner_app, topology_problems
 from voicefleet_dataplane.shell.redis_sink import RedisSink
 from voicefleet_dataplane.shell.topology import open_topology
+from voicefleet_dataplane.shell.tracing import open_tracer
 from voicefleet_dataplane.shell.watched import Watched, watch_inner_tls, watch_key_ring
 
 log = logging.getLogger("voicefleet.gateway")
@@ -48,6 +49,9 @@ class Gateway:
         self._inner_tls = watch_inner_tls(Path(settings.tls_dir), client_context)
         self._https = watch_https(Path(settings.https_dir)) if settings.https_dir else None
         self._places = watch_places(Path(settings.geo_database) if settings.geo_database else None)
+        self._tracer = open_tracer(
+            settings.otlp_endpoint, "voicefleet-gateway", {"k8s.pod.name": settings.process_name}
+        )
         self._leaving = False
         self._runners: list[web.AppRunner] = []
         self._closing_clients: set[asyncio.Task[None]] = set()
@@ -65,6 +69,7 @@ class Gateway:
             call_keys=self._call_keys,
             places=self._places,
             metrics=self._metrics,
+            tracer=self._tracer,
         )
         inner = inner_app(self.problems, self._metrics.registry, self._before_metrics)
         context = self._https.value if self._https else None
@@ -99,6 +104,7 @@ class Gateway:
             await runner.cleanup()
         await self._calls.walk.close(_FINISH_TIMEOUT_S)
         await self._control.close()
+        await asyncio.to_thread(self._tracer.close)
 
     def _public_app(self) -> web.Application:
         # http_calls reads bodies itself and knows the size limit; aiohttp's own is the last resort.

@@ -21,6 +21,7 @@ from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.registry import client_network
 from voicefleet_contract.settings import GatewaySettings
 from voicefleet_contract.topology import MemberState, Relay, TopologyIndex
+from voicefleet_contract.trace_context import HEADER, parse_traceparent
 from voicefleet_dataplane.core.api_keys import ApiKeys
 from voicefleet_dataplane.core.forwarded import client_address, limit_key, parse_networks
 from voicefleet_dataplane.core.geo import Place
@@ -31,6 +32,7 @@ from voicefleet_dataplane.shell.gateway_files import PlaceDatabase
 from voicefleet_dataplane.shell.gateway_metrics import GatewayMetrics
 from voicefleet_dataplane.shell.http_errors import ApiError
 from voicefleet_dataplane.shell.owner_walk import OwnerWalk, Walk
+from voicefleet_dataplane.shell.tracing import NoTracer, Tracer
 from voicefleet_dataplane.shell.watched import Watched
 
 log = logging.getLogger("voicefleet.gateway")
@@ -56,7 +58,9 @@ class CallApi:
         call_keys: Watched[KeyRing],
         places: Watched[PlaceDatabase],
         metrics: GatewayMetrics,
+        tracer: Tracer | None = None,
     ) -> None:
+        self._tracer: Tracer = tracer or NoTracer()
         self._settings, self._topology, self._client = settings, topology, client
         self._api_keys, self._call_keys, self._places, self._metrics = api_keys, call_keys, places, metrics
         self.walk = OwnerWalk(client, metrics.owner_asked)
@@ -72,17 +76,23 @@ class CallApi:
     async def create(self, request: web.Request) -> web.Response:
         """Answer an offer: 201, the answer, and where to hang up."""
         started = time.monotonic()
+        span = self._tracer.start("call", parse_traceparent(request.headers.get(HEADER)))
         try:
             async with self._admitted(request) as tenant:
-                response = await self._create(request, tenant, started)
+                response = await self._create(request, tenant, started, str(span.context or ""))
         except ApiError as error:
             self._metrics.calls.labels(error.code).inc()
+            span.end({"http.response.status_code": error.status}, error=error.code)
             raise
+        except BaseException:
+            span.end({}, error="interrupted")
+            raise
+        span.end({"http.response.status_code": 201, "voicefleet.call": response.headers["Location"].rpartition("/")[2]})
         self._metrics.calls.labels("created").inc()
         self._metrics.answer_seconds.observe(time.monotonic() - started)
         return response
 
-    async def _create(self, request: web.Request, tenant: str, started: float) -> web.Response:
+    async def _create(self, request: web.Request, tenant: str, started: float, traceparent: str) -> web.Response:
         offer = await self._offer(request)
         index = self._topology()
         if index is None:
@@ -103,6 +113,7 @@ class CallApi:
                 region=ingress.region,
                 relay=ingress.name,
                 tenant=tenant,
+                traceparent=traceparent,
             ),
         )
         if walk.session is None or walk.owner is None:

@@ -33,10 +33,11 @@ from voicefleet_contract.http_api import (
 )
 from voicefleet_contract.settings import TransceiverSettings
 from voicefleet_contract.topology import MemberState, TopologyIndex
+from voicefleet_contract.trace_context import parse_traceparent
 from voicefleet_dataplane.core.admission import NoRoom
 from voicefleet_dataplane.core.dtls_identity import DtlsIdentity, build_certificate
 from voicefleet_dataplane.core.leaving import HANG_UPS_TAKE_S
-from voicefleet_dataplane.core.session import EndReason, Limits
+from voicefleet_dataplane.core.session import EndReason, Limits, Session
 from voicefleet_dataplane.core.srtp import AES_128_GCM, AES_256_GCM, PROFILES
 from voicefleet_dataplane.core.transceiver import Place, Transceiver
 from voicefleet_dataplane.media.backend import BackendFactory, CallConfig
@@ -51,6 +52,7 @@ from voicefleet_dataplane.shell.records import RecordSink
 from voicefleet_dataplane.shell.redis_sink import RedisSink
 from voicefleet_dataplane.shell.session_records import relay_name
 from voicefleet_dataplane.shell.topology import open_topology
+from voicefleet_dataplane.shell.tracing import Span, open_tracer
 from voicefleet_dataplane.shell.transceiver_metrics import TransceiverMetrics
 from voicefleet_dataplane.shell.transceiver_records import Reporter
 from voicefleet_dataplane.shell.watched import Watched, watch_inner_tls, watch_key_ring
@@ -122,6 +124,16 @@ class TransceiverProcess:
         self._reporter = (
             Reporter(settings, self.core, lambda: self._topology_in_use, sink) if sink is not None else None
         )
+        self._tracer = open_tracer(
+            settings.otlp_endpoint,
+            "voicefleet-transceiver",
+            {
+                "k8s.pod.name": settings.process_name,
+                "k8s.node.name": settings.node_name,
+                "voicefleet.pool": settings.pool,
+            },
+        )
+        self._spans: dict[str, Span] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._empty = asyncio.Event()
         self._runner: web.AppRunner | None = None
@@ -195,6 +207,7 @@ class TransceiverProcess:
         if self._reporter is not None:
             await self._reporter.leave()
         await self._records.close()
+        await asyncio.to_thread(self._tracer.close)
 
     # ---- what the control API asks
 
@@ -214,7 +227,9 @@ class TransceiverProcess:
         call_id = outcome.session.agreed.call_id
         if call_id not in self.calls:
             try:
-                config = CallConfig(call_id, request.tenant, request.session)
+                span = self._tracer.start("call set-up", parse_traceparent(request.traceparent))
+                self._spans[call_id] = span
+                config = CallConfig(call_id, request.tenant, request.session, str(span.context or ""))
                 call = RunningCall(
                     outcome.session,
                     config,
@@ -227,6 +242,7 @@ class TransceiverProcess:
             except Exception as error:  # a backend that cannot be made: this member is no use now, another may be
                 log.error("call %s: no backend", call_id, exc_info=error)
                 outcome.session.end(EndReason.BACKEND_FAILED)
+                self._end_span(outcome.session)
                 return NoRoom(RefusalReason.OVERLOADED, "the backend of this transceiver cannot be reached", 1)
             self.calls[call_id] = call
             self._empty.clear()
@@ -298,6 +314,7 @@ class TransceiverProcess:
                 self._metrics.setup.labels(self._settings.pool, stage).observe(at - session.started_at)
         now = time.monotonic()
         status = session.status(now)
+        self._end_span(session)
         relay = relay_name(session, self._topology_in_use)
         self._records.put(make_record(self._settings, session, relay, now, time.time()))
         log.info(
@@ -313,6 +330,23 @@ class TransceiverProcess:
         )
         if not self.calls:
             self._empty.set()
+
+    def _end_span(self, session: Session) -> None:
+        """Write the stages that were reached. A call's span ends with its set-up, or with the call when that came first."""
+        span = self._spans.pop(session.agreed.call_id, None)
+        if span is None:
+            return
+        reached = session.started_at
+        for name, at in (
+            ("answer to first check", session.checked_at),
+            ("check to DTLS", session.connected_at),
+            ("DTLS to first audio", session.audio_at),
+        ):
+            if at is not None:
+                span.child(name, reached, at)
+                reached = at
+        error = "" if session.connected_at is not None else str(session.end_reason or "")
+        span.end({"voicefleet.call": session.agreed.call_id, "voicefleet.relay": session.agreed.relay}, error=error)
 
     def _load_tls(self, directory: Path) -> ssl.SSLContext:
         # One context for ever: connections of the future use what was loaded into it last.
@@ -341,6 +375,10 @@ class TransceiverProcess:
         for second in itertools.count(1):
             await asyncio.sleep(_HOUSEKEEPING_INTERVAL_S)
             self._use_topology()
+            for call_id in [
+                c for c, call in self.calls.items() if c in self._spans and call.session.audio_at is not None
+            ]:
+                self._end_span(self.calls[call_id].session)
             if second % _RTT_SAMPLE_EVERY == 0:
                 self._metrics.sample()
             for one in watched:

@@ -94,6 +94,12 @@ class CallRecords(_Config):
     addresses: Addresses = Addresses.TRUNCATED
 
 
+class Tracing(_Config):
+    """OpenTelemetry: where spans go (OTLP over HTTP). Empty: none are made, a caller's traceparent is passed on."""
+
+    otlp_endpoint: str = ""
+
+
 class FleetConfig(_Config):
     """The whole of it."""
 
@@ -103,6 +109,7 @@ class FleetConfig(_Config):
     gateway: Gateway = Gateway()
     keys: Keys = Keys()
     call_records: CallRecords = CallRecords()
+    tracing: Tracing = Tracing()
 
 
 def parse_config(data: dict[str, Any] | None) -> FleetConfig:

@@ -47,6 +47,7 @@ def _deployment(fleet: Fleet) -> Manifest:
         allow_anonymous_calls=gateway.allow_anonymous_calls,
         trusted_forwarders=gateway.trusted_forwarders,
         log_level=config.dataplane.log_level,  # type: ignore[arg-type]  # pydantic checks it
+        otlp_endpoint=config.tracing.otlp_endpoint,
         **registry,
     )
     volumes, mounts = objects.secret_mounts(
@@ -64,7 +65,11 @@ def _deployment(fleet: Fleet) -> Manifest:
         "kind": "Deployment",
         "metadata": _metadata(
             fleet,
-            [gateway.replicas, made_from, config.cluster.id, config.dataplane.model_dump(), config.redis.model_dump()],
+            [
+                *(gateway.replicas, made_from, config.cluster.id),
+                *(config.dataplane.model_dump(), config.redis.model_dump()),
+                *([config.tracing.otlp_endpoint] if config.tracing.otlp_endpoint else []),
+            ],
         ),
         "spec": {
             "replicas": gateway.replicas,

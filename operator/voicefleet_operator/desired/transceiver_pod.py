@@ -30,9 +30,9 @@ def pool_template(config: FleetConfig, pool: PoolResource) -> str:
         include={"capacity", "session", "backend", "placement", "resources", "image"},
         exclude_defaults=True,  # a field that a newer operator knows, and nobody has set, replaces nothing
     )
-    records = config.call_records.model_dump(mode="json", exclude_defaults=True)
     parts = [spec, config.cluster.id, config.dataplane.model_dump(), config.redis.model_dump()]
-    return objects.digest(*parts, *([records] if records else []))
+    more = [part.model_dump(mode="json", exclude_defaults=True) for part in (config.call_records, config.tracing)]
+    return objects.digest(*parts, *(part for part in more if part))
 
 
 def pod_name(create: Create) -> str:
@@ -61,6 +61,7 @@ def transceiver_pod(
         drain_deadline_s=0.0 if spec.drain.policy is DrainPolicy.HANG_UP else spec.drain.deadline,
         **_backend_settings(spec.backend),
         **_record_settings(config),
+        otlp_endpoint=config.tracing.otlp_endpoint,
         log_level=config.dataplane.log_level,  # type: ignore[arg-type]  # pydantic checks it
         **registry,
     )
