@@ -17,12 +17,15 @@ _WORKERS = 2
 async def test_calls_are_spread_over_the_workers_of_a_relay(fleet: Fleet) -> None:
     change(fleet, {"datapath": "Userspace", "workers": _WORKERS})
     try:
-        eventually("relays with two workers, ready", lambda: running(fleet, _WORKERS), 120.0)
+        eventually("relays with two workers, ready", lambda: running(fleet, _WORKERS), 60.0)
         fleet.wait_ready()
         async with talking(fleet, 10):  # none may be lost
             await asyncio.to_thread(
                 eventually, "flows in every worker of a relay", lambda: any(map(spread, fleet.relays())), 30.0
             )
+    except AssertionError:
+        print(fleet.explain(), *(fleet.kube.run("logs", name) for name in names_of(fleet)), sep="\n")
+        raise
     finally:
         change(fleet, {"datapath": None, "workers": None})
         eventually("relays of one process, ready", lambda: running(fleet, 1), 120.0)
@@ -46,6 +49,10 @@ def test_workers_beside_a_kernel_path_and_on_the_public_port_are_refused_with_wh
 
 def change(fleet: Fleet, spec: dict[str, object]) -> None:
     fleet.kube.run("patch", "voicerelay", "fra", "--type=merge", "-p", json.dumps({"spec": spec}))
+
+
+def names_of(fleet: Fleet) -> list[str]:
+    return [pod["metadata"]["name"] for pod in fleet.kube.pods("app.kubernetes.io/component=relay")]
 
 
 def running(fleet: Fleet, workers: int) -> bool:

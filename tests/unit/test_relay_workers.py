@@ -5,6 +5,8 @@ import contextlib
 import os
 import signal
 import socket
+import sys
+from pathlib import Path
 
 import httpx
 import pytest
@@ -102,6 +104,33 @@ async def test_clients_are_spread_and_a_worker_that_dies_costs_the_others_nothin
         leaving = asyncio.create_task(fleet.relay.leave())
         await leaving
         assert {worker._process.returncode for worker in fleet.relay._workers} == {0}
+
+
+async def test_the_command_runs_workers_that_become_ready_and_leave(tmp_path):
+    """On the loop that is shipped (uvloop), with settings from the environment."""
+    files = RunningRelay(tmp_path, workers=2, public_port=free_port(), inner_port=free_port())
+    files.write_topology()
+    relay = await asyncio.create_subprocess_exec(
+        *(str(Path(sys.executable).with_name("voicefleet")), "relay"),
+        env={**os.environ, **files.settings.to_environment()},
+    )
+    try:
+        async with asyncio.timeout(30), httpx.AsyncClient(trust_env=False) as http:
+            answer = "nothing yet"
+            while answer != "ready\n":
+                assert relay.returncode is None, answer
+                with contextlib.suppress(httpx.TransportError):
+                    answer = (await http.get(f"http://{HOST}:{files.settings.inner_port}/readyz")).text
+                await asyncio.sleep(0.05)
+    finally:
+        relay.terminate()
+        code = await relay.wait()
+    assert code == 0
+
+
+def free_port():
+    with bind_udp(HOST, 0) as one:
+        return one.getsockname()[1]
 
 
 async def test_a_second_relay_on_the_port_is_an_error_whatever_kind_it_is(tmp_path):

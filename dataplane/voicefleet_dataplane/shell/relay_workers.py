@@ -26,7 +26,6 @@ import socket
 import sys
 from collections.abc import Iterable, Iterator
 
-import aiohttp
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, Metric
@@ -35,7 +34,7 @@ from prometheus_client.registry import Collector
 
 from voicefleet_contract.addresses import from_kernel
 from voicefleet_contract.registry import HEARTBEAT_INTERVAL_S, Acknowledgement
-from voicefleet_contract.settings import RelaySettings
+from voicefleet_contract.settings import PREFIX, RelaySettings
 from voicefleet_dataplane.shell.acknowledger import Acknowledger
 from voicefleet_dataplane.shell.redis_sink import RedisSink
 from voicefleet_dataplane.shell.relay import RelaySockets, patience
@@ -165,7 +164,7 @@ class _Worker:
             began = asyncio.get_running_loop().time()
             self._process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", PROGRAM, str(self.index), *map(str, descriptors)),
-                env={**os.environ, **self._settings.to_environment()},
+                env=_environment(self._settings),
                 pass_fds=descriptors,
                 start_new_session=True,  # Ctrl-C is for us to pass on
             )
@@ -197,15 +196,19 @@ class _Worker:
 
     async def get(self, path: str) -> tuple[int, str] | None:
         """Ask the worker; None when it does not answer."""
-        connector = aiohttp.UnixConnector(path=self._sockets.health.getsockname())
         try:
-            async with (
-                asyncio.timeout(_ANSWER_WITHIN_S),
-                aiohttp.ClientSession(connector=connector) as session,
-                session.get(f"http://worker{path}") as response,
-            ):
-                return response.status, await response.text()
-        except (OSError, TimeoutError, aiohttp.ClientError):
+            async with asyncio.timeout(_ANSWER_WITHIN_S):
+                # Connected here: uvloop takes an abstract name for an empty one.
+                one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                one.setblocking(False)
+                with contextlib.closing(one):
+                    one.connect(self._sockets.health.getsockname())
+                    reader, writer = await asyncio.open_unix_connection(sock=one)
+                    with contextlib.closing(writer):
+                        writer.write(f"GET {path} HTTP/1.0\r\nHost: worker\r\n\r\n".encode())
+                        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            return int(head.split()[1]), body.decode()
+        except (OSError, TimeoutError, IndexError, ValueError):
             return None
 
 
@@ -282,6 +285,12 @@ async def _report(settings: RelaySettings, workers: RelayWorkers, sink: RedisSin
                 await asyncio.sleep(HEARTBEAT_INTERVAL_S)
         finally:
             await acknowledger.leave()
+
+
+def _environment(settings: RelaySettings) -> dict[str, str]:
+    """Return ours, with the worker's settings in place of all of our own: a default is told by its absence."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+    return {**ours, **settings.to_environment()}
 
 
 def _listener(public_port: int, index: int) -> socket.socket:
