@@ -59,8 +59,9 @@ def test_ports_of_workers_are_never_given_to_transceivers():
 @pytest.mark.parametrize(
     ("fields", "memory"),
     [
-        ({}, "260Mi"),
-        ({"flows": {"max": 1_000_000}}, "1041Mi"),
+        ({}, "553Mi"),
+        ({"flows": {"max": 1_000_000}}, "2506Mi"),
+        ({"flows": {"max": 1_000_000}, "datapath": "Userspace", "workers": 1}, "1041Mi"),
         ({"flows": {"max": 1000}, "datapath": "Userspace", "workers": 4}, "257Mi"),
     ],
 )

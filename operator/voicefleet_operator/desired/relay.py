@@ -16,6 +16,9 @@ from voicefleet_operator.desired.state import Component, Manifest, Node, RelayRe
 
 _PROCESS_MIB = 64
 _FLOW_BYTES = 1_024  # 870 measured (bench/flow_table.py); a table that grows holds its old self for a moment
+_RULE_BYTES = (
+    1_536  # beside a kernel path: 1,120 measured in the process, 336 in the kernel, which the pod is charged for
+)
 _END_GRACE_S = 10  # beyond the drain deadline: readiness leaves first (2 s), then the sockets
 
 _BPFFS = "/sys/fs/bpf"
@@ -147,7 +150,8 @@ def relay_daemonset(config: FleetConfig, namespace: str, relay: RelayResource) -
 
 def relay_memory(spec: VoiceRelaySpec) -> str:
     """Return the memory that a pod asks for: its processes, and a full flow table."""
-    return f"{_PROCESS_MIB * spec.worker_count + -(-spec.flows.max * _FLOW_BYTES // 2**20)}Mi"
+    flow_bytes = _FLOW_BYTES + (0 if spec.datapath is Datapath.USERSPACE else _RULE_BYTES)
+    return f"{_PROCESS_MIB * spec.worker_count + -(-spec.flows.max * flow_bytes // 2**20)}Mi"
 
 
 def _inner_ports(spec: VoiceRelaySpec) -> list[tuple[str, int]]:
