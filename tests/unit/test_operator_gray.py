@@ -135,8 +135,8 @@ def test_a_member_that_stays_gray_is_out_twice_as_long_each_time_and_costs_few_c
     assert calls.placed[1] < 0.03 * calls.placed.total()
 
 
-@pytest.mark.parametrize("share", [0.3, 0.6, 0.95, 1.0])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("share", [0.3, 0.6, 1.0])
+@pytest.mark.parametrize("seed", range(3))
 def test_a_failure_of_all_takes_nobody_out(share: float, seed: int):
     calls = Calls(5, seed)
     calls.run(60)
@@ -163,7 +163,7 @@ def test_when_most_calls_fail_everywhere_one_on_which_all_fail_is_not_blamed():
     assert calls.verdict(1) is None
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_a_member_of_few_calls_is_not_put_out_by_chance(seed: int):
     calls = Calls(6, seed)
     calls.everywhere = 0.4
@@ -229,7 +229,7 @@ def test_a_process_that_began_anew_is_judged_by_its_own_calls():
     assert [sample.counts for sample in history[1, 1]] == [Counts(0, 2)]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 400), st.integers(0, 400)), min_size=1, max_size=12),
     st.lists(st.booleans(), min_size=12, max_size=12),

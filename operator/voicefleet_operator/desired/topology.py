@@ -59,7 +59,8 @@ def _with_own_epochs(
         if part.pool is None:
             continue
         if before is not None and before.pool is not None and before.pool.name == part.pool.name:
-            same = active_weights(before.pool.members) == active_weights(part.pool.members)
+            was, now = before.pool.members, part.pool.members
+            same = was == now or active_weights(was) == active_weights(now)
             if same and before.pool.ring_epoch < part.pool.ring_epoch:
                 found[name] = _with_epoch(part, part.pool, before.pool.ring_epoch)
         kept = found[name].pool
