@@ -100,6 +100,8 @@ class SlotStatus(_Body):
     sessions_total: int = 0
     oldest_started_at: float | None = None
     newest_started_at: float | None = None
+    media_up: int = 0  # calls whose media came up …
+    media_failed: int = 0  # … and did not in time (registry.FIRST_MEDIA_S)
     packets_in: int = 0
     packets_out: int = 0
     drops: dict[str, int] = {}

@@ -32,6 +32,7 @@ from voicefleet_operator.desired import gray
 from voicefleet_operator.desired.autoscaling import autoscaled, remember, scales
 from voicefleet_operator.desired.drain import draining_pods
 from voicefleet_operator.desired.idle import idle_marks
+from voicefleet_operator.desired.state import Component, Fleet
 from voicefleet_operator.handlers.health import Health
 from voicefleet_operator.handlers.metrics import LoopMetrics
 from voicefleet_operator.handlers.reconcile import Reconciler
@@ -50,6 +51,7 @@ log = logging.getLogger("voicefleet.operator")
 
 _DRAIN_POLL_S = 2.0
 _REGISTRY_POLL_S = 5.0
+_ASKED_AT_ONCE = 64  # members, while the registry is away
 _CREDENTIALS_S = 3600.0
 _ROTATION_S = 5.0
 _VOUCH_S = 60.0
@@ -140,7 +142,7 @@ async def _lead(
         "lists": follow_lists(api, store, watches),
         "reconciler": reconciler.run(),
         "drains": _follow_drains(store, control),
-        "registry": _follow_registry(store, registry),
+        "registry": _follow_registry(store, registry, control),
         "credentials": _renew_credentials(api, control),
         "key rotation": _rotate_keys(rotation, store),
         "sessions API": _vouch_for_sessions_api(api),
@@ -201,7 +203,20 @@ async def _follow_drains(store: FleetStore, control: ControlClient) -> None:
             store.mark()
 
 
-async def _follow_registry(store: FleetStore, registry: RegistryReader) -> None:
+async def _media_without_registry(
+    fleet: Fleet, store: FleetStore, control: ControlClient
+) -> dict[tuple[int, int], gray.Counts]:
+    """Ask members themselves, those first that were not asked for longest; of the others what they said last."""
+    serving = (pod for name in fleet.pools for pod in fleet.pods_of(Component.TRANSCEIVER, name))
+    pods = {(pod.slot, pod.generation): pod for pod in serving if pod.ready and not pod.leaving}
+    known = {member: samples[-1].counts for member, samples in store.media.items() if member in pods}
+    asked = [member for member in store.media_asked if member in pods]
+    turn = [*(pods.keys() - set(asked)), *asked][:_ASKED_AT_ONCE]
+    store.media_asked = [member for member in asked if member not in turn] + turn
+    return known | await control.media(pods[member] for member in turn)
+
+
+async def _follow_registry(store: FleetStore, registry: RegistryReader, control: ControlClient) -> None:
     while True:
         fleet = store.fleet()
         if fleet is not None:
@@ -214,8 +229,8 @@ async def _follow_registry(store: FleetStore, registry: RegistryReader) -> None:
             store.acknowledged, store.flows_left, store.datapaths = told
             now, fleet = time.time(), store.fleet() or fleet
             store.recommendations = remember(fleet, now)
-            if seen.media is not None:
-                store.media = gray.remember(store.media, seen.media, now)
+            media = seen.media if seen.media is not None else await _media_without_registry(fleet, store, control)
+            store.media = gray.remember(store.media, media, now)
             fleet = replace(fleet, recommendations=store.recommendations, media=store.media)
             # Otherwise load matters only when something else makes a plan.
             marks = any(idle_marks(fleet, pool, now) for pool in fleet.pools.values())

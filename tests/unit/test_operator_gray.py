@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.fleet_world import World, empty_fleet, pool
+from tests.unit.test_operator_shell import store
 from voicefleet_contract.registry import FIRST_MEDIA_S
 from voicefleet_contract.topology import MemberState, TopologyIndex, join
+from voicefleet_operator.__main__ import _media_without_registry
 from voicefleet_operator.desired.gray import (
     MIN_FAILED,
     OUT_S,
@@ -252,3 +254,25 @@ def test_whatever_members_count_half_of_them_stay(counts, already, later):
         else:
             out.discard(judgement.pod)
     assert len(out) <= max(len(pods) // 2, sum(already[p.slot] and p.slot % 2 for p in pods.values()))
+
+
+class Control:
+    """Members that say what they counted, to whoever asks them."""
+
+    def __init__(self) -> None:
+        self.asked: list[set[int]] = []
+
+    async def media(self, pods):
+        pods = list(pods)
+        self.asked.append({pod.slot for pod in pods})
+        return {(pod.slot, pod.generation): Counts(pod.slot, 0) for pod in pods}
+
+
+async def test_without_a_registry_members_are_asked_in_turns_and_keep_what_they_said():
+    calls, made, control = Calls(150), store(), Control()
+    for _ in range(3):
+        counts = await _media_without_registry(calls.world.fleet, made, control)
+        made.media = remember(made.media, counts, 1.0)
+    assert [len(asked) for asked in control.asked] == [64, 64, 64]
+    assert set.union(*control.asked) == set(range(150))
+    assert {slot: samples[-1].counts.up for (slot, _), samples in made.media.items()} == {s: s for s in range(150)}

@@ -31,6 +31,7 @@ from voicefleet_contract.http_api import (
     SessionList,
     SlotStatus,
 )
+from voicefleet_contract.registry import FIRST_MEDIA_S
 from voicefleet_contract.settings import TransceiverSettings
 from voicefleet_contract.topology import MemberState, TopologyIndex
 from voicefleet_contract.trace_context import parse_traceparent
@@ -281,6 +282,8 @@ class TransceiverProcess:
             sessions_total=core.sessions_total,
             oldest_started_at=oldest,
             newest_started_at=newest,
+            media_up=core.media_up,
+            media_failed=core.media_failed(time.monotonic(), FIRST_MEDIA_S),
             packets_in=core.packets_in,
             packets_out=self.socket.packets_out,
             drops={reason.value: count for reason, count in core.drops.items() if count},

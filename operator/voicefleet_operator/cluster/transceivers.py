@@ -7,7 +7,7 @@ between, which no heartbeat in a cache can say.
 
 import asyncio
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import aiohttp
@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from voicefleet_contract import names
 from voicefleet_contract.http_api import DrainOrder, SlotStatus
+from voicefleet_operator.desired.gray import Counts
 from voicefleet_operator.desired.state import Drained, Pod
 
 _TIMEOUT_S = 3.0
@@ -49,29 +50,45 @@ class ControlClient:
 
         Return what each said, by uid. Silent ones are left out.
         """
+        leaving = list(pods)
+        orders = {pod.uid: DrainOrder(hang_up_after_s=after_s) for pod, after_s in leaving}
+        said = await self._ask([pod for pod, _ in leaving], "POST", "/v1/drain", orders)
+        return {
+            pod.uid: Drained(status.state, status.sessions, status.oldest_started_at, status.newest_started_at)
+            for pod, status in said
+        }
+
+    async def media(self, pods: Iterable[Pod]) -> dict[tuple[int, int], Counts]:
+        """Ask pods whose calls' media came up, by slot and generation. Silent ones are left out."""
+        said = await self._ask(list(pods), "GET", "/v1/status", {})
+        return {(pod.slot, pod.generation): Counts(status.media_up, status.media_failed) for pod, status in said}
+
+    async def _ask(
+        self, pods: list[Pod], method: str, path: str, orders: Mapping[str, DrainOrder]
+    ) -> list[tuple[Pod, SlotStatus]]:
         gate = asyncio.Semaphore(_AT_ONCE)
         timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
         async with aiohttp.ClientSession(timeout=timeout) as session:
 
-            async def ask(pod: Pod, hang_up_after_s: float) -> tuple[str, Drained | None]:
+            async def ask(pod: Pod) -> tuple[Pod, SlotStatus | None]:
                 async with gate:
-                    return pod.uid, await self._drain_one(session, pod, hang_up_after_s)
+                    return pod, await self._ask_one(session, pod, method, path, orders.get(pod.uid))
 
-            answers = await asyncio.gather(*(ask(pod, after_s) for pod, after_s in pods))
-        return {uid: answer for uid, answer in answers if answer is not None}
+            answers = await asyncio.gather(*map(ask, pods))
+        return [(pod, status) for pod, status in answers if status is not None]
 
-    async def _drain_one(self, session: aiohttp.ClientSession, pod: Pod, hang_up_after_s: float) -> Drained | None:
+    async def _ask_one(
+        self, session: aiohttp.ClientSession, pod: Pod, method: str, path: str, order: DrainOrder | None
+    ) -> SlotStatus | None:
         if self._context is None:
             return None
         host = f"[{pod.host_ip}]" if ":" in pod.host_ip else pod.host_ip
-        url = f"https://{host}:{pod.port}/v1/drain"
-        server = names.inner_dns_name("transceiver")
+        url, server = f"https://{host}:{pod.port}{path}", names.inner_dns_name("transceiver")
+        body = None if order is None else order.model_dump_json()
         try:
-            order = DrainOrder(hang_up_after_s=hang_up_after_s).model_dump_json()
-            async with session.post(url, data=order, ssl=self._context, server_hostname=server) as response:
+            async with session.request(method, url, data=body, ssl=self._context, server_hostname=server) as response:
                 status = SlotStatus.model_validate_json(await response.read())
         except (aiohttp.ClientError, OSError, TimeoutError, ValidationError):
             return None
-        if (status.slot, status.generation) != (pod.slot, pod.generation):
-            return None  # somebody else listens there by now
-        return Drained(status.state, status.sessions, status.oldest_started_at, status.newest_started_at)
+        # Else somebody else listens there by now.
+        return status if (status.slot, status.generation) == (pod.slot, pod.generation) else None

@@ -11,7 +11,7 @@ gives that once in ten million looks.
 Whatever the evidence, half of a pool's ready members stay in the ring.
 
 A verdict stands in an annotation of the pod: written when it changes, read again by the next operator. While the
-registry is away there is no evidence: verdicts stay, and those whose time is over still return.
+registry is away members are asked for their counts, a few at a time; without any, verdicts stay and still run out.
 """
 
 import json

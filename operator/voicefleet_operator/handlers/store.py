@@ -84,6 +84,7 @@ class FleetStore:
         self.flows_left: Mapping[str, int] = {}
         self.datapaths: Mapping[str, tuple[str, str]] | None = None
         self.media: History = {}
+        self.media_asked: list[tuple[int, int]] = []  # members in the order in which they were asked
         self.refused: Mapping[tuple[str, str], Refusal] = {}
         self.waiting = 0  # changes that no pass has taken up
         self.waiting_since: float | None = None  # monotonic: of the first of them
