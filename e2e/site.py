@@ -45,11 +45,6 @@ class Site:
     helm: tuple[str, ...]
     images: Mapping[str, str]  # operator, dataplane, redis, and operator_next where there is one
 
-    @property
-    def kubeconfig(self) -> str:
-        """The kubeconfig file, for programs other than kubectl and helm."""
-        return str(KUBECONFIG) if self.local else os.environ.get("KUBECONFIG", str(Path.home() / ".kube" / "config"))
-
     def image(self, name: str) -> str:
         """Return an image's name. Raises ClusterError naming the variable that is missing."""
         if name not in self.images:

@@ -15,7 +15,7 @@ from e2e.talk import calling
 def plugin(fleet: Fleet, *words: str) -> subprocess.CompletedProcess[str]:
     """Run it as a person does: kubectl finds the program on PATH."""
     programs = f"{Path(fleet.site.kubectl[0]).parent}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    environment = os.environ | {"PATH": programs, "KUBECONFIG": fleet.site.kubeconfig}
+    environment = os.environ | {"PATH": programs, "KUBECONFIG": str(fleet.site.kubeconfig)}
     argv = ["kubectl", "voicefleet", "-n", NAMESPACE, *words]
     return subprocess.run(argv, env=environment, capture_output=True, text=True, check=False, timeout=120)
 
