@@ -10,14 +10,16 @@ from e2e.kube import KubeError
 @pytest.fixture(scope="session")
 def fleet() -> Fleet:
     """The installed fleet, Ready."""
-    running = None
+    running, problem = None, ""
     try:
         running = Fleet()
         running.install()
         running.wait_ready()
     except (ClusterError, KubeError, AssertionError) as error:
+        problem = str(error)
+    if running is None or problem:
         said = running.explain() if running is not None else ""
-        pytest.fail(f"the fleet did not come up: {error}\n{said}", pytrace=False)
+        pytest.fail(f"the fleet did not come up: {problem}\n{said}", pytrace=False)
     return running
 
 
