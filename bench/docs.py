@@ -7,7 +7,7 @@
     <!-- bench:relay/plot cpu: what -->  a bar for each who, written to bench/results/relay.svg
     <!-- /bench -->
 
-With ``--check`` nothing is written, and a difference is an error.
+With ``--check`` no document is written, and a difference is an error.
 """
 
 import argparse
