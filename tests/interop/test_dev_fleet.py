@@ -114,3 +114,18 @@ async def test_redis_killed_in_mid_call_costs_nothing(fleet, speech):
     code, lines, _ = place(fleet, "--key", fleet.api_key, "--count", "2", "--duration", "2")
     assert code == 0, lines  # new calls too
     fleet.restart("redis")
+
+
+async def test_a_call_whose_transceiver_died_says_for_how_long_nothing_came(fleet, speech):
+    packets = repeat(encode_opus(read_wav(speech[2])), 250)
+
+    async def kill() -> None:
+        for slot in (1, 2):
+            fleet.kill(f"transceiver-{slot}", signal.SIGKILL)
+
+    result = await talk(fleet, packets, kill)
+    for slot in (1, 2):
+        fleet.restart(f"transceiver-{slot}")
+    await asyncio.to_thread(fleet.wait_ready)
+    assert result.silent_s > 2
+    assert result.loss > 0.4

@@ -30,6 +30,7 @@ from voicefleet_dataplane.shell.caller import FRAME_S, Caller, CallResult, make_
 # Own recordings come back at 0.9 and more through Opus; strangers' stay under 0.2 (measured on Debian's alsa-utils speech).
 OWN_AT_LEAST = 0.7
 STRANGER_AT_MOST = 0.4
+_SILENCE_S = 1.0
 _SPEEDS = 0.03  # each call plays its recording a little faster: ten calls, ten recordings, however few files
 
 
@@ -135,6 +136,7 @@ def _print_call(number: int, result: CallResult, own: float, stranger: float, *,
             "loss": _round(result.loss, 5),
             "sent": result.sent,
             "received": result.received,
+            "silent_s": result.silent_s,
             "own": round(own, 3),
             "others": round(stranger, 3),
             "audio_ok": good,
@@ -151,6 +153,10 @@ def _print_call(number: int, result: CallResult, own: float, stranger: float, *,
             f"{one:.2f} ms" if one is not None else "not measured" for one in (result.rtt_ms, result.jitter_ms)
         )
         typer.echo(f"  RTT {rtt}, jitter {jitter}, loss {result.loss or 0.0:.2%} of {result.sent}")
+        if result.silent_s > _SILENCE_S:
+            typer.echo(
+                f"  nothing came any more in the last {result.silent_s:.1f} s: its transceiver or the path is gone"
+            )
         typer.echo(f"  heard itself {own:.2f}, the closest other recording {stranger:.2f}")
 
 

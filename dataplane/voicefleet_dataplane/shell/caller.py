@@ -59,6 +59,7 @@ class CallResult:
     sent: int = 0
     received: int = 0
     gaps_over_100_ms: int = 0
+    silent_s: float = 0.0  # since the last packet that came, when we had said everything
     heard: dict[int, bytes] = field(default_factory=dict)  # Opus packets by frame number
     samples: list[Samples] | None = None  # instead of packets, from a client that decodes by itself
 
@@ -147,6 +148,7 @@ class Caller:
             try:
                 await asyncio.wait_for(self._media.wait(), _SETUP_TIMEOUT_S)
                 await self._speak()
+                self.result.silent_s = round(time.monotonic() - self._last_heard, 3) if self._last_heard else 0.0
                 await asyncio.sleep(_TAIL_S)
                 self._dtls.close()
                 self._flush()
