@@ -19,6 +19,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from bench.netns import Namespaces
+from bench.relay_floods import floods
 from bench.relay_load import Flows, Sample, cpu_ns
 from bench.relay_paths import (
     Clsact,
@@ -208,6 +209,14 @@ def compare(report: Report) -> None:
         goal = f"at most 1/5 of {peer}, intervals apart"
         report.target(f"{Tcx.name}, added to the whole path", goal, share, met=share <= 0.2 and apart)
     for row in report.rows:
+        if (row["table"], row["what"]) == ("floods", "lost by the calls") and ": 10 times" in row["who"]:
+            report.target(
+                f"flood, {row['who']}, lost by the calls in %", "under 0.1", row["value"], met=row["value"] < 0.1
+            )
+        if (row["table"], row["what"]) == ("floods", "bytes that the strangers got"):
+            report.target(
+                f"flood, {row['who']}, bytes back", "no more than were sent", row["value"], met=row["value"] == 0
+            )
         if (row["table"], row["what"]) == ("interruptions", _LOST) and row["who"].startswith(Tcx.name):
             report.target(
                 f"{row['who']}, lost in a call", "at most 3 packets each way", row["value"], met=row["value"] <= 3
@@ -254,6 +263,7 @@ def main() -> None:
         rounds(namespaces, report, count, seconds)
         capacity_and_latency(namespaces, report, seconds)
         interruptions(namespaces, report, quick=options.quick)
+        floods(namespaces, report, 1.0 if options.quick else 3.0)
     flow_table(report, 20_000 if options.quick else 200_000)
     compare(report)
     for target in report.targets:

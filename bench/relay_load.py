@@ -9,6 +9,7 @@ price is that "the relay alone" holds the delivery to the next socket, as for an
 import contextlib
 import json
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -93,44 +94,61 @@ class Flows:
         """What the far end counted; it is gone then."""
         return self._echo.result()
 
-    @contextlib.contextmanager
-    def sending(self, pps: float, seconds: float, warmup_s: float, check_s: float) -> Iterator[subprocess.Popen[str]]:
+    def sending(
+        self, pps: float, seconds: float, warmup_s: float, check_s: float
+    ) -> contextlib.AbstractContextManager[subprocess.Popen[str]]:
         """Run the client program over our sockets."""
-        descriptors = [one.fileno() for one in self.sockets]
         rechecked = bool(self.checks) and self.path.rechecked
-        lines = (
-            f"{descriptor} {len(check)} {check.hex()}" if check else f"{descriptor} 0"
-            for descriptor, check in zip(descriptors, self.checks if rechecked else [b""] * self.count, strict=True)
+        return sending(
+            self.sockets,
+            self.checks if rechecked else [],
+            pps=pps,
+            seconds=seconds,
+            warmup_s=warmup_s,
+            check_s=check_s if rechecked else 0,
+            prefix_bytes=self.path.prefix_bytes,
         )
-        command = ["taskset", "-c", LOAD_CPU, str(built() / "load"), "client", str(self.count)]
-        client = subprocess.Popen(
-            [
-                *command,
-                f"{pps}",
-                f"{warmup_s}",
-                f"{seconds}",
-                str(self.path.prefix_bytes),
-                f"{check_s if rechecked else 0}",
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            pass_fds=descriptors,
-        )
-        try:
-            assert client.stdin is not None
-            client.stdin.write("\n".join(lines) + "\n")
-            client.stdin.flush()
-            yield client
-        finally:
-            client.kill()
-            client.wait()
 
     def _cpu(self, client: subprocess.Popen[str]) -> int:
         return cpu_ns(client.pid) + cpu_ns(self._echo.process.pid) + self._relay_cpu() + soft_interrupts_ns()
 
     def _relay_cpu(self) -> int:
         return sum(cpu_ns(pid) for pid in self.path.pids())
+
+
+@contextlib.contextmanager
+def sending(
+    sockets: list[socket.socket],
+    checks: list[bytes],
+    *,
+    pps: float,
+    seconds: float,
+    warmup_s: float,
+    check_s: float,
+    prefix_bytes: int = 0,
+) -> Iterator[subprocess.Popen[str]]:
+    """Run the client program over these sockets: ``pps`` in all, and each one's check every ``check_s``."""
+    descriptors = [one.fileno() for one in sockets]
+    lines = (
+        f"{descriptor} {len(check)} {check.hex()}" if check else f"{descriptor} 0"
+        for descriptor, check in zip(descriptors, checks or [b""] * len(sockets), strict=True)
+    )
+    numbers = (len(sockets), pps, warmup_s, seconds, prefix_bytes, check_s)
+    client = subprocess.Popen(
+        ["taskset", "-c", LOAD_CPU, str(built() / "load"), "client", *map(str, numbers)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        pass_fds=descriptors,
+    )
+    try:
+        assert client.stdin is not None
+        client.stdin.write("\n".join(lines) + "\n")
+        client.stdin.flush()
+        yield client
+    finally:
+        client.kill()
+        client.wait()
 
 
 class _Echo:

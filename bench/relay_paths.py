@@ -363,6 +363,16 @@ def checks_of(count: int) -> list[bytes]:
     return _checks[:count]
 
 
+def forged_checks(count: int) -> list[bytes]:
+    """Checks that name our member: every other one with another key's tag, the rest with a wrong password."""
+    other = KeyRing({1: b"x" * 32}, signing=1)
+    made = []
+    for number in range(count):
+        ufrag = encode_hint(Hint(1, _CLUSTER, _SLOT, _GENERATION, number), other if number % 2 else _KEYS)
+        made.append(build_binding_request(secrets.token_bytes(12), f"{ufrag}:cccc", b"wrong"))
+    return made
+
+
 def built() -> Path:
     """Where the peers are built: outside of the checkout, once for each version of their sources."""
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "voicefleet" / "bench"
@@ -376,14 +386,14 @@ def build_peers() -> None:
     subprocess.run(["go", "build", "-o", built() / "gorelay", "."], check=True, cwd=here / "gorelay")
 
 
-def open_sockets(namespaces: Namespaces, path: Way, count: int) -> list[socket.socket]:
+def open_sockets(namespaces: Namespaces, path: Way, count: int, first_port: int = 10_000) -> list[socket.socket]:
     """Client sockets in the client's namespace, connected to the path's destination."""
     sockets = []
     with namespaces.entered(namespaces.client):
         for number in range(count):
             one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             one.setblocking(False)
-            one.bind((path.client_host, 10_000 + number))
+            one.bind((path.client_host, first_port + number))
             one.connect(path.destination)
             sockets.append(one)
     return sockets

@@ -26,7 +26,7 @@
 typedef unsigned long long u64;
 enum { PAYLOAD = 172, STAMP_AT = 16, WINDOW_AT = 24, FLOW_AT = 28, SPP = 38, BATCH = 64, SLOT = 2048, SUB = 32, BUCKETS = 64 * SUB };
 
-static u64 histogram[BUCKETS], received, sent, refused;
+static u64 histogram[BUCKETS], received, sent, refused, bytes_in;
 static volatile sig_atomic_t stopping;
 
 static u64 now_ns(void) {
@@ -45,7 +45,8 @@ static void note(u64 ns) {
 }
 
 static void report(void) {
-  printf("{\"sent\": %llu, \"received\": %llu, \"refused\": %llu, \"histogram\": [", sent, received, refused);
+  printf("{\"sent\": %llu, \"received\": %llu, \"refused\": %llu, \"bytes_in\": %llu, \"histogram\": [", sent, received, refused,
+         bytes_in);
   const char *comma = "";
   for (int i = 0; i < BUCKETS; i++)
     if (histogram[i]) {
@@ -155,6 +156,7 @@ static int client(int flows, double pps, double warmup_s, double seconds, int pr
     int n = epoll_pwait2(poll, ready, BATCH, &timeout, NULL);
     for (int i = 0; i < n; i++) {
       int k = recv(ready[i].data.fd, in, sizeof in, MSG_DONTWAIT);
+      bytes_in += k > 0 ? k : 0;
       int head = k >= PAYLOAD + 4 && in[0] == 0x40 ? 4 : 0;
       if (k >= PAYLOAD + head && (in[head] & 0xC0) == 0x80) take(in + head, now_ns());
     }
