@@ -30,12 +30,15 @@ def filled(text: str) -> str:
     def block(match: re.Match[str]) -> str:
         path = RESULTS / f"{match['name']}.json"
         if not path.exists():
-            body = f"Not measured yet: `make bench-{match['name']}`.\n"
-        else:
-            body = _body(json.loads(path.read_text()), match["what"])
-        return match[1] + body + match[4]
+            return match[1] + not_measured(match["name"]) + match[4]
+        return match[1] + _body(json.loads(path.read_text()), match["what"]) + match[4]
 
     return _BLOCK.sub(block, text)
+
+
+def not_measured(name: str) -> str:
+    """What stands where a result is missing."""
+    return f"Not measured yet: `make bench-{name}`.\n"
 
 
 def _body(result: dict[str, Any], what: str) -> str:
@@ -54,6 +57,8 @@ def _body(result: dict[str, Any], what: str) -> str:
 def table_of(result: dict[str, Any], table: str) -> str:
     """One line for each who, one column for each what."""
     rows = [row for row in result["rows"] if row["table"] == table]
+    if not rows:
+        return not_measured(result["name"])
     columns = list(dict.fromkeys((row["what"], row["unit"]) for row in rows))
     cells = {(row["who"], row["what"]): _cell(row) for row in rows}
     lines = ["| | " + " | ".join(f"{what}, {unit}" if unit else what for what, unit in columns) + " |"]
