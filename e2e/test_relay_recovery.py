@@ -23,6 +23,7 @@ WITHOUT_FLOW = ("flow_unknown", "flow_lookup_pending", "flow_lookup_limit")
 
 @pytest.fixture(scope="module")
 def lab(fleet: Fleet) -> Iterator[Location]:
+    fleet.site.only_local("these stories kill processes on a node")
     with Location(fleet, "lab", "node-c", 3500, "Userspace") as location:
         yield location
 
