@@ -18,7 +18,7 @@ int main(void) {
     FIELD(tuple, source) FIELD(tuple, destination) FIELD(tuple, source_port) FIELD(tuple, destination_port)
     FIELD(rule, to) FIELD(rule, how) FIELD(rule, slot) FIELD(rule, generation) FIELD(rule, packets) FIELD(rule, bytes)
     FIELD(rule, last_ns)
-    FIELD(control, lease_ns) FIELD(control, public_port) FIELD(control, flow_first) FIELD(control, flow_last)
+    FIELD(control, lease_ns) FIELD(control, public_port) FIELD(control, flow_first) FIELD(control, flow_last) FIELD(control, returns)
     VALUE(LAYOUT)
     %s
 }
@@ -51,8 +51,8 @@ def test_structs_have_the_sizes_and_offsets_that_python_packs(compiled):
     ]
     fields = ("to", "how", "slot", "generation", "packets", "bytes", "last_ns")
     assert [compiled[f"rule.{name}"] for name in fields] == [0, 36, 40, 44, 48, 56, 64]
-    fields = ("lease_ns", "public_port", "flow_first", "flow_last")
-    assert [compiled[f"control.{name}"] for name in fields] == [0, 8, 10, 12]
+    fields = ("lease_ns", "public_port", "flow_first", "flow_last", "returns")
+    assert [compiled[f"control.{name}"] for name in fields] == [0, 8, 10, 12, 14]
 
 
 def test_enums_have_the_same_numbers(compiled):

@@ -30,6 +30,7 @@ from voicefleet_dataplane.fastpath.maps import (
     ENDS,
     RULE,
     Carried,
+    How,
     Map,
     Rule,
     decode_carried,
@@ -99,6 +100,7 @@ class KernelFastPath:
         self._routes = Routes()
         self._fds: dict[str, int] = {}
         self._covered: list[str] = []
+        self._returns = not fresh  # rules of a predecessor may be such
         self._forwarding: set[tuple[int, bool]] = set()  # (interface, IPv6) where packets are seen and may be sent on
         try:
             self._load_what_this_kernel_takes()
@@ -119,6 +121,9 @@ class KernelFastPath:
 
     def put(self, rule: Rule) -> None:
         """Make or replace a rule."""
+        if rule.how is How.RETURN and not self._returns:
+            self._returns = True
+            self._renew(time.monotonic())
         self._rules.put(rule.seen.encode(), encode_rule(rule))
 
     def drop(self, rule: Rule) -> Carried | None:
@@ -170,7 +175,7 @@ class KernelFastPath:
         ports = self._place.flow_ports
         port = self._place.public_port.to_bytes(2, "big")
         lease_ns = int((now + LEASE_S) * 1e9)
-        self._control.put(_ZERO, CONTROL.pack(lease_ns, port, ports.start, ports.stop - 1, 0))
+        self._control.put(_ZERO, CONTROL.pack(lease_ns, port, ports.start, ports.stop - 1, self._returns))
 
     # ---- opening
 

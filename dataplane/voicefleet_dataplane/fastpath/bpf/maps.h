@@ -50,7 +50,7 @@ struct control {
 	__be16 public_port;
 	__u16 flow_first;   /* flow ports, host order, both ends included */
 	__u16 flow_last;
-	__u16 unused;
+	__u16 returns; /* whether there may be any HOW_RETURN rule: most relays have none, and every packet passes egress */
 };
 
 enum counter {

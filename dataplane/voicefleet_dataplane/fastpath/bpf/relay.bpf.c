@@ -261,11 +261,14 @@ int relay_ingress(struct __sk_buff *skb)
 SEC("tc")
 int relay_egress(struct __sk_buff *skb)
 {
+	struct control *mine;
 	struct packet packet;
 	struct rule *rule;
+	__u32 zero = 0;
 	__u64 now;
 
-	if (!parse_skb(skb, &packet))
+	mine = bpf_map_lookup_elem(&control, &zero);
+	if (!mine || !mine->returns || !parse_skb(skb, &packet))
 		return TC_ACT_UNSPEC;
 	now = bpf_ktime_get_coarse_ns();
 	rule = find_rule(&packet, EGRESS, now);
