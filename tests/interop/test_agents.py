@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from pathlib import Path
 
 import httpx
@@ -150,6 +151,11 @@ async def test_recorded_speech_reaches_the_agent_over_a_bad_network(secrets_dir,
             caller = Caller(http, make_identity(), packets)
             await caller.run("http://gateway/v1/realtime/calls", {})
         assert caller.result.error == ""
+        transceiver.process.hang_up(caller.result.call_id)
+        exposition = transceiver.process.metrics()[0].decode()
+        lost = re.search(r'voice_packets_total{pool="default",what="lost"} (\d+)', exposition)
+        assert lost is not None
+        assert int(lost[1]) == pytest.approx(network.lost, abs=2)  # the last packets have none after them
         heard = np.frombuffer(bytes(agent.pcm), np.int16)
         said = decode_opus(dict(enumerate(packets)))
         found = [similarity(window, heard) for window in windows(said[::6])]

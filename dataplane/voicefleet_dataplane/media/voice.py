@@ -203,6 +203,17 @@ class CallVoice:
         """How much of a tag has gone out."""
         return self._playout.played_ms(tag)
 
+    def counts(self) -> dict[str, int]:
+        """What became of the client's packets that did not come in order and in time."""
+        jitter = self.jitter
+        return {
+            "lost": jitter.lost,
+            "late": jitter.late,
+            "recovered": jitter.recovered,
+            "concealed": jitter.concealed,
+            "overrun": self.overrun,
+        }
+
     def close(self) -> None:
         """The call is over."""
         self._closed = True

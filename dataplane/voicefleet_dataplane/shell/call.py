@@ -70,6 +70,10 @@ class RunningCall:
         )
         return self._voice
 
+    def voice_counts(self) -> dict[str, int]:
+        """What became of the client's packets on their way to a listener; empty without a voice."""
+        return self._voice.counts() if self._voice is not None and self._voice.wants_packets else {}
+
     def send_audio(self, payload: bytes, sequence: int, timestamp: int, *, marker: bool = False) -> bool:
         """Send one Opus packet."""
         sent = self.session.send_audio(payload, sequence, timestamp, marker=marker)

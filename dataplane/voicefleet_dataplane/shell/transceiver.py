@@ -315,6 +315,8 @@ class TransceiverProcess:
         ):
             if at is not None:
                 self._metrics.setup.labels(self._settings.pool, stage).observe(at - session.started_at)
+        for what, count in call.voice_counts().items():
+            self._metrics.voices.labels(self._settings.pool, what).inc(count)
         now = time.monotonic()
         status = session.status(now)
         self._end_span(session)

@@ -5,7 +5,7 @@ Nothing on the packet path touches prometheus-client, whose counters take a lock
 
 from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -30,6 +30,12 @@ class TransceiverMetrics:
         self._core = core
         self.registry = CollectorRegistry()
         self.registry.register(_Core(pool, core, packets_out, refused, records))
+        self.voices = Counter(
+            "voicefleet_transceiver_voice_packets",
+            "Packets of clients that came to a listener otherwise than in order and in time, of calls that have ended",
+            ["pool", "what"],
+            registry=self.registry,
+        )
         self.setup = Histogram(
             "voicefleet_transceiver_setup_seconds",
             "Time from the answered offer to a stage of the call",
