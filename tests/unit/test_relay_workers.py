@@ -87,6 +87,8 @@ async def test_clients_are_spread_and_a_worker_that_dies_costs_the_others_nothin
         assert 'voicefleet_relay_worker_restarts_total{worker="1"} 0.0' in text
         said = await fleet.relay.acknowledgement()
         assert (said.process, said.key_epochs) == (fleet.files.settings.process_name, (1,))
+        assert said.datapath == "Userspace"
+        assert said.datapath_reason
 
         dies, stays = fleet.relay._workers
         died = dies._process.pid

@@ -252,6 +252,8 @@ def common(process: str, said: list[Acknowledgement]) -> Acknowledgement:
         ring_epochs={pool: min(one.ring_epochs[pool] for one in said) for pool in sorted(pools)},
         key_epochs=tuple(sorted(set.intersection(*(set(one.key_epochs) for one in said)))),
         flows_left=sum(left) if len(left) == len(said) else None,
+        datapath=said[0].datapath,  # workers forward in user space, all of them
+        datapath_reason=said[0].datapath_reason,
         at=0.0,
     )
 
