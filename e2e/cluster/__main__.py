@@ -166,7 +166,7 @@ def main(words: Sequence[str] | None = None) -> int:
     except ClusterError as error:
         return fail(error)
     except KeyboardInterrupt:
-        print("interrupted; nothing of the cluster was left running", file=sys.stderr)
+        print("interrupted: a cluster that was running stays, one that was being started is gone", file=sys.stderr)
         return 130
     return 0
 
