@@ -12,11 +12,13 @@ import pytest
 from e2e.fleet import Fleet
 from e2e.kube import eventually, ready
 from e2e.talk import calling, speech
+from voicefleet_contract import names
 from voicefleet_dataplane.media.speech import Samples, decode_opus, similarity
 from voicefleet_dataplane.shell.caller import Caller, CallResult, make_identity
 
 KEY = "sk-agent-0123456789"
 SECONDS = 4.0
+NODE_PORT = 30_900
 
 # An agent of the Media Streams protocol: says what it hears, remembers it, and wants its key.
 AGENT = """
@@ -80,7 +82,11 @@ def objects(fleet: Fleet) -> list[dict]:
             "apiVersion": "v1",
             "kind": "Service",
             "metadata": {"name": "agent"},
-            "spec": {"selector": {"app": "agent"}, "ports": [{"port": 9000}]},
+            "spec": {
+                "type": "NodePort",  # the test asks the agent what it heard
+                "selector": {"app": "agent"},
+                "ports": [{"port": 9000, "nodePort": NODE_PORT}],
+            },
         },
         {
             "apiVersion": "v1",
@@ -112,7 +118,9 @@ def phones(fleet: Fleet) -> Iterator[Fleet]:
     eventually("pool phones is Ready", lambda: fleet.condition("transceiver", "phones"), within_s=60)
     eventually("the gateway knows pool phones", lambda: offered(fleet) != "unknown_pool", within_s=30)
     yield fleet
-    fleet.kube.run("delete", "transceiver", "phones", "--wait=false")
+    fleet.kube.run("delete", "transceiver", "phones")
+    selector = f"{names.LABEL_POOL}=phones"  # the other stories count the fleet's pods
+    eventually("the pods of phones are gone", lambda: not fleet.kube.get("pods", selector=selector), within_s=60)
     for kind in ("pod", "service", "secret"):
         fleet.kube.run("delete", kind, "agent", "--ignore-not-found")
 
@@ -140,6 +148,13 @@ async def call_phones(fleet: Fleet, packets: list[bytes], *, kill_after_s: float
             await asyncio.to_thread(fleet.kube.run, "delete", "pod", "agent", "--force", "--grace-period=0")
         await task
         return caller.result
+
+
+def what_the_agent_heard(fleet: Fleet) -> dict[str, str]:
+    """By call id."""
+    answer = httpx.get(f"http://{httpx.URL(fleet.url).host}:{NODE_PORT}/heard", trust_env=False, timeout=10)
+    answer.raise_for_status()
+    return dict(answer.json())
 
 
 def samples_of(codes: str) -> Samples:
@@ -191,9 +206,7 @@ def test_admission_takes_what_the_guide_shows(fleet: Fleet) -> None:
 async def test_a_call_speaks_to_the_agent_and_the_agent_heard_the_recording_and_no_other(phones: Fleet) -> None:
     spoken = [speech(SECONDS, number) for number in (0, 3)]
     results = await asyncio.gather(*(call_phones(phones, packets) for packets in spoken))
-    heard = json.loads(
-        phones.kube.run("get", "--raw", "/api/v1/namespaces/voice/pods/agent:9000/proxy/heard", namespaced=False)
-    )
+    heard = what_the_agent_heard(phones)
     for index, result in enumerate(results):
         assert result.error == ""
         own, other = recording(spoken[index]), recording(spoken[1 - index])
