@@ -12,7 +12,7 @@ from voicefleet_contract.http_api import RefusalReason
 from voicefleet_contract.spp import HEADER_BYTES, encode_spp
 from voicefleet_contract.topology import MemberState, Topology, TopologyIndex
 from voicefleet_dataplane.core.admission import NoRoom
-from voicefleet_dataplane.core.session import EndReason, Limits
+from voicefleet_dataplane.core.session import MAX_EARLY_PACKETS, EndReason, Limits
 from voicefleet_dataplane.wire.rtcp import ReportBlock, SenderInfo, build_report, parse_rtcp
 from voicefleet_dataplane.wire.sdp import SdpError, SetupRole
 from voicefleet_dataplane.wire.stun import parse_binding_response
@@ -380,12 +380,46 @@ def test_ssrcs_of_one_call_are_limited():
     assert reasons == [None] * 4 + [DropReason.RTP_UNEXPECTED]
 
 
-def test_media_before_the_handshake_is_not_ready():
+def test_reports_before_the_handshake_are_not_ready():
+    caller = World().call()
+    caller.check()
+    assert caller.send(b"\x80\xc8" + bytes(60)) is DropReason.SRTP_NOT_READY
+
+
+def test_media_that_overtakes_the_handshakes_last_flight_is_heard():
+    """Media goes through a relay's kernel, DTLS through its process: the first words may come first."""
     world = World()
     caller = world.call()
     caller.check()
-    assert caller.send(b"\x80\x6f" + bytes(60)) is DropReason.SRTP_NOT_READY
-    assert caller.send(b"\x80\xc8" + bytes(60)) is DropReason.SRTP_NOT_READY
+    while caller.srtp is None:  # until the client has keys, and its last flight stands ready
+        caller.flush()
+        for datagram, destination in world.drain():
+            world.arrive(datagram, destination)
+    assert caller.speak(sequence=1) is None
+    assert caller.speak(sequence=2) is None
+    assert caller.session.packets_in == 0
+    world.settle()
+    assert caller.session.packets_in == 2
+    assert world.core.drops[DropReason.SRTP_NOT_READY] == 0
+
+
+def test_early_media_is_bounded_and_counted_when_the_call_never_connects():
+    world = World()
+    caller = world.call()
+    caller.check()
+    reasons = [caller.send(b"\x80\x6f" + bytes(60)) for _ in range(MAX_EARLY_PACKETS + 2)]
+    assert reasons == [None] * MAX_EARLY_PACKETS + [DropReason.SRTP_NOT_READY] * 2
+    world.core.hang_up(caller.session.agreed.call_id)
+    assert world.core.drops[DropReason.SRTP_NOT_READY] == MAX_EARLY_PACKETS + 2
+
+
+def test_early_media_that_is_not_authentic_is_counted_as_such_once_there_are_keys():
+    world = World()
+    caller = world.call()
+    caller.check()
+    assert caller.send(b"\x80\x6f" + bytes(60)) is None
+    world.settle()
+    assert world.core.drops[DropReason.SRTP_AUTH] == 1
 
 
 def test_mid_is_sent_until_the_client_reports_on_our_stream():

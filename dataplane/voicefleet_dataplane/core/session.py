@@ -32,6 +32,7 @@ from voicefleet_dataplane.wire.rtp import RtpPacket, build_rtp, parse_rtp, peek_
 from voicefleet_dataplane.wire.stun import BindingRequest
 
 AMPLIFICATION_LIMIT = 3
+MAX_EARLY_PACKETS = 8  # 160 ms of speech
 MAX_SSRCS = 4  # a client that changes its microphone starts a new SSRC; more at a time is not a person
 _REPORT_GAP_S = 0.5
 _NEVER = float("inf")
@@ -121,6 +122,7 @@ class Session:
         "_answered_report_at",
         "_drops",
         "_dtls",
+        "_early",
         "_limits",
         "_listener",
         "_mid_extension",
@@ -183,6 +185,7 @@ class Session:
         self._dtls = dtls
         self._drops = drops  # the transceiver's: for what we would have sent
         self._srtp: Srtp | None = None
+        self._early: list[bytes] = []
         self._streams: dict[int, ReceiveStream] = {}
         self._limits = limits
         self._listener: Listener | None = None
@@ -247,7 +250,7 @@ class Session:
         """An SRTP packet from a checked address: the hot path."""
         srtp = self._srtp
         if srtp is None:
-            return DropReason.SRTP_NOT_READY
+            return self._hold_early(datagram)
         self._now = now
         # Whoever has the keys could otherwise make libsrtp and us keep state for any number of SSRCs.
         stream = self._streams.get(peek_ssrc(datagram))
@@ -362,6 +365,8 @@ class Session:
             self._transmit.append(path.media(bye))
         self._dtls.close()
         self._flush_dtls()
+        self._drops[DropReason.SRTP_NOT_READY] += len(self._early)
+        self._early.clear()
         self.state = SessionState.ENDED
         self.end_reason = reason
         self.end_detail = detail
@@ -439,6 +444,20 @@ class Session:
 
     # ---- inside
 
+    def _hold_early(self, datagram: bytes) -> DropReason | None:
+        """Keep the client's first words: media goes through a relay's kernel and overtakes the last flight of DTLS."""
+        if len(self._early) >= MAX_EARLY_PACKETS or self.state is SessionState.ENDED:
+            return DropReason.SRTP_NOT_READY
+        self._early.append(datagram)
+        return None
+
+    def _take_early(self, now: float) -> None:
+        early, self._early = self._early, []
+        for datagram in early:
+            reason = self.receive_rtp(datagram, now)
+            if reason is not None:
+                self._drops[reason] += 1
+
     def _after_dtls(self, now: float) -> None:
         self._flush_dtls()
         if self._dtls.state is DtlsState.CONNECTED:
@@ -448,6 +467,8 @@ class Session:
                 self.connected_at = self.active_at = now
                 if self._listener is not None:
                     self._listener.on_connected()
+                if self.state is SessionState.CONNECTED:
+                    self._take_early(now)
         elif self._dtls.state is DtlsState.CLOSED:
             self.end(EndReason.CLOSED_BY_CLIENT)
         elif self._dtls.state is DtlsState.FAILED:
