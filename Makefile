@@ -54,14 +54,18 @@ cluster: deps ## the local Kubernetes cluster: start it, or find it running (roo
 cluster-down: ## take the local cluster away, whatever state it is in
 	@python3 -m e2e.cluster down
 
+# A whole Kubernetes, its fleet and its callers share the machine's cores: a story that failed is told once more, by itself. It
+# is on the screen both times; one that fails twice fails.
+STORIES = told() { .venv/bin/pytest -q "$$@" || { echo "--- once more, only what failed"; .venv/bin/pytest -q --last-failed --last-failed-no-failures none "$$@"; }; }; told
+
 e2e: deps .venv/.installed ## stories on the real cluster (starts it when it is not up)
 	@$(PY) -m e2e.cluster up --images
 ifeq ($(VOICEFLEET_USE_CURRENT_CONTEXT),1)
 	@echo "the cluster of the current context: e2e/cluster, which tests the local cluster itself, is left out"
-	@.venv/bin/pytest -q --maxfail=3 e2e --ignore e2e/cluster
+	@$(STORIES) e2e --ignore e2e/cluster
 else
 	@$(PY) -m e2e.cluster image --tag next
-	@.venv/bin/pytest -q --maxfail=3 e2e
+	@$(STORIES) e2e
 endif
 
 check-old-kubernetes: deps .venv/.installed ## CRDs, CEL, RBAC and the operator against the oldest API server we support (builds it once: minutes)
