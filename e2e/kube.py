@@ -58,8 +58,8 @@ class Kube:
         return found if name else found["items"]
 
     def apply(self, manifest: str) -> str:
-        """Apply a manifest (server side)."""
-        return self.run("apply", "--server-side", "-f", "-", stdin=manifest)
+        """Apply a manifest (server side), also over fields that a scaler wrote."""
+        return self.run("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=manifest)
 
     def refused(self, manifest: str) -> str:
         """Return the message with which the API server refuses a manifest; a manifest it takes is an error."""
