@@ -1,6 +1,10 @@
 """A real browser calls the fleet on the cluster and hears its own recording."""
 
+import asyncio
+import json
+
 from e2e.fleet import Fleet
+from e2e.kube import eventually
 from e2e.talk import SPEECH
 from tests.support.chromium import chromium, contains
 from voicefleet_dataplane.media.speech import read_wav
@@ -12,7 +16,9 @@ FLAGS = ("--ignore-certificate-errors", "--disable-features=LocalNetworkAccessCh
 async def test_chromium_hears_its_own_recording_through_the_fleet(fleet: Fleet) -> None:
     microphone, stranger = SPEECH / "Front_Center.wav", SPEECH / "Side_Right.wav"
     async with chromium(microphone, FLAGS) as browser:
-        heard = await browser.call(fleet.url + "/v1/realtime/calls", fleet.api_key, 6.0)
+        calling = asyncio.create_task(browser.call(fleet.url + "/v1/realtime/calls", fleet.api_key, 8.0))
+        await asyncio.to_thread(eventually, "the call in kubectl's list", lambda: connected(fleet), 20.0)
+        heard = await calling
     assert heard.status == 201, heard.error
     assert "connected" in heard.states
     own, other = (contains(read_wav(wav), heard.samples) for wav in (microphone, stranger))
@@ -20,3 +26,8 @@ async def test_chromium_hears_its_own_recording_through_the_fleet(fleet: Fleet) 
     assert other < 0.5, (own, other)
     assert heard.stats("inbound-rtp")["packetsLost"] == 0
     assert heard.hang_up_status == 200
+
+
+def connected(fleet: Fleet) -> bool:
+    found = json.loads(fleet.kube.run("get", "voicesessions", "-o", "json"))["items"]
+    return any(session["status"]["state"] == "connected" for session in found)

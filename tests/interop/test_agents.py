@@ -152,7 +152,7 @@ async def test_recorded_speech_reaches_the_agent_over_a_bad_network(secrets_dir,
             await caller.run("http://gateway/v1/realtime/calls", {})
         assert caller.result.error == ""
         transceiver.process.hang_up(caller.result.call_id)
-        exposition = transceiver.process.metrics()[0].decode()
+        exposition = transceiver.process.metrics("")[0].decode()
         lost = re.search(r'voice_packets_total{pool="default",what="lost"} (\d+)', exposition)
         assert lost is not None
         assert int(lost[1]) == pytest.approx(network.lost, abs=2)  # the last packets have none after them

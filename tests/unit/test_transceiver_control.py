@@ -301,6 +301,20 @@ async def test_a_backend_learns_what_came_with_the_call_and_may_end_it_with_a_re
         assert call.session.end_detail == "the agent has gone home"
 
 
+async def test_the_set_up_of_a_traced_call_is_an_exemplar_for_whoever_reads_openmetrics(secrets_dir):
+    async with running_transceiver(secrets_dir) as transceiver:
+        created = await transceiver.create(CHROMIUM, traceparent=TRACE)
+        session = transceiver.process.calls[created.call_id].session
+        session.checked_at = session.started_at + 0.02
+        await transceiver.hang_up(created.call_id)
+        accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
+        text = (await transceiver.request("GET", "/metrics", headers=accept)).text
+        [bucket] = [line for line in text.splitlines() if "setup_seconds_bucket" in line and " # " in line]
+        assert 'stage="checked"' in bucket
+        assert TRACE.split("-")[1] in bucket
+        assert created.call_id not in text
+
+
 async def test_a_backend_that_cannot_be_made_refuses_the_call_so_that_another_member_is_asked(secrets_dir):
     def unreachable(call):
         raise OSError("no agent there")

@@ -60,8 +60,8 @@ class Calls(Protocol):
     def drain(self, order: DrainOrder) -> None:
         """Take no new calls from now on, and hang up when the order says."""
 
-    def metrics(self) -> tuple[bytes, str]:
-        """The exposition and its content type."""
+    def metrics(self, accept: str) -> tuple[bytes, str]:
+        """The exposition in the form that an Accept header asks for, and its content type."""
 
 
 @unique
@@ -191,5 +191,5 @@ class _Handlers:
         return _json(self._calls.status(), 202)
 
     async def metrics(self, request: web.Request) -> web.Response:
-        body, content_type = self._calls.metrics()
+        body, content_type = self._calls.metrics(request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type})

@@ -299,9 +299,9 @@ class TransceiverProcess:
         if not self.calls:
             self._empty.set()
 
-    def metrics(self) -> tuple[bytes, str]:
+    def metrics(self, accept: str) -> tuple[bytes, str]:
         """The exposition and its content type."""
-        return self._metrics.write()
+        return self._metrics.write(accept)
 
     # ---- inside
 
@@ -314,7 +314,7 @@ class TransceiverProcess:
             ("audio", session.audio_at),
         ):
             if at is not None:
-                self._metrics.setup.labels(self._settings.pool, stage).observe(at - session.started_at)
+                self._metrics.note_stage(stage, at - session.started_at, call.config.traceparent)
         for what, count in call.voice_counts().items():
             self._metrics.voices.labels(self._settings.pool, what).inc(count)
         now = time.monotonic()

@@ -5,10 +5,12 @@ Nothing on the packet path touches prometheus-client, whose counters take a lock
 
 from collections.abc import Callable, Iterator, Mapping
 
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from voicefleet_contract.trace_context import parse_traceparent
 from voicefleet_dataplane.core.transceiver import Transceiver
 from voicefleet_dataplane.shell.control import ControlRefusal
 
@@ -36,7 +38,8 @@ class TransceiverMetrics:
             ["pool", "what"],
             registry=self.registry,
         )
-        self.setup = Histogram(
+        self._pool = pool
+        self._setup = Histogram(
             "voicefleet_transceiver_setup_seconds",
             "Time from the answered offer to a stage of the call",
             ["pool", "stage"],
@@ -57,9 +60,16 @@ class TransceiverMetrics:
             if session.rtt_s is not None:
                 self._rtt.observe(session.rtt_s)
 
-    def write(self) -> tuple[bytes, str]:
-        """The exposition and its content type."""
-        return generate_latest(self.registry), CONTENT_TYPE_LATEST
+    def note_stage(self, stage: str, seconds: float, traceparent: str) -> None:
+        """A call reached a stage of its set-up; where it is traced, its bucket's exemplar leads to the trace."""
+        trace = parse_traceparent(traceparent)
+        exemplar = {"trace_id": f"{trace.trace_id:032x}"} if trace is not None else None
+        self._setup.labels(self._pool, stage).observe(seconds, exemplar)
+
+    def write(self, accept: str) -> tuple[bytes, str]:
+        """The exposition and its content type; exemplars are in OpenMetrics only."""
+        encode, content_type = choose_encoder(accept)
+        return encode(self.registry), content_type
 
 
 class _Core(Collector):
