@@ -42,6 +42,10 @@ async def test_a_transceiver_that_no_datagram_reaches_is_out_of_placement_and_re
             assert (state, reason) == ("False", "MembersEjected"), said
             assert victim["metadata"]["name"] in said and "no media in" in said
             assert member(fleet, victim)["state"] == "starting"
+            converged = "every gateway works with the ring without it"
+            await asyncio.to_thread(
+                eventually, converged, lambda: fleet.condition("transceiver", POOL, "RingConverged"), 30.0
+            )
             each, well = await asyncio.to_thread(place_calls, fleet, 10, 1.0)
             assert well["audio_ok"] == 10, each
         await asyncio.to_thread(
