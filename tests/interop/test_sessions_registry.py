@@ -112,6 +112,15 @@ async def test_pages_put_together_are_the_whole_in_order_for_every_selector(regi
             assert found == expected, (fields, size)
 
 
+async def test_a_list_is_no_older_than_what_another_replica_showed(registry):
+    other = SessionRegistry(registry._client, CLUSTER)
+    assert await ids(other, Query()) == []  # it knows of nobody, and may for a second
+    record = make_record(4, 1)
+    await tell(registry, [record])
+    version = await registry.newest()
+    assert [one.call_id async for one in other.walk(Query(), Place(), None, version)] == [record.call_id]
+
+
 async def test_a_malformed_record_is_skipped_and_counted(registry):
     records = fleet()
     await tell(registry, records)

@@ -100,7 +100,7 @@ async def list_sessions(
         raise StatusError(504, f"Too large resource version: {asked}, current: {newest}", retry_after_s=1)
     elif asked and asked != newest and parameters.get("resourceVersionMatch") == "Exact":
         raise StatusError(410, f"resource version {asked} is not kept: sessions are listed as they are now")
-    records = registry.walk(query, after, None if limit is None else limit + 1)
+    records = registry.walk(query, after, None if limit is None else limit + 1, newest)
     return _whole(records, view, version) if limit is None else _page(registry, records, query, view, version, limit)
 
 

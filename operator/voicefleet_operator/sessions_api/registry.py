@@ -52,22 +52,27 @@ class SessionRegistry:
 
     def __init__(self, client: Client | None, cluster: int) -> None:
         self._client, self._cluster = client, cluster
-        self._slots: tuple[float, list[SlotView]] = (-1e9, [])
+        self._slots: tuple[float, int, list[SlotView]] = (-1e9, 0, [])
         self._epoch: tuple[float, int] = (-1e9, 0)
         self.malformed = 0  # records that could not be read, skipped
 
     # ---- sessions
 
-    async def slots(self) -> list[SlotView]:
-        """Return the transceivers that have sessions or had them lately, in the order of listing."""
+    async def slots(self, as_of: int = 0) -> list[SlotView]:
+        """Return the transceivers that have sessions or had them lately, in the order of listing.
+
+        As they were a second ago, unless something has happened by version ``as_of``: whoever saw a session in another
+        replica's answer finds it in ours.
+        """
         now = asyncio.get_running_loop().time()
-        if now - self._slots[0] < _FRESH_S:
-            return self._slots[1]
+        read_at, version, known = self._slots
+        if now - read_at < _FRESH_S and version >= as_of:
+            return known
         names = await self._do(self._redis.zrange(all_slots_key(self._cluster), 0, -1))
         places = sorted(place for name in names if (place := _place(name)) is not None)
         beats = await self._pipelined([("GET", heartbeat_key(self._cluster, *place)) for place in places])
         found = [_view(*place, beat) for place, beat in zip(places, beats, strict=True)]
-        self._slots = (now, found)
+        self._slots = (now, as_of, found)
         return found
 
     async def silent_slots(self, unix_now: float) -> list[tuple[int, int]]:
@@ -92,8 +97,10 @@ class SessionRegistry:
         values = (await self._pipelined([("HVALS", sessions_key(self._cluster, slot, generation))]))[0]
         return [record for value in values or () if (record := self._parsed(value)) is not None]
 
-    async def walk(self, query: Query, after: Place, wanted: int | None) -> AsyncIterator[SessionRecord]:
-        """Yield matches after a place, in order. ``wanted`` bounds what is read at once, not what is yielded."""
+    async def walk(
+        self, query: Query, after: Place, wanted: int | None, as_of: int = 0
+    ) -> AsyncIterator[SessionRecord]:
+        """Yield matches after a place, in order, no older than ``as_of``. ``wanted`` bounds what is read at once."""
         if query.nothing:
             return
         if query.name is not None:
@@ -101,7 +108,7 @@ class SessionRegistry:
             if record is not None and query.matches(record) and not after.call_id:
                 yield record
             return
-        for batch in batches(await self.slots(), query, after, wanted):
+        for batch in batches(await self.slots(as_of), query, after, wanted):
             for slot, records in zip(batch, await self._read(batch, query), strict=True):
                 for record in sorted(records, key=lambda one: one.call_id):
                     if (slot.place > after[:2] or record.call_id > after.call_id) and query.matches(record):

@@ -91,7 +91,7 @@ async def watch(
         if version is None:
             version = await registry.newest()
             if options.initial_events:
-                async for record in registry.walk(query, Place(), None):
+                async for record in registry.walk(query, Place(), None, version):
                     yield Event(EventType.ADDED.value, version, record)
                 if options.bookmarks:
                     yield Event("BOOKMARK", version, initial_end=True)
