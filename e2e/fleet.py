@@ -52,6 +52,8 @@ class Fleet:
     def __init__(self) -> None:
         self.site: Site = find_site()
         self.kube = Kube(self.site.kubectl, NAMESPACE)
+        if self.site.local:  # a run that was killed in mid-drain leaves a node cordoned
+            self.kube.run("uncordon", "--selector", "kubernetes.io/hostname", namespaced=False)
         self.nodes: list[Node] = usable_nodes(
             json.loads(self.kube.run("get", "nodes", "-o", "json", namespaced=False))["items"]
         )
