@@ -91,7 +91,8 @@ async def test_writes_fail_in_every_way_one_after_the_other_and_the_fleet_gets_t
     left = [Fault(409), Fault(429, retry_after_s=2), Fault(500), Fault(503), Fault(delay_s=1.0)]
 
     def storm(method: str, path: str) -> Fault | None:
-        return left.pop(0) if left and method in WRITES and "/leases" not in path else None
+        spared = "/leases" in path or "/secrets/" in path  # of loops beside the passes: key rotation writes there
+        return left.pop(0) if left and method in WRITES and not spared else None
 
     async with faulty(plane) as faults:
         with OperatorProcess(plane, free_port(), url=faults.url) as operator:
@@ -101,7 +102,7 @@ async def test_writes_fail_in_every_way_one_after_the_other_and_the_fleet_gets_t
             await asyncio.to_thread(pool.wait, 6, 40.0)
             metrics = operator.metrics()
     assert set(faults.injected) == {409, 429, 500, 503}
-    assert metrics["voicefleet_operator_failed_passes_total"] in (3, 4)  # a conflict on a status ends no pass
+    assert metrics["voicefleet_operator_failed_passes_total"] == 4
     assert sum(v for k, v in metrics.items() if k.startswith('voicefleet_operator_api_requests_total{code="429"')) == 1
     assert max(created(plane).values()) == 1
 
