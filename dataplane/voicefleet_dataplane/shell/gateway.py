@@ -20,11 +20,13 @@ from voicefleet_contract.registry import Acknowledgement
 from voicefleet_contract.settings import GatewaySettings
 from voicefleet_contract.topology import TopologyIndex
 from voicefleet_dataplane.shell.acknowledger import Acknowledger, acknowledge
+from voicefleet_dataplane.shell.call_placing import CallPlacer
 from voicefleet_dataplane.shell.control_client import ControlClient, client_context
 from voicefleet_dataplane.shell.gateway_files import watch_api_keys, watch_https, watch_places
 from voicefleet_dataplane.shell.gateway_metrics import GatewayMetrics
-from voicefleet_dataplane.shell.http_calls import CALLS_PATH, CallApi
-from voicefleet_dataplane.shell.http_errors import api_errors, preflight
+from voicefleet_dataplane.shell.http_admission import Admission
+from voicefleet_dataplane.shell.http_calls import RealtimeCalls
+from voicefleet_dataplane.shell.http_errors import api_errors
 from voicefleet_dataplane.shell.http_health import add_public_health, inner_app, topology_problems
 from voicefleet_dataplane.shell.redis_sink import RedisSink
 from voicefleet_dataplane.shell.topology import open_topology
@@ -61,11 +63,11 @@ class Gateway:
         """Bind both listeners and begin to serve."""
         settings = self._settings
         self._control = ControlClient(self._inner_tls.value, settings.owner_timeout_s)
-        self._calls = CallApi(
+        self._placer = CallPlacer(
             settings,
+            Admission(settings, self._api_keys, self._metrics),
             topology=self._topology,
             client=lambda: self._control,
-            api_keys=self._api_keys,
             call_keys=self._call_keys,
             places=self._places,
             metrics=self._metrics,
@@ -102,19 +104,15 @@ class Gateway:
             await self._watcher
         for runner in reversed(self._runners):
             await runner.cleanup()
-        await self._calls.walk.close(_FINISH_TIMEOUT_S)
+        await self._placer.walk.close(_FINISH_TIMEOUT_S)
         await self._control.close()
         await asyncio.to_thread(self._tracer.close)
 
     def _public_app(self) -> web.Application:
-        # http_calls reads bodies itself and knows the size limit; aiohttp's own is the last resort.
+        # http_bodies reads bodies and knows each one's size; aiohttp's own limit is the last resort.
         app = web.Application(middlewares=[api_errors], client_max_size=1)
-        for path, handler in (
-            (CALLS_PATH, self._calls.create),
-            (CALLS_PATH + "/{call_id}/hangup", self._calls.hang_up),
-        ):
-            app.router.add_post(path, handler)
-            app.router.add_options(path, preflight)
+        for interface in (RealtimeCalls(self._placer),):
+            interface.add_routes(app.router)
         add_public_health(app, self.problems)
         return app
 
@@ -147,7 +145,7 @@ class Gateway:
         self._metrics.ready.set(0 if self.problems() else 1)
         self._metrics.imbalance.clear()  # of pools that are no more
         index = self._topology()
-        for pool, found in self._calls.walk.imbalances(index).items() if index is not None else ():
+        for pool, found in self._placer.walk.imbalances(index).items() if index is not None else ():
             self._metrics.imbalance.labels(pool).set(found)
 
 

@@ -1,7 +1,7 @@
 """Errors and CORS of the gateway's public HTTP surface: whatever goes wrong, the caller gets OpenAI's error body.
 
 Owns: `ApiError`, the middleware that turns every failure into it, the CORS headers that browsers need. Does not own:
-which request fails for which reason (http_calls).
+which request fails for which reason (call_placing).
 """
 
 import logging

@@ -9,7 +9,7 @@ A member that did not answer in time may have made the session all the same. Nob
 hold a place until its set-up timeout; so the request is repeated in the background with the same ``request_id``, which
 yields that very session (or a new one), and the session is hung up.
 
-Owns: the walk and that clean-up. Does not own: HTTP to members (control_client), HTTP to callers (http_calls).
+Owns: the walk and that clean-up. Does not own: HTTP to members (control_client), HTTP to callers (call_placing).
 """
 
 import asyncio
