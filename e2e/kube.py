@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import httpx
+
 T = TypeVar("T")
 POLL_S = 0.2
 
@@ -85,7 +87,7 @@ def eventually(what: str, look: Callable[[], T | None], within_s: float = 60.0) 
             if found := look():
                 return found
             problem = found
-        except (KubeError, AssertionError, OSError) as error:
+        except (KubeError, AssertionError, OSError, httpx.TransportError) as error:
             problem = error
         if time.monotonic() > deadline:
             raise AssertionError(f"{what}: not within {within_s:.0f} s; last: {problem!r}")

@@ -6,7 +6,7 @@ transceiver on the relay's own node, some the way to another.
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,8 +46,8 @@ async def test_user_space_by_config_and_for_want_of_rights_says_so_and_carries_c
         assert summary["audio_ok"] == 4
     await asyncio.to_thread(kernel_path, fleet, "InKernel")
     with no_rights(fleet):
-        message = await asyncio.to_thread(kernel_path, fleet, "FellBackToUserspace")
-        assert "node-a: " in message
+        nodes = {pod["spec"]["nodeName"] for pod in fleet.relays()}  # each says it when its own relay has come up
+        message = await asyncio.to_thread(kernel_path, fleet, "FellBackToUserspace", nodes)
         assert "not permitted" in message
         _, summary = await asyncio.to_thread(place_calls, fleet, 4, 2.0)
         assert summary["audio_ok"] == 4
@@ -124,12 +124,13 @@ def mode(pod: Any) -> str:
     return name.split('mode="', 1)[1].split('"', 1)[0]
 
 
-def kernel_path(fleet: Fleet, reason: str) -> str:
-    """Wait until VoiceRelay's condition FastPath has a reason; gives its message."""
+def kernel_path(fleet: Fleet, reason: str, of_nodes: Collection[str] = ()) -> str:
+    """Wait until VoiceRelay's condition FastPath has a reason, and names each of the nodes; gives its message."""
 
     def said() -> str:
         status, why, message = fleet.status_condition("voicerelay", "fra", "FastPath")
         assert why == reason, f"FastPath is {status} ({why}): {message}"
+        assert all(f"{node}: " in message for node in of_nodes), message
         return message or reason
 
     return eventually(f"FastPath {reason}", said, 60.0)
