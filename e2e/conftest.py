@@ -27,4 +27,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         item.add_marker("e2e")
         item.add_marker(pytest.mark.timeout(300))
-    items.sort(key=lambda item: "deletion" in item.nodeid)  # what takes the fleet away comes last
+    items.sort(key=lambda item: item.path.stem == "test_deletion")  # what takes the fleet away comes last
