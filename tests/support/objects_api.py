@@ -4,7 +4,7 @@ from voicefleet_operator.cluster.api import KubeError
 
 
 class Api:
-    """``refuse`` is kind → the status with which its writes end."""
+    """``refuse`` is kind, or (kind, name), → the status or the error with which its writes end."""
 
     def __init__(self):
         self.objects, self.calls, self.refuse, self.version = {}, [], {}, 0
@@ -33,8 +33,11 @@ class Api:
 
     def _write(self, verb, kind, body):
         self.calls.append((verb, kind, body["metadata"]["name"]))
-        if kind in self.refuse:
-            raise KubeError(self.refuse[kind], verb, f"no {body['metadata']['name']}")
+        for key in (kind, (kind, body["metadata"]["name"])):
+            if isinstance(self.refuse.get(key), KubeError):
+                raise self.refuse[key]
+            if key in self.refuse:
+                raise KubeError(self.refuse[key], verb, f"no {body['metadata']['name']}")
         self.version += 1
         made = {**body, "metadata": {"uid": "u", **body["metadata"], "resourceVersion": str(self.version)}}
         self.objects[kind, body["metadata"]["name"]] = made

@@ -2,14 +2,9 @@
 
 from dataclasses import replace
 
-import pytest
-
 from tests.support.fleet_world import World, empty_fleet, pool, relay
-from tests.support.objects_api import Api
-from voicefleet_operator.cluster.api import KubeError
-from voicefleet_operator.cluster.apply import LedgerStore, apply_plan
 from voicefleet_operator.desired.plan import plan
-from voicefleet_operator.desired.state import Fleet, Refusal
+from voicefleet_operator.desired.state import Component, ForeignPod, Pod, PortRefusal, Refusal
 
 
 def condition(world: World, kind: str, name: str, wanted: str) -> dict:
@@ -51,29 +46,53 @@ def test_a_conflict_that_is_mended_rolls_out():
     assert {name for _, name in world.fleet.applied} == {"ams-relay", "fra-relay"}
 
 
-async def carried_out(fleet: Fleet, **refuse: int) -> tuple[Api, dict]:
-    api = Api()
-    api.refuse = refuse
-    ledger = LedgerStore(api)
-    await ledger.read()
-    refused = await apply_plan(api, ledger, plan(fleet, 1.0), 1.0, lambda *_: None, lambda *_: None)
-    return api, refused
+def test_a_relay_whose_port_is_a_worker_of_anothers_conflicts_with_it():
+    workers = {"datapath": "Userspace", "workers": 4}
+    world = World(empty_fleet(1, relays={"fra": relay("fra", **workers)}))  # 3478, 3479 to 3482
+    world.settle()
+    world.fleet = replace(
+        world.fleet, relays={**world.fleet.relays, "ams": relay("ams", port=3481, innerPort=5000, **workers)}
+    )
+    world.step()
+    assert ("DaemonSet", "ams-relay") not in world.fleet.applied
+    assert "VoiceRelay ams wants port 3481 too" in condition(world, "VoiceRelay", "fra", "PortsAllocated")["message"]
+
+
+def relay_pod(name: str, **fields) -> Pod:
+    return Pod(name, f"uid-{name}", Component.RELAY, "fra", **fields)
+
+
+def relay_ports(*pods: Pod, **fields) -> tuple[str, str, str]:
+    world = World(empty_fleet(3, relays={"fra": relay("fra")}, pods={pod.name: pod for pod in pods}, **fields))
+    world.carry_out(plan(world.fleet, world.now))
+    said = condition(world, "VoiceRelay", "fra", "PortsAllocated")
+    return said["status"], said["reason"], said["message"]
+
+
+SERVES = relay_pod("a", node="node-0", ready=True, running=True)
+WAITS = relay_pod("b", trouble="Unschedulable", port_refused=PortRefusal.SCHEDULER)
+LOBBY = {"games/lobby-1": ForeignPod("games/lobby-1", "node-1", frozenset({3478, 7000}))}
+
+
+def test_a_relay_that_cannot_have_its_port_says_which_one_where_and_who_holds_it():
+    taken = relay_pod("c", node="node-2", running=False, port_refused=PortRefusal.NODE)
+    ours = Pod("t", "u", Component.TRANSCEIVER, "agents", slot=1, generation=1, port=3479, node="node-1")
+    assert relay_ports(SERVES, WAITS, foreign=LOBBY)[:2] == ("False", "PortConflict")
+    assert "3478 on node-1 is held by pod games/lobby-1" in relay_ports(SERVES, WAITS, foreign=LOBBY)[2]
+    assert "3479 on node-1 is held by pod t of Transceiver agents" in relay_ports(SERVES, WAITS, ours)[2]
+    assert "3478 or 3479 on node-2 is held by a process on the node" in relay_ports(SERVES, taken)[2]
+    unseen = relay_ports(SERVES, WAITS)
+    assert unseen[:2] == ("False", "PortConflict")
+    assert "a pod that the operator may not see" in unseen[2]
+
+
+def test_a_relay_that_has_its_port_says_nothing_of_others_that_declare_it_elsewhere():
+    assert relay_ports(SERVES, foreign=LOBBY) == ("True", "Allocated", "")
+    waits_for_something_else = relay_pod("b", trouble="Unschedulable")
+    assert relay_ports(SERVES, waits_for_something_else, foreign=LOBBY)[0] == "True"
 
 
 FLEET = empty_fleet(2, pools={"agents": pool(replicas=2)}, relays={"fra": relay()})
-
-
-async def test_a_refused_pod_stops_nothing_else_and_its_pool_is_named_without_the_pods_name():
-    api, refused = await carried_out(FLEET, Pod=403)
-    assert {kind for _, kind, _ in api.calls} >= {"DaemonSet", "TopologySlice", "Transceiver", "VoiceRelay"}
-    assert refused == {("Transceiver", "agents"): "no agents"}
-
-
-@pytest.mark.parametrize("status", [0, 409, 410, 429, 500, 503])
-async def test_a_server_that_cannot_now_ends_the_pass(status: int):
-    with pytest.raises(KubeError) as caught:
-        await carried_out(FLEET, DaemonSet=status)
-    assert caught.value.status == status
 
 
 def test_after_a_refusal_no_generation_is_burnt_until_it_is_time_to_ask_again():

@@ -1,19 +1,15 @@
 """The shell around plans: an observation that is behind changes nothing back, the ledger goes first, one Lease holder."""
 
-from dataclasses import replace
-
 import pytest
 from kubernetes.aio.client import ApiClient, Configuration
 
-from tests.support.fleet_world import CONFIG, empty_fleet, pool
+from tests.support.fleet_world import CONFIG
 from tests.support.objects_api import Api
 from voicefleet_contract.names import EXIT_PORT_TAKEN
 from voicefleet_operator.cluster.api import KubeApi, KubeError
-from voicefleet_operator.cluster.apply import LedgerStore, apply_plan, read_quarantine
 from voicefleet_operator.cluster.lease import LIFE_S, Lease
 from voicefleet_operator.cluster.observe import UnreadableError, observe_node, observe_pod
-from voicefleet_operator.desired.plan import plan
-from voicefleet_operator.desired.state import ForeignPod, Place, PortRefusal
+from voicefleet_operator.desired.state import ForeignPod, PortRefusal
 from voicefleet_operator.handlers.store import FleetStore
 
 LABELS = {
@@ -176,38 +172,6 @@ def test_a_broken_config_leaves_the_last_good_one_in_use():
     made.take("ConfigMap", config_map(2, "{"))
     assert made.fleet().config == CONFIG
     assert "fleet.json" in made.config_problem
-
-
-async def carry_out(api: Api) -> None:
-    ledger = LedgerStore(api)
-    await ledger.read()
-    todo = plan(empty_fleet(pools={"agents": pool(replicas=2)}), 1.0)
-    await apply_plan(api, ledger, todo, 1.0, lambda *_: None, lambda *_: None)
-
-
-async def test_the_ledger_is_written_before_any_pod():
-    api = Api()
-    await carry_out(api)
-    assert [call[1] for call in api.calls[:3]] == ["ConfigMap", "Pod", "Pod"]
-    assert api.objects["ConfigMap", "voicefleet-slots-0"]["data"] == {"0": "agents 1", "1": "agents 1"}
-
-
-async def test_the_quarantine_is_written_before_anything_is_done_about_it_and_read_back():
-    api = Api()
-    ledger = LedgerStore(api)
-    todo = plan(empty_fleet(pools={"agents": pool(replicas=1)}), 1.0)
-    todo = replace(todo, ledger=None, quarantine={Place("node-0", 20001): 601.0})
-    await apply_plan(api, ledger, todo, 1.0, lambda *_: None, lambda *_: None)
-    assert [call[1] for call in api.calls[:2]] == ["ConfigMap", "Pod"]
-    assert await read_quarantine(api) == {Place("node-0", 20001): 601.0}
-
-
-async def test_when_another_operator_wrote_the_ledger_no_pod_is_made():
-    api = Api()
-    api.refuse = {"ConfigMap": 409}
-    with pytest.raises(KubeError):
-        await carry_out(api)
-    assert [call[1] for call in api.calls] == ["ConfigMap"]
 
 
 async def test_a_lease_has_one_holder_until_it_gives_it_back():

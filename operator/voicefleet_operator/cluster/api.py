@@ -42,6 +42,7 @@ _CLUSTER_WIDE = frozenset({"Node", "Namespace", "SubjectAccessReview", "APIServi
 _PAGE = 500
 NAMES_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 _TIMEOUT_S = 30
+_WEBHOOK = "failed calling webhook"
 
 
 # (verb, HTTP code or 0) of each request that ended: a metric's labels.
@@ -55,14 +56,28 @@ class KubeError(Exception):
     ``retry_after_s`` is what a server that is overloaded asked for.
     """
 
-    def __init__(self, status: int, what: str, message: str, retry_after_s: float = 0.0) -> None:
+    def __init__(self, status: int, what: str, message: str, retry_after_s: float = 0.0, *, said: bool = True) -> None:
+        """``said``: the answer was a Status of Kubernetes, not a page of whatever stands in front of it."""
         super().__init__(f"{what}: {status} {message}")
-        self.status, self.message, self.retry_after_s = status, message, retry_after_s
+        self.status, self.message, self.retry_after_s, self._said = status, message, retry_after_s, said
 
     @property
     def is_refusal(self) -> bool:
-        """The server understood and says no to this very object: asking the same again changes nothing."""
-        return self.status in (400, 403, 405, 413, 422)
+        """The server understood and says no to this very object: asking the same again at once changes nothing.
+
+        An admission webhook that is away is one too: it stands between us and one kind of object, not the whole server.
+        """
+        return self.status in (400, 403, 405, 413, 422) or (self.status == 500 and _WEBHOOK in self.message)
+
+    @property
+    def is_gone(self) -> bool:
+        """The object is not there. A path that is not served (a CRD that is just being replaced) says nothing of objects."""
+        return self.status == 404 and self._said
+
+    @property
+    def is_away(self) -> bool:
+        """The server answers nothing, or asked for a pause: what else there is to ask waits."""
+        return self.status in (0, 429)
 
 
 def collection_path(kind: str, namespace: str = "") -> str:
@@ -143,7 +158,7 @@ class KubeApi:
         try:
             return await self._request("GET", self._path(kind, name))
         except KubeError as error:
-            if error.status == 404:
+            if error.is_gone:
                 return None
             raise
 
@@ -178,7 +193,7 @@ class KubeApi:
         try:
             await self._request("DELETE", self._path(kind, name), {}, options, verb="delete")
         except KubeError as error:
-            if error.status not in (404, 409):  # 409: the name is another object's by now
+            if not error.is_gone and error.status != 409:  # 409: the name is another object's by now
                 raise
 
     def _path(self, kind: str, name: str = "", subresource: str = "") -> str:
@@ -216,7 +231,8 @@ class KubeApi:
         self._counted(verb, response.status)
         if not 200 <= response.status <= 299:
             asked_s = _retry_after_s(response.headers.get("Retry-After"))
-            raise KubeError(response.status, f"{http} {path}", _message(raw), asked_s)
+            message, said = _message(raw)
+            raise KubeError(response.status, f"{http} {path}", message, asked_s, said=said)
         try:
             found: Object = json.loads(raw) if raw else {}
         except ValueError as error:  # a proxy's page, or half an answer
@@ -239,8 +255,9 @@ def _retry_after_s(value: str | None) -> float:
         return 0.0
 
 
-def _message(raw: bytes) -> str:
+def _message(raw: bytes) -> tuple[str, bool]:
+    """Return the server's words, and whether they are a Status of Kubernetes."""
     try:
-        return str(json.loads(raw)["message"])
+        return str(json.loads(raw)["message"]), True
     except (ValueError, KeyError, TypeError):
-        return raw[:200].decode("utf-8", "replace")
+        return raw[:200].decode("utf-8", "replace"), False

@@ -1,14 +1,19 @@
 """Carrying out a plan, in the order that makes a crash at any point harmless.
 
-The ledger goes first, fenced by resourceVersion: if another operator wrote it, nothing else happens. Every write answers
+The topology goes first: it says what was observed, depends on nothing of the plan, and a lost member's callers wait for it.
+Then the ledger, fenced by resourceVersion: if another operator wrote it, no pod is touched. Every write answers
 with the object as it is now, and the observer takes it in at once: the next plan never acts on a cache that is behind
-its own writes. What the server refuses for its own sake (a quota, a policy, an invalid field) is told to the resource that
-wanted it and stops nothing else: one pool's quota must not keep another pool's members out of the topology.
+its own writes.
+
+One object's trouble is not the fleet's. What the server refuses for its own sake (a quota, a policy, a webhook that is away,
+an invalid field) is told to the resource that wanted it; what fails otherwise is planned again after a pause; the rest of the
+plan is done in both cases. Only a server that does not answer, or asks for a pause, ends a pass.
 """
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from voicefleet_contract import names
@@ -17,7 +22,13 @@ from voicefleet_operator.cluster.api import KubeApi, KubeError, Object
 from voicefleet_operator.desired.gray import Judgement, encode_verdict
 from voicefleet_operator.desired.idle import Mark
 from voicefleet_operator.desired.ledger import Ledger, LedgerError, decode_shards, encode_shards
-from voicefleet_operator.desired.objects import ANNOTATION_DRAINING, ANNOTATION_GRAY, MANAGED_BY
+from voicefleet_operator.desired.objects import (
+    ANNOTATION_DRAINING,
+    ANNOTATION_GRAY,
+    LABEL_FLEET,
+    LABEL_FLEET_PORTS,
+    MANAGED_BY,
+)
 from voicefleet_operator.desired.plan import Plan, StatusChange
 from voicefleet_operator.desired.quarantine import NAME as QUARANTINE
 from voicefleet_operator.desired.quarantine import decode_quarantine, encode_quarantine
@@ -72,20 +83,29 @@ async def read_quarantine(api: KubeApi) -> dict[Place, float]:
     return decode_quarantine((found or {}).get("data") or {})
 
 
-async def apply_plan(
-    api: KubeApi, ledger: LedgerStore, plan: Plan, now: float, took: Took, lost: Lost
-) -> dict[tuple[str, str], str]:
-    """Do what the plan says; return what the server refuses: (kind, name) of the resource that wanted it → its words.
+@dataclass
+class Outcome:
+    """What became of a plan. ``failed`` is the first error that a pause may mend; what it hit is still to be done."""
 
-    Raises KubeError when the server is away, overloaded, or another operator wrote: what was done before stays done.
-    """
+    refused: dict[tuple[str, str], str] = field(
+        default_factory=dict
+    )  # (kind, name) of who wanted it → the server's words
+    failed: KubeError | None = None
+
+
+async def apply_plan(api: KubeApi, ledger: LedgerStore, plan: Plan, now: float, took: Took, lost: Lost) -> Outcome:
+    """Do what the plan says. Raises KubeError when ledger or quarantine were not written: then no pod was touched."""
+    writes = _Writes(api, took, lost)
+    # What is new goes out before what is stale goes away: readers put slices together as they come.
+    await writes.all(writes.publish(name, part) for name, part in plan.slices.items())
+    if writes.outcome.failed is None:
+        await writes.all(writes.prune("TopologySlice", name) for name in plan.stale_slices)
+    if writes.away:
+        return writes.outcome
     if plan.ledger is not None:
         await ledger.write(plan.ledger)
     if plan.quarantine is not None:
-        data = encode_quarantine(plan.quarantine)
-        metadata = {"name": QUARANTINE, "labels": _OURS}
-        await api.apply("ConfigMap", {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data})
-    writes = _Writes(api, took, lost)
+        took("ConfigMap", await api.apply("ConfigMap", _quarantine_object(plan.quarantine)))
     await writes.all(writes.create_pod(manifest) for manifest in plan.create_pods)
     await writes.all(writes.fence(fence, now) for fence in plan.fences)
     await writes.all(writes.delete_pod(delete) for delete in plan.deletes)
@@ -94,11 +114,13 @@ async def apply_plan(
     await writes.all(writes.apply(manifest) for manifest in plan.apply)
     await writes.all(writes.prune(kind, name) for kind, name in plan.prune)
     await writes.all(writes.scale(pool, replicas) for pool, replicas in plan.scales.items())
-    # What is new goes out before what is stale goes away: readers put slices together as they come.
-    await writes.all(writes.publish(name, part) for name, part in plan.slices.items())
-    await writes.all(writes.prune("TopologySlice", name) for name in plan.stale_slices)
     await writes.all(writes.status(change) for change in plan.statuses)
-    return writes.refused
+    return writes.outcome
+
+
+def _quarantine_object(quarantine: Mapping[Place, float]) -> Object:
+    metadata = {"name": QUARANTINE, "labels": {**_OURS, LABEL_FLEET: LABEL_FLEET_PORTS}}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": encode_quarantine(quarantine)}
 
 
 class _Writes:
@@ -106,23 +128,23 @@ class _Writes:
 
     def __init__(self, api: KubeApi, took: Took, lost: Lost) -> None:
         self._api, self._took, self._lost = api, took, lost
-        self.refused: dict[tuple[str, str], str] = {}
-        self._away = False
+        self.outcome = Outcome()
+        self.away = False
 
     async def all(self, writes: Iterable[Coroutine[Any, Any, None]]) -> None:
-        """Carry out writes of one step; the next step begins when all are answered. Raises the first KubeError."""
+        """Carry out writes of one step; the next step begins when all are answered."""
         gate = asyncio.Semaphore(_AT_ONCE)
 
         async def one(write: Coroutine[Any, Any, None]) -> None:
             async with gate:
-                if self._away:  # the rest would wait for the same server, one timeout after the other
+                if self.away:  # the rest would wait for the same server, one timeout after the other
                     write.close()
                     return
                 try:
                     await write
-                except KubeError:
-                    self._away = True
-                    raise
+                except KubeError as error:
+                    self.outcome.failed = self.outcome.failed or error
+                    self.away = self.away or error.is_away
 
         answers = await asyncio.gather(*(one(write) for write in writes), return_exceptions=True)
         for answer in answers:
@@ -216,13 +238,22 @@ class _Writes:
             return False
         name, owner = manifest["metadata"]["name"], manifest["metadata"]["ownerReferences"][0]
         log.error("%s %s: %s", manifest["kind"], name, error)
-        self.refused[owner["kind"], owner["name"]] = error.message.replace(name, owner["name"])
+        self.outcome.refused[owner["kind"], owner["name"]] = error.message.replace(name, owner["name"])
         return True
 
     async def _if_there(self, kind: str, name: str, request: Awaitable[Object]) -> None:
+        """Take in the answer. A conflict says that it is not the object that was meant, or that others wrote too often
+        meanwhile: which of them, the server knows. A resource is forgotten only when it says that there is none: a pool
+        that is not known is out of the topology.
+        """
         try:
             self._took(kind, await request)
         except KubeError as error:
-            if error.status not in (404, 409):
+            if error.status == 409:
+                found = await self._api.get(kind, name)
+                if found is not None:
+                    self._took(kind, found)
+                    raise
+            elif not error.is_gone:
                 raise
             self._lost(kind, name)

@@ -1,7 +1,10 @@
 """A Lease in the API server: one operator writes at a time.
 
-Whoever cannot renew for `LIFE_S` must stop by then: `hold` returns, and the process ends. Writes that matter (ledger) are
-fenced by resourceVersion besides, so a process that stopped too late cannot repeat a generation.
+Whoever cannot renew for `LIFE_S` must stop by then: `hold` returns `STOP_BEFORE_S` earlier, and the process ends. Until
+then a renewal that failed is tried again every second: one stalled request costs no leader. A standby waits for as long as
+the API server is away: were it to end, Kubernetes would start it again after longer and longer pauses, and nobody would
+lead for minutes after the API server is back. Writes that matter (ledger) are fenced by resourceVersion besides, so a
+process that stopped too late cannot repeat a generation.
 """
 
 import asyncio
@@ -13,6 +16,7 @@ from voicefleet_operator.cluster.api import KubeApi, KubeError, Object
 log = logging.getLogger("voicefleet.operator")
 
 LIFE_S, RENEW_S, RETRY_S = 15.0, 5.0, 3.0
+AGAIN_S, STOP_BEFORE_S = 1.0, 3.0
 
 
 class Lease:
@@ -29,30 +33,41 @@ class Lease:
         return self._renewed is not None and asyncio.get_running_loop().time() - self._renewed < LIFE_S
 
     async def acquire(self) -> None:
-        """Wait until the Lease is ours."""
-        waiting = False
-        while not await self._try():
-            if not waiting:
-                log.info("lease %s: held by %s; waiting", self._name, self._spec().get("holderIdentity"))
-                waiting = True
+        """Wait until the Lease is ours, whatever the API server does meanwhile."""
+        told = ""
+        while True:
+            try:
+                async with asyncio.timeout(RENEW_S):
+                    if await self._try():
+                        break
+                why = f"held by {self._spec().get('holderIdentity')}; waiting"
+            except (KubeError, OSError, TimeoutError) as error:
+                why = f"not asked: {error or type(error).__name__}; again every {RETRY_S:g} s"
+            if why != told:
+                log.info("lease %s: %s", self._name, why)
+            told = why
             await asyncio.sleep(RETRY_S)
         log.info("lease %s: held", self._name)
 
     async def hold(self) -> None:
         """Renew for ever; return when the Lease is lost."""
         loop = asyncio.get_running_loop()
+        pause_s = RENEW_S
         while True:
-            await asyncio.sleep(RENEW_S)
+            await asyncio.sleep(pause_s)
+            left_s = LIFE_S - STOP_BEFORE_S - (loop.time() - (self._renewed or 0.0))
+            if left_s <= 0:
+                log.error("lease %s: not renewed for too long", self._name)
+                return
+            pause_s = AGAIN_S
             try:
-                async with asyncio.timeout(RENEW_S):
+                async with asyncio.timeout(min(RENEW_S, left_s)):
                     if not await self._try():
                         log.error("lease %s: lost to %s", self._name, self._spec().get("holderIdentity"))
                         return
+                pause_s = RENEW_S
             except (KubeError, OSError, TimeoutError) as error:
-                log.warning("lease %s: not renewed: %s", self._name, error)
-                if self._renewed is None or loop.time() - self._renewed >= LIFE_S - RENEW_S:
-                    log.error("lease %s: not renewed for too long", self._name)
-                    return
+                log.warning("lease %s: not renewed: %s", self._name, error or type(error).__name__)
 
     async def release(self) -> None:
         """Give the Lease back so that the next operator need not wait."""

@@ -1,12 +1,13 @@
 """Contradictions between two resources: admission looks at one object at a time and cannot see them.
 
 What runs keeps running: a VoiceRelay that would take another one's ports on a node is not rolled out, and both say why.
+A relay's port is not the operator's to choose: who else holds it on a node is said, and left to people.
 """
 
 from dataclasses import dataclass
 
 from voicefleet_operator.desired.relay import chosen_nodes
-from voicefleet_operator.desired.state import Fleet, RelayResource
+from voicefleet_operator.desired.state import Component, Fleet, Pod, PortRefusal, RelayResource
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,5 +55,41 @@ def held_relays(fleet: Fleet, wanted: dict[str, str], conflicts: dict[str, list[
     }
 
 
+def relay_port_holders(fleet: Fleet, relay: RelayResource) -> list[str]:
+    """Return who holds what where, of the numbers that pods of a VoiceRelay were refused."""
+    pods = fleet.pods_of(Component.RELAY, relay.name)
+    refused = [pod for pod in pods if pod.port_refused is not None and not pod.leaving]
+    numbers = _numbers(relay)
+    either = " or ".join(map(str, sorted(numbers)[:4]))
+    found = [
+        f"{either} on {pod.node} is held by a process on the node"
+        for pod in refused
+        if pod.port_refused is PortRefusal.NODE
+    ]
+    if any(pod.port_refused is PortRefusal.SCHEDULER for pod in refused):
+        # The scheduler does not say which node it means: one of those that want a relay and have none.
+        without = {node.name for node in chosen_nodes(relay, list(fleet.nodes.values()))} - {pod.node for pod in pods}
+        seen = _holders(fleet, numbers, without)
+        found += seen or [f"{either} is held by a pod that the operator may not see"]
+    return found
+
+
+def _holders(fleet: Fleet, numbers: set[int], nodes: set[str]) -> list[str]:
+    foreign = [
+        (port, pod.node, f"pod {pod.name}")
+        for pod in fleet.foreign.values()
+        if pod.node in nodes
+        for port in pod.ports & numbers
+    ]
+    ours = [
+        (pod.port, pod.node, _name(pod)) for pod in fleet.pods.values() if pod.node in nodes and pod.port in numbers
+    ]
+    return [f"{port} on {node} is held by {who}" for port, node, who in sorted({*foreign, *ours})]
+
+
+def _name(pod: Pod) -> str:
+    return f"pod {pod.name} of Transceiver {pod.resource}"
+
+
 def _numbers(relay: RelayResource) -> set[int]:
-    return {relay.spec.port, relay.spec.inner_port}
+    return {relay.spec.port, *relay.spec.inner_ports}

@@ -19,7 +19,8 @@ ANNOTATION_CAPACITY = f"{names.GROUP}/capacity"  # sessions: a member's weight i
 ANNOTATION_DRAINING = f"{names.GROUP}/draining-since"  # Unix seconds
 ANNOTATION_GRAY = f"{names.GROUP}/gray"  # a verdict (gray.py)
 ANNOTATION_PAUSED = f"{names.GROUP}/paused"
-LABEL_FLEET = f"{names.GROUP}/fleet"  # on the fleet's ConfigMap
+LABEL_FLEET = f"{names.GROUP}/fleet"  # on ConfigMaps that are watched: the fleet's settings, and …
+LABEL_FLEET_PORTS = "ports"  # … port numbers in quarantine
 MANAGED_BY = "voicefleet-operator"
 USER_ID = 65532  # the images' user: no name, no shell, no home
 

@@ -13,7 +13,7 @@ from voicefleet_contract import names
 from voicefleet_contract.resources import AdvertiseFrom, Datapath
 from voicefleet_contract.topology import Pool, Relay, RelayState
 from voicefleet_operator.desired.autoscaling import rivals, wants_more_than_allowed
-from voicefleet_operator.desired.conflicts import RelayConflict
+from voicefleet_operator.desired.conflicts import RelayConflict, relay_port_holders
 from voicefleet_operator.desired.drain import wanted_replicas
 from voicefleet_operator.desired.drain_status import drain_problems, drain_status, stamp, waiting_to_drain
 from voicefleet_operator.desired.objects import resource_requirements
@@ -104,7 +104,7 @@ def relay_status(
         ready,
         Condition("Reconciling", moving, "RelaysStarting" if moving else "Settled", ""),
         _stalled(fleet, "VoiceRelay", resource.name, stuck),
-        _relay_ports(conflicts),
+        _relay_ports(conflicts, relay_port_holders(fleet, resource)),
         _relays_draining(fleet, resource, leaving),
         _fast_path(fleet, resource, pods),
     ]
@@ -211,7 +211,10 @@ def _stalled(fleet: Fleet, kind: str, name: str, stuck: str) -> Condition:
     return Condition("Stalled", bool(stuck), "PodTrouble" if stuck else "NotStalled", stuck)
 
 
-def _relay_ports(conflicts: list[RelayConflict]) -> Condition:
+def _relay_ports(conflicts: list[RelayConflict], holders: list[str]) -> Condition:
+    if not conflicts and holders:
+        text = f"{_list(holders)}; the relay there waits: free the number, or change spec.port or the nodes"
+        return Condition("PortsAllocated", False, "PortConflict", text)
     if not conflicts:
         return Condition("PortsAllocated", True, "Allocated")
     parts = [

@@ -22,6 +22,7 @@ SETTLE_S = 0.1  # a rollout's or a node's events come in bursts
 SETTLE_AT_MOST_S = 2.0
 LOOK_AGAIN_S = 60.0
 _PAUSES_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+_ANSWERS_PAUSE_S = 5.0  # at most, while the server answers others: members come and go meanwhile
 
 
 class Reconciler:
@@ -75,22 +76,23 @@ class Reconciler:
         return max(0.2, min(LOOK_AGAIN_S, todo.look_again_at - now))
 
     async def _carry_out(self, fleet: Fleet, todo: Plan, now: float) -> None:
-        refused = await apply_plan(self._api, self._ledger, todo, now, self._store.take, self._store.forget)
-        if todo.ledger is not None:
-            self._store.ledger = todo.ledger
-        if todo.quarantine is not None:
-            self._store.quarantine = todo.quarantine
-        self._metrics.refusals.inc(len(refused))
+        """Raises KubeError when a part of it is to be tried again."""
+        outcome = await apply_plan(self._api, self._ledger, todo, now, self._store.take, self._store.forget)
+        self._metrics.refusals.inc(len(outcome.refused))
         held = {key: refusal for key, refusal in fleet.refused.items() if refusal.retry_at > now}
-        held |= {key: Refusal(message, now + REFUSAL_RETRY_S) for key, message in refused.items()}
+        held |= {key: Refusal(message, now + REFUSAL_RETRY_S) for key, message in outcome.refused.items()}
         if held != self._store.refused:
             self._store.refused = held
             self._store.mark()
+        if outcome.failed is not None:
+            raise outcome.failed
+        if todo.ledger is not None:
+            self._store.ledger = todo.ledger
 
     async def _failed(self, error: Exception, since: float | None) -> float:
         pause_s = _PAUSES_S[min(self._failures, len(_PAUSES_S) - 1)]
         if isinstance(error, KubeError):
-            pause_s = max(pause_s, error.retry_after_s)
+            pause_s = max(pause_s if error.is_away else min(pause_s, _ANSWERS_PAUSE_S), error.retry_after_s)
         self._failures += 1
         self._metrics.failures.inc()
         log.error("%s; again in %g s", error, pause_s)

@@ -29,7 +29,9 @@ from voicefleet_operator.cluster.observe import (
 from voicefleet_operator.desired.config import FleetConfig, FleetConfigError, parse_config
 from voicefleet_operator.desired.gray import History
 from voicefleet_operator.desired.ledger import Ledger
-from voicefleet_operator.desired.objects import LABEL_FLEET, MANAGED_BY
+from voicefleet_operator.desired.objects import LABEL_FLEET, LABEL_FLEET_PORTS, MANAGED_BY
+from voicefleet_operator.desired.quarantine import NAME as QUARANTINE
+from voicefleet_operator.desired.quarantine import decode_quarantine
 from voicefleet_operator.desired.state import Drained, Fleet, ForeignPod, Place, Recommendation, Refusal
 
 log = logging.getLogger("voicefleet.operator")
@@ -37,7 +39,7 @@ log = logging.getLogger("voicefleet.operator")
 OURS = f"{names.LABEL_PART_OF}=voicefleet,{names.LABEL_MANAGED_BY}={MANAGED_BY}"
 # What is watched, and with which labels the server filters.
 WATCHED: dict[str, str] = {
-    "ConfigMap": f"{LABEL_FLEET}=config",
+    "ConfigMap": f"{LABEL_FLEET} in (config,{LABEL_FLEET_PORTS})",
     "VoiceRelay": "",
     "Transceiver": "",
     "Pod": OURS,
@@ -129,6 +131,8 @@ class FleetStore:
             if name == self._config_name and self._config is not None:
                 self._config, self.config_problem = None, f"ConfigMap {name} was deleted"
                 self.mark()
+            if name == QUARANTINE:
+                self._take_quarantine({})
             return
         self._set(kind, name, None)
 
@@ -175,7 +179,15 @@ class FleetStore:
             records[name] = record
         self.mark()
 
+    def _take_quarantine(self, quarantine: Mapping[Place, float]) -> None:
+        """People may take an entry out: its number is free again."""
+        if quarantine != self.quarantine:
+            self.quarantine = quarantine
+            self.mark()
+
     def _take_config(self, body: Object) -> None:
+        if body["metadata"]["name"] == QUARANTINE:
+            self._take_quarantine(decode_quarantine(body.get("data") or {}))
         if body["metadata"]["name"] != self._config_name:
             return
         try:
