@@ -10,6 +10,7 @@ import yaml
 
 from tests.support.fleet_world import CONFIG, empty_fleet
 from voicefleet_contract import names
+from voicefleet_contract.ephemeral_keys import MAX_LIFE_S
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.registry import Acknowledgement
 from voicefleet_contract.settings import parse_duration_s
@@ -76,7 +77,7 @@ def said(api, *silent):
                 "call_key_epochs": call.epochs,
                 "call_signing_epoch": call.signing,
             },
-            "g": {"call_key_epochs": call.epochs},
+            "g": {"call_key_epochs": call.epochs, "call_signing_epoch": call.signing},
         }.items()
         if process not in silent
     }
@@ -124,6 +125,24 @@ async def test_by_time_the_call_keys_wait_for_gateways():
     assert (api.ring(HINT).signing, api.ring(CALL).signing) == (2, 1)
     await rotation.advance(fleet, said(api), NOW + 2)
     assert api.ring(CALL).signing == 2
+
+
+async def test_an_epoch_of_call_keys_stays_while_a_gateway_makes_ephemeral_keys_with_it():
+    api = Secrets()
+    rotation = KeyRotation(api)
+    api.annotate(CALL, **{ANNOTATION_WISH: "now"})
+    for second in range(2):
+        await rotation.advance(FLEET, said(api), NOW + second)
+    assert api.ring(CALL).signing == 2
+    behind = said(api)
+    behind["g"] = behind["g"].model_copy(update={"call_signing_epoch": 1})
+    for late in (NOW + 2, NOW + 3 * LONGEST_CALL_S):
+        await rotation.advance(FLEET, behind, late)
+    assert api.ring(CALL).epochs == (1, 2)
+
+
+def test_an_ephemeral_key_does_not_outlive_the_epoch_that_sealed_it():
+    assert MAX_LIFE_S < LONGEST_CALL_S
 
 
 async def test_a_stolen_key_is_replaced_at_once_even_without_a_registry():

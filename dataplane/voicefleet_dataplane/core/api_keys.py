@@ -31,20 +31,32 @@ class ApiKeys:
 
     def tenant(self, authorization: str | None) -> str | None:
         """Return whose key the ``Authorization: Bearer KEY`` header holds; None for a missing or unknown one."""
-        if authorization is None or authorization[: len(_SCHEME)].lower() != _SCHEME:
+        token = bearer_token(authorization)
+        if token is None:
             return None
-        presented = _digest(authorization[len(_SCHEME) :].strip())
+        presented = _digest(token)
         found = None
         for tenant, digest in self._digests.items():  # all of them: where it stands in the table stays hidden too
             if hmac.compare_digest(presented, digest):
                 found = tenant
         return found
 
+    def __contains__(self, tenant: str) -> bool:
+        """Whether a tenant has a key: one whose key was taken away has none, and what was made with it opens nothing."""
+        return tenant in self._digests
+
     def __len__(self) -> int:
         return len(self._digests)
 
     def __repr__(self) -> str:
         return f"ApiKeys({len(self._digests)} keys)"
+
+
+def bearer_token(authorization: str | None) -> str | None:
+    """Return KEY of ``Authorization: Bearer KEY``."""
+    if authorization is None or authorization[: len(_SCHEME)].lower() != _SCHEME:
+        return None
+    return authorization[len(_SCHEME) :].strip()
 
 
 def _digest(key: str) -> bytes:

@@ -42,7 +42,10 @@ MAX_CANDIDATES = 8
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What a client asks for. ``session`` is the Realtime API's session object; pool and region are in the request."""
+    """What a client asks for. ``session`` is the Realtime API's session object; pool and region are in the request.
+
+    The session of an ephemeral key takes its place.
+    """
 
     sdp: str
     session: Mapping[str, Any] = field(default_factory=dict)
@@ -86,7 +89,7 @@ class CallPlacer:
         started = time.monotonic()
         span = self._tracer.start("call", parse_traceparent(request.headers.get(HEADER)))
         try:
-            async with self.admission.admitted(request) as caller:
+            async with self.admission.admitted(request, ephemeral=True) as caller:
                 placed = await self._place(
                     request, caller, await read(request, caller), started, str(span.context or "")
                 )
@@ -141,7 +144,7 @@ class CallPlacer:
             relay=ingress.name,
             tenant=caller.tenant,
             traceparent=traceparent,
-            session=dict(offer.session),
+            session=dict(offer.session if caller.session is None else caller.session),
         )
         walk = await self.walk.find(index, pool, key, body)
         if walk.session is None or walk.owner is None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from aiohttp import web
 
+from voicefleet_contract.ephemeral_keys import MAX_KEY_CHARS
 from voicefleet_contract.registry import Acknowledgement
 from voicefleet_contract.settings import GatewaySettings
 from voicefleet_contract.topology import TopologyIndex
@@ -26,6 +27,7 @@ from voicefleet_dataplane.shell.gateway_files import watch_api_keys, watch_https
 from voicefleet_dataplane.shell.gateway_metrics import GatewayMetrics
 from voicefleet_dataplane.shell.http_admission import Admission
 from voicefleet_dataplane.shell.http_calls import RealtimeCalls
+from voicefleet_dataplane.shell.http_client_secrets import ClientSecrets
 from voicefleet_dataplane.shell.http_errors import api_errors
 from voicefleet_dataplane.shell.http_health import add_public_health, inner_app, topology_problems
 from voicefleet_dataplane.shell.redis_sink import RedisSink
@@ -36,6 +38,7 @@ from voicefleet_dataplane.shell.watched import Watched, watch_inner_tls, watch_k
 log = logging.getLogger("voicefleet.gateway")
 
 _FILE_CHECK_INTERVAL_S = 2.0
+_MAX_HEADER_LINE_BYTES = MAX_KEY_CHARS + 384
 _FINISH_TIMEOUT_S = 30.0  # for requests in progress: longer than a walk over silent members
 
 
@@ -65,7 +68,7 @@ class Gateway:
         self._control = ControlClient(self._inner_tls.value, settings.owner_timeout_s)
         self._placer = CallPlacer(
             settings,
-            Admission(settings, self._api_keys, self._metrics),
+            Admission(settings, self._api_keys, self._call_keys, self._metrics),
             topology=self._topology,
             client=lambda: self._control,
             call_keys=self._call_keys,
@@ -93,7 +96,8 @@ class Gateway:
     def acknowledgement(self) -> Acknowledgement:
         """Return which topology and keys are in use."""
         said = acknowledge(self._settings.process_name, self._topology())
-        return said.model_copy(update={"call_key_epochs": self._call_keys.value.epochs})
+        keys = self._call_keys.value
+        return said.model_copy(update={"call_key_epochs": keys.epochs, "call_signing_epoch": keys.signing})
 
     async def stop(self, grace_s: float | None = None) -> None:
         """Leave: unready at once, deaf after the grace, gone when requests in progress are answered."""
@@ -111,13 +115,24 @@ class Gateway:
     def _public_app(self) -> web.Application:
         # http_bodies reads bodies and knows each one's size; aiohttp's own limit is the last resort.
         app = web.Application(middlewares=[api_errors], client_max_size=1)
-        for interface in (RealtimeCalls(self._placer),):
+        interfaces = (
+            RealtimeCalls(self._placer),
+            ClientSecrets(self._placer.admission, self._call_keys, self._metrics),
+        )
+        for interface in interfaces:
             interface.add_routes(app.router)
         add_public_health(app, self.problems)
         return app
 
     async def _listen(self, app: web.Application, host: str, port: int, context: ssl.SSLContext | None) -> int:
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=_FINISH_TIMEOUT_S)
+        # An ephemeral key carries a session, in one header line.
+        runner = web.AppRunner(
+            app,
+            access_log=None,
+            shutdown_timeout=_FINISH_TIMEOUT_S,
+            max_line_size=_MAX_HEADER_LINE_BYTES,
+            max_field_size=_MAX_HEADER_LINE_BYTES,
+        )
         await runner.setup()
         self._runners.append(runner)
         await web.TCPSite(runner, host, port, ssl_context=context).start()

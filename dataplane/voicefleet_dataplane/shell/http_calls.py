@@ -1,5 +1,8 @@
 """`POST /v1/realtime/calls` and the hang-up, as OpenAI's clients speak them.
 
+The body is the offer alone (`application/sdp`: browsers, whose ephemeral key brings the session), or offer and session object
+together (`multipart/form-data`: servers that place calls for their clients).
+
 Owns: that interface's requests and answers. Does not own: everything between them (call_placing).
 """
 
@@ -8,8 +11,8 @@ from aiohttp import web
 from voicefleet_contract.http_api import SDP_TYPE
 from voicefleet_dataplane.shell.call_placing import CallPlacer, Offer
 from voicefleet_dataplane.shell.http_admission import Caller
-from voicefleet_dataplane.shell.http_bodies import read_offer
-from voicefleet_dataplane.shell.http_errors import preflight
+from voicefleet_dataplane.shell.http_bodies import FORM_TYPE, read_call_form, read_offer
+from voicefleet_dataplane.shell.http_errors import ApiError, preflight
 
 CALLS_PATH = "/v1/realtime/calls"
 
@@ -42,4 +45,9 @@ class RealtimeCalls:
         return web.Response(status=200)
 
     async def _offer(self, request: web.Request, caller: Caller) -> Offer:
-        return Offer(await read_offer(request, self._placer.max_offer_bytes))
+        if request.content_type != FORM_TYPE:
+            return Offer(await read_offer(request, self._placer.max_offer_bytes))
+        if caller.session is not None:
+            message = f"an ephemeral key brings its session with it: send the offer alone, as Content-Type: {SDP_TYPE}"
+            raise ApiError(400, "session_in_key", message, param="session")
+        return Offer(*await read_call_form(request, self._placer.max_offer_bytes))

@@ -29,7 +29,7 @@ PREFLIGHT_HEADERS = CORS_HEADERS | {
 }
 
 _CODE_BY_STATUS = {404: "not_found", 405: "method_not_allowed", 408: "request_timeout", 413: "offer_too_large"}
-_KIND_BY_STATUS = {401: "authentication_error", 429: "rate_limit_error"}
+_KIND_BY_STATUS = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 
 
 class ApiError(Exception):

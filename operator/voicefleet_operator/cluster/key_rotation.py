@@ -32,15 +32,22 @@ ANNOTATION_STATUS = f"{names.GROUP}/key-rotation-status"  # where it stands, in 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """Which processes hold a ring, and which of them sign with it."""
+    """Which processes hold a ring, and which of them sign with it: hints and call ids transceivers, ephemeral keys gateways."""
 
     secret: str
     holders: frozenset[Component]
+    signers: frozenset[Component]
 
 
 _KINDS = {
-    "hint": _Kind(names.SECRET_HINT_KEYS, frozenset({Component.RELAY, Component.TRANSCEIVER})),
-    "call": _Kind(names.SECRET_CALL_KEYS, frozenset({Component.GATEWAY, Component.TRANSCEIVER})),
+    "hint": _Kind(
+        names.SECRET_HINT_KEYS, frozenset({Component.RELAY, Component.TRANSCEIVER}), frozenset({Component.TRANSCEIVER})
+    ),
+    "call": _Kind(
+        names.SECRET_CALL_KEYS,
+        frozenset({Component.GATEWAY, Component.TRANSCEIVER}),
+        frozenset({Component.GATEWAY, Component.TRANSCEIVER}),
+    ),
 }
 
 
@@ -129,15 +136,14 @@ def _processes(
     if said is None:
         return None
     pods = (pod for pod in fleet.pods.values() if pod.component in kind.holders and _counts(pod))
-    return [_process(pod, name, said.get(pod.name)) for pod in pods]
+    return [_process(pod, name, pod.component in kind.signers, said.get(pod.name)) for pod in pods]
 
 
 def _counts(pod: Pod) -> bool:
     return bool(pod.node) and not pod.finished and not pod.deleting
 
 
-def _process(pod: Pod, name: str, said: Acknowledgement | None) -> Process:
-    signs = pod.component is Component.TRANSCEIVER
+def _process(pod: Pod, name: str, signs: bool, said: Acknowledgement | None) -> Process:
     if said is None:
         return Process(pod.name, signs)
     if name == "hint":
