@@ -75,6 +75,7 @@ class Fleet:
                 "longitude": 8.68,
                 "tls": {"selfSignedAddresses": [node.address for node in self.nodes]},
                 "service": {"type": "NodePort"},
+                "fleetViewKeys": ["default"],
             },
             "keys": {"settle": "5s"},  # kubelets watch Secrets: a new pod has the newest one
         }

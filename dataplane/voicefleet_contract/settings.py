@@ -172,6 +172,8 @@ class GatewaySettings(_Inner):
     call_keys_file: str = f"{names.ETC}/call-keys/{names.KEYS_FILE}"
     api_keys_dir: str = f"{names.ETC}/api-keys"  # one bearer key a file, its name is the tenant
     allow_anonymous_calls: bool = False
+    page: bool = True  # at `/`: for people to talk to an agent, and to look at the fleet
+    fleet_view_keys: str = ""  # comma-separated names of API keys that may see the fleet (GET /v1/fleet)
     pool: str = "default"  # which pool takes calls that name none
     region: str = ""
     latitude: float = Field(default=0.0, ge=-90, le=90)

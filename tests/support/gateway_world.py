@@ -10,6 +10,7 @@ import httpx
 from voicefleet_contract.settings import GatewaySettings
 from voicefleet_contract.topology import Pool, Relay, Topology, TopologyIndex
 from voicefleet_dataplane.shell.gateway import Gateway
+from voicefleet_dataplane.shell.http_fleet import Registry
 
 KEY = "sk-test-0123456789abcdef"
 OFFER = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"
@@ -48,7 +49,7 @@ class Fleet:
 
 
 @contextlib.asynccontextmanager
-async def fleet(secrets_dir: Path, **fields) -> AsyncIterator[Fleet]:
+async def fleet(secrets_dir: Path, registry: Registry | None = None, **fields) -> AsyncIterator[Fleet]:
     known = {
         "cluster_id": 7,
         "public_address": "127.0.0.1",
@@ -65,7 +66,7 @@ async def fleet(secrets_dir: Path, **fields) -> AsyncIterator[Fleet]:
         "calls_per_second_per_key": 1000,
     }
     holder: list[Fleet] = []
-    gateway = Gateway(GatewaySettings(**(known | fields)), lambda: holder[0].index)
+    gateway = Gateway(GatewaySettings(**(known | fields)), lambda: holder[0].index, registry)
     await gateway.start()
     trust = ssl.create_default_context(cafile=str(secrets_dir / "https" / "ca.crt"))
     async with (

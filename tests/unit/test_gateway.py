@@ -297,7 +297,8 @@ async def test_a_body_without_a_length_is_limited_too(secrets_dir: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "method, path, status", [("GET", CALLS, 405), ("PUT", CALLS, 405), ("POST", "/v2/calls", 404), ("GET", "/", 404)]
+    "method, path, status",
+    [("GET", CALLS, 405), ("PUT", CALLS, 405), ("POST", "/v2/calls", 404), ("GET", "/nothing", 404)],
 )
 async def test_wrong_paths_and_methods_get_an_error_body(
     secrets_dir: Path, method: str, path: str, status: int

@@ -183,6 +183,8 @@ class DevFleet:
                 "api_keys_dir": str(directory / "api-keys"),
                 "tls_dir": str(directory / "gateway"),
                 "leave_grace_s": 0,
+                "redis_url": redis_url,
+                "fleet_view_keys": "dev",
             }
         )
         self.url = f"https://{HOST}:{gateway.public_port}"
@@ -257,7 +259,7 @@ def dev(transceivers: int, port: int, topology: Path | None, backend: dict[str, 
                 typer.echo("redis-server is not installed: running without a registry (calls do not need one)")
             typer.echo(f"ready after {time.monotonic() - began:.1f} s; logs and topology in {fleet.directory}")
             typer.echo(f"\n  URL      {fleet.url}\n  API key  {fleet.api_key}\n")
-            typer.echo("place a call:\n")
+            typer.echo(f"talk in a browser: open {fleet.url}/ and give it the key; or place a call:\n")
             typer.echo(f"  voicefleet call {fleet.url} --key {fleet.api_key} --cacert {fleet.ca_file}\n")
             typer.echo("Ctrl-C ends it all.")
             fleet.watch()

@@ -29,7 +29,9 @@ from voicefleet_dataplane.shell.http_admission import Admission
 from voicefleet_dataplane.shell.http_calls import RealtimeCalls
 from voicefleet_dataplane.shell.http_client_secrets import ClientSecrets
 from voicefleet_dataplane.shell.http_errors import api_errors
+from voicefleet_dataplane.shell.http_fleet import FleetApi, Registry
 from voicefleet_dataplane.shell.http_health import add_public_health, inner_app, topology_problems
+from voicefleet_dataplane.shell.http_page import Page
 from voicefleet_dataplane.shell.redis_sink import RedisSink
 from voicefleet_dataplane.shell.topology import open_topology
 from voicefleet_dataplane.shell.tracing import open_tracer
@@ -45,9 +47,14 @@ _FINISH_TIMEOUT_S = 30.0  # for requests in progress: longer than a walk over si
 class Gateway:
     """One gateway. ``start`` binds, ``stop`` leaves gracefully; ports are known in between."""
 
-    def __init__(self, settings: GatewaySettings, topology: Callable[[], TopologyIndex | None]) -> None:
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        topology: Callable[[], TopologyIndex | None],
+        registry: Registry | None = None,
+    ) -> None:
         """Read every file. Raises OSError, ValueError or ssl.SSLError naming what is wrong."""
-        self._settings, self._topology = settings, topology
+        self._settings, self._topology, self._registry = settings, topology, registry
         self._metrics = GatewayMetrics()
         self._api_keys = watch_api_keys(Path(settings.api_keys_dir))
         self._call_keys = watch_key_ring(Path(settings.call_keys_file))
@@ -66,9 +73,12 @@ class Gateway:
         """Bind both listeners and begin to serve."""
         settings = self._settings
         self._control = ControlClient(self._inner_tls.value, settings.owner_timeout_s)
+        admission = Admission(settings, self._api_keys, self._call_keys, self._metrics)
+        viewers = frozenset(name.strip() for name in settings.fleet_view_keys.split(",") if name.strip())
+        self._fleet = FleetApi(admission, self._topology, self._registry, viewers)
         self._placer = CallPlacer(
             settings,
-            Admission(settings, self._api_keys, self._call_keys, self._metrics),
+            admission,
             topology=self._topology,
             client=lambda: self._control,
             call_keys=self._call_keys,
@@ -118,6 +128,8 @@ class Gateway:
         interfaces = (
             RealtimeCalls(self._placer),
             ClientSecrets(self._placer.admission, self._call_keys, self._metrics),
+            self._fleet,
+            *([Page()] if self._settings.page else ()),
         )
         for interface in interfaces:
             interface.add_routes(app.router)
@@ -167,12 +179,13 @@ class Gateway:
 async def run_gateway(settings: GatewaySettings) -> None:
     """Run until cancelled; then leave gracefully. Raises OSError, ValueError or ssl.SSLError when it cannot start."""
     async with open_topology(settings.topology, settings.namespace) as topology, contextlib.AsyncExitStack() as closing:
-        gateway = Gateway(settings, topology)
+        sink = RedisSink(settings) if settings.redis_url else None
+        if sink is not None:
+            closing.push_async_callback(sink.close)
+        gateway = Gateway(settings, topology, sink)
         await gateway.start()
         closing.push_async_callback(gateway.stop)
-        if settings.redis_url:
-            sink = RedisSink(settings)
-            closing.push_async_callback(sink.close)
+        if sink is not None:
             acknowledger = Acknowledger(settings.cluster_id, gateway.acknowledgement, sink)
             closing.push_async_callback(acknowledger.leave)
             reporting = asyncio.create_task(acknowledger.run())

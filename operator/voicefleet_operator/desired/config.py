@@ -70,6 +70,8 @@ class Gateway(_Config):
     https_secret: str = "voicefleet-gateway-https"
     api_keys_secret: str = "voicefleet-api-keys"
     allow_anonymous_calls: bool = False
+    page: bool = True
+    fleet_view_keys: tuple[str, ...] = ()  # names of API keys
     trusted_forwarders: str = ""
     service: GatewayService = GatewayService()
     placement: Placement = Placement()

@@ -46,6 +46,8 @@ def _deployment(fleet: Fleet) -> Manifest:
         longitude=gateway.longitude,
         allow_anonymous_calls=gateway.allow_anonymous_calls,
         trusted_forwarders=gateway.trusted_forwarders,
+        page=gateway.page,
+        fleet_view_keys=",".join(gateway.fleet_view_keys),
         log_level=config.dataplane.log_level,  # type: ignore[arg-type]  # pydantic checks it
         otlp_endpoint=config.tracing.otlp_endpoint,
         **registry,
