@@ -107,6 +107,7 @@ class SlotStatus(_Body):
     drops: dict[str, int] = {}
     control_refused: dict[str, int] = {}
     topology_revision: int = 0
+    release: str = ""  # which one this process is of; those before 0.2.0 do not say
 
 
 class SessionStatus(_Body):

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from voicefleet_contract.release import release
 from voicefleet_contract.resources import BackendProfile, BackendType
 from voicefleet_dataplane.commands.roles import run_role
 from voicefleet_dataplane.commands.where import where as where_command
@@ -27,6 +28,21 @@ class Client(StrEnum):
 
     PACKET = "packet"
     AIORTC = "aiortc"
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"voicefleet {release()}")
+        raise typer.Exit
+
+
+@app.callback()
+def every_command(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the release, and exit.")
+    ] = False,
+) -> None:
+    """Voice-AI WebRTC fleets: the dataplane's roles, and a client to call them."""
 
 
 _SPEECH = Path("/usr/share/sounds/alsa")

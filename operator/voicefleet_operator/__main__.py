@@ -19,6 +19,7 @@ from typing import Any
 
 import kopf
 
+from voicefleet_contract.release import release
 from voicefleet_contract.settings import OperatorSettings, SettingsError
 from voicefleet_operator.cluster.api import KubeApi, KubeError
 from voicefleet_operator.cluster.apply import LedgerStore, read_quarantine
@@ -60,6 +61,9 @@ _KOPF = ("watches", "foreign watch")
 
 def main() -> None:
     """Run the operator. Exits 2 for wrong settings, 1 when a part of it ended."""
+    if "--version" in sys.argv[1:]:
+        print(f"voicefleet-operator {release()}")
+        return
     try:
         settings = OperatorSettings.from_environment(os.environ)
     except SettingsError as error:
@@ -67,6 +71,7 @@ def main() -> None:
     logging.basicConfig(
         level=settings.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
+    log.info("voicefleet-operator %s", release())
     logging.getLogger("kopf").setLevel(logging.WARNING)  # its line for each event would drown ours
     if settings.kubeconfig:
         os.environ["KUBECONFIG"] = settings.kubeconfig  # kopf reads it from there

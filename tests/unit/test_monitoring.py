@@ -96,4 +96,4 @@ def test_metric_labels_are_bounded():
     """No label of a session: a million of them would be a million series."""
     registry = TransceiverMetrics("agents", World().core, lambda: 0, {}, dict).registry
     labels = {label for family in registry.collect() for sample in family.samples for label in sample.labels}
-    assert labels <= {"pool", "stage", "le", "reason", "destination", "outcome"}
+    assert labels <= {"pool", "stage", "le", "reason", "destination", "outcome", "release"}

@@ -1,11 +1,13 @@
 """Watches that died, a stuck queue, and the numbers that say so."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 from tests.support.fleet_world import World, empty_fleet, pool
 from tests.unit.test_operator_shell import pod, store
 from voicefleet_operator.cluster.watching import Watches
 from voicefleet_operator.desired.gauges import HELP, fleet_gauges
+from voicefleet_operator.desired.state import ForeignPod, Place
 from voicefleet_operator.handlers.health import STUCK_AFTER_S, WATCH_DEAD_AFTER_S, WATCH_UNSURE_AFTER_S, Health
 from voicefleet_operator.handlers.metrics import LoopMetrics
 
@@ -100,7 +102,7 @@ def test_the_queue_counts_what_no_pass_has_taken_up():
 
 
 def samples(world: World) -> dict[tuple[str, str], float]:
-    return {(s.name, "/".join(s.labels.values())): s.value for s in fleet_gauges(world.fleet)}
+    return {(s.name, "/".join(s.labels.values())): s.value for s in fleet_gauges(world.fleet, world.now)}
 
 
 def test_a_series_ends_with_its_object_and_every_series_has_a_help():
@@ -113,6 +115,24 @@ def test_a_series_ends_with_its_object_and_every_series_has_a_help():
     assert {name for name, _ in found} <= set(HELP)
     del world.fleet.pools["other"]
     assert not any("other" in labels for _, labels in samples(world))
+
+
+def test_numbers_that_nobody_may_have_are_not_free():
+    world = World(empty_fleet(3, pools={"agents": pool(replicas=3)}))
+    world.settle()
+    [used, *_] = [pod.port for pod in world.fleet.pods.values()]
+    quarantine = {Place("node-0", 20016): world.now + 60, Place("node-1", 20016): world.now + 90}
+    quarantine |= {Place("node-0", 20017): world.now - 1, Place("node-0", used): world.now + 60}
+    foreign = {"games/a": ForeignPod("games/a", "node-1", frozenset({20018, used, 9000}))}
+    world.fleet = replace(world.fleet, quarantine=quarantine, foreign=foreign)
+    ports = {who: n for (name, who), n in samples(world).items() if name == "voicefleet_pool_ports"}
+    assert ports == {
+        "agents/used": 3,
+        "agents/draining": 0,
+        "agents/quarantined": 1,
+        "agents/foreign": 1,
+        "agents/free": 15,
+    }
 
 
 def test_the_exposition_names_watches_and_requests_by_kind_verb_and_code():

@@ -9,7 +9,7 @@ from voicefleet_contract.names import EXIT_PORT_TAKEN
 from voicefleet_operator.cluster.api import KubeApi, KubeError
 from voicefleet_operator.cluster.lease import LIFE_S, Lease
 from voicefleet_operator.cluster.observe import UnreadableError, observe_node, observe_pod
-from voicefleet_operator.desired.state import ForeignPod, PortRefusal
+from voicefleet_operator.desired.state import ForeignPod, Place, PortRefusal
 from voicefleet_operator.handlers.store import FleetStore
 
 LABELS = {
@@ -172,6 +172,24 @@ def test_a_broken_config_leaves_the_last_good_one_in_use():
     made.take("ConfigMap", config_map(2, "{"))
     assert made.fleet().config == CONFIG
     assert "fleet.json" in made.config_problem
+
+
+def ports_map(version: int, **data: str):
+    metadata = {"name": "voicefleet-ports", "uid": "p", "resourceVersion": str(version)}
+    return {"metadata": metadata, "data": data}
+
+
+def test_an_entry_that_somebody_takes_out_of_the_quarantine_frees_its_number_at_once():
+    made = store()
+    made.take("ConfigMap", ports_map(3, **{"node-b_20005": "1000", "node-b_20006": "1000"}))
+    assert made.fleet().quarantine == {Place("node-b", 20005): 1000.0, Place("node-b", 20006): 1000.0}
+    made.dirty.clear()
+    made.take("ConfigMap", ports_map(4, **{"node-b_20006": "1000"}))
+    assert made.fleet().quarantine == {Place("node-b", 20006): 1000.0}
+    assert made.dirty.is_set()
+    made.forget("ConfigMap", "voicefleet-ports")
+    assert made.fleet().quarantine == {}
+    assert made.config_problem == ""
 
 
 async def test_a_lease_has_one_holder_until_it_gives_it_back():

@@ -1,6 +1,7 @@
 """What a process of the version before or after ours writes is read: numbers one apart, fields that we do not know."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +10,7 @@ from voicefleet_contract.hint import VERSION as HINT_VERSION
 from voicefleet_contract.topology import Member, MemberState, Pool, Relay, Topology, TopologyIndex, TopologySlice, join
 from voicefleet_operator.cluster.observe import observe_pool, observe_relay, observe_slice
 
+ROOT = Path(__file__).parents[2]
 MEMBER = {"slot": 1, "generation": 2, "address": "10.0.0.1", "port": 20001}
 SLICE = {"cluster": 7, "pool": {"name": "agents", "ring_epoch": 3, "members": [MEMBER]}}
 BEAT = {"slot": 1, "generation": 2, "pool": "agents", "state": "active", "sessions": 3, "capacity": 9, "at": 1.0}
@@ -82,3 +84,22 @@ def test_resources_of_a_newer_crd_are_read():
 
 def test_a_hint_has_room_for_versions_to_come():
     assert 0 <= HINT_VERSION < 7
+
+
+def test_every_process_says_which_release_it_is_of(capsys, monkeypatch):
+    from typer.testing import CliRunner
+
+    from voicefleet_contract.release import release
+    from voicefleet_dataplane.cli import app
+    from voicefleet_operator.__main__ import main as operator
+    from voicefleet_operator.handlers.metrics import LoopMetrics
+    from voicefleet_operator.sessions_api.__main__ import main as sessions_api
+
+    assert CliRunner().invoke(app, ["--version"]).output == f"voicefleet {release()}\n"
+    monkeypatch.setattr("sys.argv", ["x", "--version"])
+    operator()
+    sessions_api()
+    assert capsys.readouterr().out == f"voicefleet-operator {release()}\nvoicefleet-sessions-api {release()}\n"
+    assert f'voicefleet_build_info{{release="{release()}"}} 1.0' in LoopMetrics().write()[0].decode()
+    chart = (ROOT / "charts" / "voicefleet" / "Chart.yaml").read_text()
+    assert f'appVersion: "{release()}"' in chart

@@ -19,6 +19,7 @@ import typer
 import uvloop
 
 from voicefleet_contract.names import EXIT_PORT_TAKEN
+from voicefleet_contract.release import release
 from voicefleet_contract.settings import (
     PREFIX,
     GatewaySettings,
@@ -63,6 +64,7 @@ def run_until_signal(role: str, log_level: str, running: Awaitable[None]) -> Non
         level=log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request would drown ours
+    logging.getLogger("voicefleet").info("%s, voicefleet %s", role, release())
     try:
         uvloop.run(_until_signal(running))
     except (OSError, ValueError) as error:  # a port in use, a file that is missing or wrong: the text says which

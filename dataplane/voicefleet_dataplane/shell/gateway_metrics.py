@@ -2,6 +2,8 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from voicefleet_dataplane.shell.http_health import tell_release
+
 _ANSWER_BUCKETS_S = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
@@ -9,7 +11,7 @@ class GatewayMetrics:
     """One registry per process; tests make their own."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
+        self.registry = tell_release(CollectorRegistry())
         prefix = "voicefleet_gateway_"
         self.calls = Counter(
             f"{prefix}calls_total",

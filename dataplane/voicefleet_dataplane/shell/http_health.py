@@ -7,8 +7,9 @@ balancers.
 from collections.abc import Callable
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
+from voicefleet_contract.release import BUILD_INFO, BUILD_INFO_HELP, release
 from voicefleet_contract.topology import TopologyIndex
 from voicefleet_dataplane.core.placement import ready_relays
 
@@ -38,6 +39,12 @@ def add_public_health(app: web.Application, problems: Problems) -> None:
 
     app.router.add_get("/healthz", _alive)
     app.router.add_get("/readyz", ready)
+
+
+def tell_release(registry: CollectorRegistry) -> CollectorRegistry:
+    """Add the release that this process is of to its metrics."""
+    Gauge(BUILD_INFO, BUILD_INFO_HELP, ["release"], registry=registry).labels(release()).set(1)
+    return registry
 
 
 def inner_app(problems: Problems, registry: CollectorRegistry, before_metrics: Callable[[], None]) -> web.Application:

@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 from voicefleet_dataplane.core.relay import Relay
 from voicefleet_dataplane.shell.datapath import Datapath
 from voicefleet_dataplane.shell.flow_cache import FlowCache
+from voicefleet_dataplane.shell.http_health import tell_release
 from voicefleet_dataplane.shell.relay_pressure import Pressure
 
 
@@ -20,7 +21,7 @@ def relay_registry(
     cache: FlowCache | None = None,
 ) -> CollectorRegistry:
     """Return a registry over one relay. ``sources`` names what the relay works from, and each one's problem if any."""
-    registry = CollectorRegistry()
+    registry = tell_release(CollectorRegistry())
     registry.register(_Core(core, sources))
     registry.register(_Pressure(pressure))
     registry.register(_Datapath(datapath))

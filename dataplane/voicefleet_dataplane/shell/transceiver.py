@@ -32,6 +32,7 @@ from voicefleet_contract.http_api import (
     SlotStatus,
 )
 from voicefleet_contract.registry import FIRST_MEDIA_S
+from voicefleet_contract.release import release
 from voicefleet_contract.settings import TransceiverSettings
 from voicefleet_contract.topology import MemberState, TopologyIndex
 from voicefleet_contract.trace_context import parse_traceparent
@@ -289,6 +290,7 @@ class TransceiverProcess:
             drops={reason.value: count for reason, count in core.drops.items() if count},
             control_refused={reason.value: count for reason, count in self._refused.items() if count},
             topology_revision=core.topology_revision,
+            release=release(),
         )
 
     def drain(self, order: DrainOrder) -> None:

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 from voicefleet_contract.trace_context import parse_traceparent
 from voicefleet_dataplane.core.transceiver import Transceiver
 from voicefleet_dataplane.shell.control import ControlRefusal
+from voicefleet_dataplane.shell.http_health import tell_release
 
 # Milliseconds matter: fine below a second.
 _SETUP_BUCKETS_S = (0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -30,7 +31,7 @@ class TransceiverMetrics:
         records: Callable[[], Mapping[tuple[str, str], int]],
     ) -> None:
         self._core = core
-        self.registry = CollectorRegistry()
+        self.registry = tell_release(CollectorRegistry())
         self.registry.register(_Core(pool, core, packets_out, refused, records))
         self.voices = Counter(
             "voicefleet_transceiver_voice_packets",

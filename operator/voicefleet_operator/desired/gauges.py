@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from voicefleet_contract.topology import join
+from voicefleet_operator.desired.quarantine import quarantined_ports
 from voicefleet_operator.desired.state import Component, Fleet, Pod, PoolResource
 
 
@@ -20,7 +21,7 @@ class Sample(NamedTuple):
 HELP = {
     "voicefleet_pool_replicas_wanted": "Transceivers that the spec asks for.",
     "voicefleet_pool_members": "Transceiver pods by state: starting, active, draining, ejected.",
-    "voicefleet_pool_ports": "Port numbers of the pool's range by state: used, draining, free.",
+    "voicefleet_pool_ports": "Port numbers of the pool's range by state: used, draining, quarantined, foreign, free.",
     "voicefleet_pool_sessions": "Calls of the pool, as heartbeats say (none while the registry is away).",
     "voicefleet_pool_capacity": "Calls that the pool's active members hold at most.",
     "voicefleet_pool_imbalance_ratio": "Calls of the busiest active member over the mean of all (1: even).",
@@ -33,12 +34,12 @@ HELP = {
 _CONDITION = {"True": 1.0, "False": 0.0}
 
 
-def fleet_gauges(fleet: Fleet) -> Iterator[Sample]:
+def fleet_gauges(fleet: Fleet, now: float) -> Iterator[Sample]:
     """Yield every number of the fleet."""
     published = join(fleet.slices.values()) if fleet.slices else None
     epochs = {pool.name: pool.ring_epoch for pool in published.pools} if published else {}
     for name in sorted(fleet.pools):
-        yield from _pool_gauges(fleet, fleet.pools[name], epochs.get(name, 0))
+        yield from _pool_gauges(fleet, fleet.pools[name], epochs.get(name, 0), now)
     relays = Counter((relay.relay, relay.state.value) for relay in (published.relays if published else ()))
     for (relay, state), count in sorted(relays.items()):
         yield Sample("voicefleet_relays", {"relay": relay, "state": state}, count)
@@ -49,7 +50,7 @@ def fleet_gauges(fleet: Fleet) -> Iterator[Sample]:
                 yield Sample("voicefleet_condition", labels, _CONDITION.get(str(condition.get("status")), -1.0))
 
 
-def _pool_gauges(fleet: Fleet, resource: PoolResource, epoch: int) -> Iterator[Sample]:
+def _pool_gauges(fleet: Fleet, resource: PoolResource, epoch: int, now: float) -> Iterator[Sample]:
     pool = {"pool": resource.name}
     pods = [pod for pod in fleet.pods_of(Component.TRANSCEIVER, resource.name) if not pod.finished]
     states = Counter(map(_state, pods))
@@ -60,10 +61,14 @@ def _pool_gauges(fleet: Fleet, resource: PoolResource, epoch: int) -> Iterator[S
         yield Sample("voicefleet_pool_members", {**pool, "state": state}, states[state])
     used = {pod.port for pod in pods if pod.port in resource.spec.ports}
     draining_ports = {pod.port for pod in leaving} & used
+    shut = {port for port in quarantined_ports(fleet.quarantine, now) if port in resource.spec.ports} - used
+    theirs = {port for pod in fleet.foreign.values() for port in pod.ports if port in resource.spec.ports} - used - shut
     for state, count in (
         ("used", len(used - draining_ports)),
         ("draining", len(draining_ports)),
-        ("free", resource.spec.ports.size - len(used)),
+        ("quarantined", len(shut)),
+        ("foreign", len(theirs)),
+        ("free", resource.spec.ports.size - len(used | shut | theirs)),
     ):
         yield Sample("voicefleet_pool_ports", {**pool, "state": state}, count)
     yield Sample("voicefleet_pool_capacity", pool, len(active) * resource.spec.capacity.sessions)

@@ -21,6 +21,11 @@ def extended(quarantine: Mapping[Place, float], places: Iterable[Place], now: fl
     return kept | dict.fromkeys(places, now + QUARANTINE_S)
 
 
+def quarantined_ports(quarantine: Mapping[Place, float], now: float) -> set[int]:
+    """Return the numbers that nobody is given now."""
+    return {place.port for place, until in quarantine.items() if until > now}
+
+
 def encode_quarantine(quarantine: Mapping[Place, float]) -> dict[str, str]:
     """Return the ConfigMap's data."""
     return {f"{place.node}_{place.port}": f"{until:.0f}" for place, until in sorted(quarantine.items())}

@@ -17,7 +17,7 @@ from voicefleet_operator.desired.conflicts import RelayConflict, relay_port_hold
 from voicefleet_operator.desired.drain import wanted_replicas
 from voicefleet_operator.desired.drain_status import drain_problems, drain_status, stamp, waiting_to_drain
 from voicefleet_operator.desired.objects import resource_requirements
-from voicefleet_operator.desired.ports import PortLedger, overlapping_pools
+from voicefleet_operator.desired.ports import Obstacle, PortLedger, overlapping_pools
 from voicefleet_operator.desired.relay_leaving import flows_left, roughly, why_leaving
 from voicefleet_operator.desired.state import (
     REFUSAL_RETRY_S,
@@ -241,7 +241,7 @@ def _ports_allocated(
     """False while a slot has no number that works; True, and who is in the way, when all do in spite of others."""
     mine, short = resource.spec.ports, bool(steps.without_port)
     obstacles = ports.obstacles(resource)
-    in_the_way = _list(obstacles)
+    in_the_way = _list(map(_in_the_way, obstacles))
     waits = served < wanted_replicas(resource) and any(item.until for item in obstacles)
     if obstacles and (short or steps.quarantine or waits):
         text = f"{in_the_way}; " + ("no other number is left: widen spec.ports" if short else "another number is taken")
@@ -258,6 +258,11 @@ def _ports_allocated(
     if obstacles:
         return Condition("PortsAllocated", True, "ConflictsAvoided", f"{in_the_way}; other numbers are used")
     return Condition("PortsAllocated", True, "Allocated", _room(resource))
+
+
+def _in_the_way(obstacle: Obstacle) -> str:
+    until = stamp(obstacle.until)
+    return f"{obstacle} (tried again after {until})" if until else str(obstacle)
 
 
 def _room(resource: PoolResource) -> str:

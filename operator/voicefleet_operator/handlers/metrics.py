@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, G
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from voicefleet_contract.release import BUILD_INFO, BUILD_INFO_HELP, release
 from voicefleet_operator.cluster.key_rotation import KeyRotation
 from voicefleet_operator.cluster.watching import Watches
 from voicefleet_operator.desired.gauges import HELP, fleet_gauges
@@ -24,6 +25,7 @@ class LoopMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        Gauge(BUILD_INFO, BUILD_INFO_HELP, ["release"], registry=self.registry).labels(release()).set(1)
         self.plan = Histogram(
             f"{_PREFIX}plan_seconds", "Time to make one plan.", buckets=_BUCKETS_S, registry=self.registry
         )
@@ -118,7 +120,7 @@ class _Fleet(Collector):
     def collect(self) -> Iterator[Metric]:
         fleet = self._store.fleet()
         families: dict[str, GaugeMetricFamily] = {}
-        for sample in fleet_gauges(fleet) if fleet is not None else ():
+        for sample in fleet_gauges(fleet, time.time()) if fleet is not None else ():
             family = families.get(sample.name)
             if family is None:
                 family = families[sample.name] = GaugeMetricFamily(

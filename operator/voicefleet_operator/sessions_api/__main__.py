@@ -16,6 +16,7 @@ from pathlib import Path
 from aiohttp import web
 
 from voicefleet_contract import names
+from voicefleet_contract.release import release
 from voicefleet_contract.settings import SessionsApiSettings, SettingsError
 from voicefleet_operator.cluster.api import KubeApi, KubeError
 from voicefleet_operator.cluster.redis_client import connect
@@ -38,6 +39,9 @@ _LEAVE_S = 3.0
 
 def main() -> None:
     """Run the sessions API. Exits 2 for wrong settings, 1 when it cannot run."""
+    if "--version" in sys.argv[1:]:
+        print(f"voicefleet-sessions-api {release()}")
+        return
     try:
         settings = SessionsApiSettings.from_environment(os.environ)
     except SettingsError as error:
@@ -45,6 +49,7 @@ def main() -> None:
     logging.basicConfig(
         level=settings.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )
+    log.info("voicefleet-sessions-api %s", release())
     try:
         asyncio.run(run_sessions_api(settings))
     except (KubeError, OSError, ValueError) as error:

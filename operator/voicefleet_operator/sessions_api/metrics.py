@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from voicefleet_contract.release import BUILD_INFO, BUILD_INFO_HELP, release
 from voicefleet_operator.sessions_api.external_metrics import GROUP, METRICS, PoolLoad
 from voicefleet_operator.sessions_api.hub import Hub
 from voicefleet_operator.sessions_api.registry import SessionRegistry
@@ -34,6 +35,7 @@ class Metrics:
 
     def __init__(self, registry: SessionRegistry, hub: Hub) -> None:
         self._registry = CollectorRegistry()
+        Gauge(BUILD_INFO, BUILD_INFO_HELP, ["release"], registry=self._registry).labels(release()).set(1)
         self.seconds = Histogram(
             "voicefleet_sessions_api_request_duration_seconds",
             "How long answers took; a watch is counted when it ends",
