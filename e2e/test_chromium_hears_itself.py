@@ -1,4 +1,4 @@
-"""A real browser calls the fleet on the cluster and hears its own recording."""
+"""A real browser calls the fleet on the cluster and hears its own recording, by itself and on the gateway's page."""
 
 import asyncio
 import json
@@ -7,6 +7,7 @@ from e2e.fleet import Fleet
 from e2e.kube import eventually
 from e2e.talk import SPEECH
 from tests.support.chromium import chromium, contains
+from tests.support.page import IS_CONNECTED, MARKS, STEPS, picture, press, sign_in, until
 from voicefleet_dataplane.media.speech import read_wav
 
 # The nodes' addresses are of this machine's own making: Chromium asks for leave to reach them, and there is nobody to give it.
@@ -31,3 +32,19 @@ async def test_chromium_hears_its_own_recording_through_the_fleet(fleet: Fleet) 
 def connected(fleet: Fleet) -> bool:
     found = json.loads(fleet.kube.run("get", "voicesessions", "-o", "json"))["items"]
     return any(session["status"]["state"] == "connected" for session in found)
+
+
+async def test_a_person_talks_on_the_gateways_page_and_sees_the_fleet(fleet: Fleet) -> None:
+    async with chromium(SPEECH / "Front_Center.wav", FLAGS) as page:
+        await page.open(f"{fleet.url}/")
+        await sign_in(page, fleet.api_key)
+        await press(page, "connect")
+        await until(page, IS_CONNECTED)
+        await until(page, f"({MARKS}).length === {len(STEPS)}")
+        print("set-up as the page shows it:", await page.evaluate(MARKS))
+        await press(page, "watch-fleet")
+        said = "document.getElementById('fleet-problem').textContent"
+        expected = f"{len(fleet.transceivers())} transceivers, {len(fleet.relays())} relays"
+        await until(page, f"{said}.includes('{expected}') && !{said}.startsWith('0 calls')")
+        await picture(page, "cluster")
+        await press(page, "hang-up")

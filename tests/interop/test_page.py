@@ -1,25 +1,13 @@
-"""The gateway's page in a real browser: a person signs in, talks, hears, reads, looks at the fleet, hangs up.
+"""The gateway's page in a real browser: a person signs in, talks, hears, reads, looks at the fleet, hangs up."""
 
-With VOICEFLEET_SCREENSHOTS=DIR pictures of it are left there.
-"""
-
-import asyncio
-import base64
-import json
-import os
 from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.support.chromium import Chromium, chromium
+from tests.support.page import IS_CONNECTED, MARKS, SELF_SIGNED, STEPS, picture, press, sign_in, text, until
 
 pytestmark = pytest.mark.interop
-
-SELF_SIGNED = ["--ignore-certificate-errors"]  # the fleet's CA is made for this run; Chromium has no flag to add one
-STEPS = ["microphone", "answer", "stun", "dtls", "audio"]
-KEY = "document.getElementById('key')"
 
 
 @pytest.fixture
@@ -29,49 +17,13 @@ async def page(fleet, speech) -> AsyncIterator[Chromium]:
         yield browser
 
 
-async def until(page: Chromium, expression: str, within_s: float = 20.0) -> Any:
-    """Wait until an expression is true in the page, and give its value."""
-    async with asyncio.timeout(within_s):
-        while not (value := await page.evaluate(expression)):
-            await asyncio.sleep(0.05)
-        return value
-
-
-async def sign_in(page: Chromium, key: str) -> None:
-    await page.evaluate(f"{KEY}.value = {json.dumps(key)}; {KEY}.dispatchEvent(new Event('change'))")
-
-
-async def press(page: Chromium, element: str) -> None:
-    """As a finger does: where the element is, if it is there to be pressed."""
-    box = await page.evaluate(
-        f"(() => {{ const e = document.getElementById('{element}'); e.scrollIntoView(); const b = e.getBoundingClientRect();"
-        " return [b.x + b.width / 2, b.y + b.height / 2]; })()"
-    )
-    for what in ("mousePressed", "mouseReleased"):
-        await page.command("Input.dispatchMouseEvent", type=what, x=box[0], y=box[1], button="left", clickCount=1)
-
-
-async def picture(page: Chromium, name: str, **metrics: Any) -> None:
-    directory = os.environ.get("VOICEFLEET_SCREENSHOTS")
-    if directory:
-        size = {"width": 1280, "height": 1000, "deviceScaleFactor": 1, "mobile": False} | metrics
-        await page.command("Emulation.setDeviceMetricsOverride", **size)
-        shot = await page.command("Page.captureScreenshot", format="png", captureBeyondViewport=True)
-        await asyncio.to_thread((Path(directory) / f"{name}.png").write_bytes, base64.b64decode(shot["data"]))
-
-
-async def text(page: Chromium, element: str) -> str:
-    return str(await page.evaluate(f"document.getElementById('{element}').textContent"))
-
-
 async def test_a_person_talks_hears_and_sees_how_it_goes(fleet, page: Chromium) -> None:
     await picture(page, "1-start")
     await sign_in(page, fleet.api_key)
     await press(page, "connect")
-    await until(page, "document.getElementById('call').dataset.state === 'connected'")
-    steps = "[...document.querySelectorAll('#waterfall [data-step]')].map(e => [e.dataset.step, Number(e.dataset.at)])"
-    await until(page, f"({steps}).length === {len(STEPS)}")
-    marks = await page.evaluate(steps)
+    await until(page, IS_CONNECTED)
+    await until(page, f"({MARKS}).length === {len(STEPS)}")
+    marks = await page.evaluate(MARKS)
     assert [name for name, _ in marks] == STEPS
     assert [at for _, at in marks] == sorted(at for _, at in marks)
 
