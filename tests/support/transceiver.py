@@ -200,7 +200,7 @@ class Client:
         self.heard = Recorder(self.session, echo=echo)
         self.server_ufrag = self.field("ice-ufrag")
         self.pwd = self.field("ice-pwd")
-        self.ssrc = int(re.search(r"a=ssrc:(\d+)", self.answer)[1])
+        self.ssrc = self.session.sending.ssrc
         fingerprint = self.world.identity.fingerprint
         self.we_are_client = self.field("setup") == "passive"
         self.dtls = Dtls(self.identity, [fingerprint], we_are_client=self.we_are_client)

@@ -347,3 +347,27 @@ def test_a_key_added_beside_the_old_one_disturbs_nothing(relay: Relay) -> None:
     relay.set_keys(KeyRing({1: b"k" * 32, 2: b"n" * 32}, signing=2))
     assert isinstance(relay.receive_outside(check(), ALICE, 0.2), tuple)
     assert len(relay.flows) == 1
+
+
+# ---- ICE restarts: another ufrag of the same owner
+
+
+def test_after_an_ice_restart_the_same_flow_goes_on_under_the_new_ufrag(relay: Relay) -> None:
+    bound(relay)
+    restarted = ufrag(nonce=6)
+    datagram, destination = relay.receive_outside(check(restarted), ALICE, 0.1)
+    assert destination == OWNER_A
+    assert datagram[HEADER_BYTES:] == check(restarted)
+    assert relay.receive_outside(RTP, ALICE, 0.2) == (encode_spp(ALICE, INNER) + RTP, OWNER_A)
+    assert isinstance(relay.receive_outside(check(), ALICE, 0.3), tuple)  # old checks that were under way
+    assert len(relay.flows) == 1
+    assert moved(relay) == {}
+
+
+def test_a_client_that_moved_and_restarted_is_led_to_the_same_owner(relay: Relay) -> None:
+    bound(relay)
+    moved_to = Address("198.51.100.99", 41000)
+    _, destination = relay.receive_outside(check(ufrag(nonce=6)), moved_to, 0.1)
+    assert destination == OWNER_A
+    assert relay.receive_outside(RTP, moved_to, 0.2) == (encode_spp(moved_to, INNER) + RTP, OWNER_A)
+    assert relay.receive_outside(RTP, ALICE, 0.2) == (encode_spp(ALICE, INNER) + RTP, OWNER_A)

@@ -25,6 +25,7 @@ from voicefleet_contract.drops import DropReason
 from voicefleet_contract.http_api import SessionStatus
 from voicefleet_dataplane.core.dtls import Dtls, DtlsState
 from voicefleet_dataplane.core.ice import IceAgent, Path
+from voicefleet_dataplane.core.negotiation import Agreed, Description
 from voicefleet_dataplane.core.srtp import Srtp, SrtpFailure
 from voicefleet_dataplane.core.streams import CLOCK_RATE, ReceiveStream, SendStream, ntp_from_unix, round_trip_s
 from voicefleet_dataplane.wire.rtcp import build_bye, build_report, parse_rtcp
@@ -97,24 +98,6 @@ class Listener(Protocol):
         """Said once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Agreed:
-    """What offer and answer settled."""
-
-    call_id: str
-    request_id: str
-    payload_type: int
-    telephone_event_type: int | None
-    client_receives: bool
-    with_data: bool
-    sctp_port: int
-    max_message_bytes: int
-    mid_extension: bytes
-    cname: str
-    region: str
-    relay: str
-
-
 class Session:
     """One call. Made by core/transceiver.py."""
 
@@ -139,6 +122,7 @@ class Session:
         "bytes_out",
         "checked_at",
         "connected_at",
+        "description",
         "end_detail",
         "end_reason",
         "ice",
@@ -155,6 +139,7 @@ class Session:
     def __init__(
         self,
         agreed: Agreed,
+        description: Description,
         ice: IceAgent,
         dtls: Dtls,
         sending: SendStream,
@@ -168,6 +153,7 @@ class Session:
         now: float,
     ) -> None:
         self.agreed = agreed
+        self.description = description
         self.ice = ice
         self.sending = sending
         self.state = SessionState.NEW

@@ -22,11 +22,13 @@ from voicefleet_contract.http_api import (
     MAX_SESSION_BYTES,
     CreateSession,
     DrainOrder,
+    IceUpdated,
     Refusal,
     RefusalReason,
     SessionCreated,
     SessionList,
     SlotStatus,
+    UpdateIce,
 )
 from voicefleet_dataplane.core.admission import NoRoom
 from voicefleet_dataplane.wire.sdp import SdpError
@@ -48,8 +50,11 @@ class Calls(Protocol):
     def create(self, request: CreateSession) -> SessionCreated | NoRoom:
         """Answer an offer; raises SdpError."""
 
-    def hang_up(self, call_id: str) -> bool:
-        """End a call; False if there is none."""
+    def update_ice(self, call_id: str, request: UpdateIce) -> IceUpdated | Refusal:
+        """Hear what a client says of ICE in a running call."""
+
+    def hang_up(self, call_id: str, tenant: str | None = None) -> bool:
+        """End a call; False if there is none, or not of this tenant (None: whoever's)."""
 
     def sessions(self) -> SessionList:
         """The calls of this moment."""
@@ -130,6 +135,7 @@ def build_app(calls: Calls, refused: Refused) -> web.Application:
     app = web.Application(middlewares=[only_gateway_and_operator], client_max_size=MAX_BODY_BYTES)
     app.router.add_post("/v1/sessions", handlers.create)
     app.router.add_get("/v1/sessions", handlers.sessions)
+    app.router.add_post("/v1/sessions/{call_id}/ice", handlers.update_ice)
     app.router.add_delete("/v1/sessions/{call_id}", handlers.hang_up)
     app.router.add_get("/v1/status", handlers.status)
     app.router.add_post("/v1/drain", handlers.drain)
@@ -145,6 +151,22 @@ def _refusal(error: ValidationError) -> Refusal:
     first = error.errors()[0]
     param = ".".join(str(part) for part in first["loc"]) or None
     return Refusal(reason=RefusalReason.OFFER, message=first["msg"], param=param)
+
+
+def no_call(call_id: str) -> Refusal:
+    """What is said of a call that is not here, or not the asker's."""
+    return Refusal(reason=RefusalReason.UNKNOWN_CALL, message=f"no call {call_id} here")
+
+
+_STATUS = {
+    RefusalReason.UNKNOWN_CALL: 404,
+    RefusalReason.OTHER_ICE_SESSION: 412,
+    RefusalReason.TOO_MANY_RESTARTS: 429,
+}
+
+
+def _answer(outcome: BaseModel) -> web.Response:
+    return _json(outcome, _STATUS.get(outcome.reason, 422) if isinstance(outcome, Refusal) else 200)
 
 
 class _Handlers:
@@ -170,11 +192,18 @@ class _Handlers:
             return _json(refusal, 503, {"Retry-After": str(outcome.retry_after_s)})
         return _json(outcome, 201)
 
+    async def update_ice(self, request: web.Request) -> web.Response:
+        try:
+            body = UpdateIce.model_validate_json(await request.read())
+        except ValidationError as error:
+            return _json(_refusal(error), 422)
+        return _answer(self._calls.update_ice(request.match_info["call_id"], body))
+
     async def hang_up(self, request: web.Request) -> web.Response:
         call_id = request.match_info["call_id"]
-        if self._calls.hang_up(call_id):
+        if self._calls.hang_up(call_id, request.query.get("tenant")):
             return web.json_response({})
-        return _json(Refusal(reason=RefusalReason.UNKNOWN_CALL, message=f"no call {call_id} here"), 404)
+        return _json(no_call(call_id), 404)
 
     async def sessions(self, request: web.Request) -> web.Response:
         return _json(self._calls.sessions())

@@ -11,15 +11,17 @@ import asyncio
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import httpx
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from voicefleet_contract import names
-from voicefleet_contract.http_api import CreateSession, Refusal, SessionCreated
+from voicefleet_contract.http_api import CreateSession, IceUpdated, Refusal, SessionCreated, UpdateIce
 from voicefleet_contract.topology import Member
 
 _CONNECT_TIMEOUT_S = 1.0  # the inner network: longer than this means that nobody is there
+_Answer = TypeVar("_Answer", bound=BaseModel)
 _EXTENSIONS = {"sni_hostname": names.inner_dns_name("transceiver")}
 
 
@@ -99,10 +101,37 @@ class ControlClient:
         except ValidationError as error:
             return Unknown(f"unreadable answer: {error.errors()[0]['msg']}")
 
-    async def hang_up(self, member: Member, call_id: str) -> bool | None:
-        """End a session: True when it was there, False when not, None when the member cannot be reached."""
+    async def update_ice(self, member: Member, call_id: str, body: UpdateIce) -> IceUpdated | Refused | NotReached:
+        """Hand on what a client says of ICE. Repeated: a second restart, which replaces the first."""
+        return await self._ask(member, f"/v1/sessions/{call_id}/ice", body, IceUpdated)
+
+    async def _ask(
+        self, member: Member, path: str, body: BaseModel, answer: type[_Answer]
+    ) -> _Answer | Refused | NotReached:
         try:
-            response = await self._http.delete(_url(member, f"/v1/sessions/{call_id}"), extensions=_EXTENSIONS)
+            async with asyncio.timeout(self._timeout_s):
+                response = await self._http.post(
+                    _url(member, path),
+                    content=body.model_dump_json().encode(),
+                    headers={"Content-Type": "application/json"},
+                    extensions=_EXTENSIONS,
+                )
+        except (httpx.HTTPError, TimeoutError) as error:
+            return NotReached(_why(error))
+        if not response.is_success:
+            return Refused(response.status_code, _refusal(response))
+        try:
+            return answer.model_validate_json(response.content)
+        except ValidationError as error:
+            return NotReached(f"unreadable answer: {error.errors()[0]['msg']}")
+
+    async def hang_up(self, member: Member, call_id: str, tenant: str | None = None) -> bool | None:
+        """End a session, of this tenant if one is named: True when it was there, False when not, None: not reached."""
+        query = {"tenant": tenant} if tenant is not None else None
+        try:
+            response = await self._http.delete(
+                _url(member, f"/v1/sessions/{call_id}"), params=query, extensions=_EXTENSIONS
+            )
         except httpx.HTTPError:
             return None
         if response.status_code == httpx.codes.NOT_FOUND:
@@ -125,5 +154,5 @@ def _refusal(response: httpx.Response) -> Refusal | None:
         return None  # not one of ours: the status speaks
 
 
-def _why(error: httpx.HTTPError) -> str:
+def _why(error: httpx.HTTPError | TimeoutError) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

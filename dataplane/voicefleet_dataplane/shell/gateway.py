@@ -32,6 +32,7 @@ from voicefleet_dataplane.shell.http_errors import api_errors
 from voicefleet_dataplane.shell.http_fleet import FleetApi, Registry
 from voicefleet_dataplane.shell.http_health import add_public_health, inner_app, topology_problems
 from voicefleet_dataplane.shell.http_page import Page
+from voicefleet_dataplane.shell.http_whip import Whip
 from voicefleet_dataplane.shell.redis_sink import RedisSink
 from voicefleet_dataplane.shell.topology import open_topology
 from voicefleet_dataplane.shell.tracing import open_tracer
@@ -125,11 +126,13 @@ class Gateway:
     def _public_app(self) -> web.Application:
         # http_bodies reads bodies and knows each one's size; aiohttp's own limit is the last resort.
         app = web.Application(middlewares=[api_errors], client_max_size=1)
+        ice_servers = tuple(filter(None, map(str.strip, self._settings.ice_servers.split(","))))
         interfaces = (
             RealtimeCalls(self._placer),
             ClientSecrets(self._placer.admission, self._call_keys, self._metrics),
             self._fleet,
             *([Page()] if self._settings.page else ()),
+            Whip(self._placer, ice_servers),
         )
         for interface in interfaces:
             interface.add_routes(app.router)

@@ -16,6 +16,8 @@ import secrets
 import ssl
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from voicefleet_contract.http_api import (
     CreateSession,
     DrainOrder,
+    IceUpdated,
+    Refusal,
     RefusalReason,
     SessionCreated,
     SessionList,
     SlotStatus,
+    UpdateIce,
 )
 from voicefleet_contract.registry import FIRST_MEDIA_S
 from voicefleet_contract.release import release
@@ -39,15 +44,22 @@ from voicefleet_contract.trace_context import parse_traceparent
 from voicefleet_dataplane.core.admission import NoRoom
 from voicefleet_dataplane.core.dtls_identity import DtlsIdentity, build_certificate
 from voicefleet_dataplane.core.leaving import HANG_UPS_TAKE_S
+from voicefleet_dataplane.core.negotiation import Terms
 from voicefleet_dataplane.core.session import EndReason, Limits, Session
 from voicefleet_dataplane.core.srtp import AES_128_GCM, AES_256_GCM, PROFILES
-from voicefleet_dataplane.core.transceiver import Place, Transceiver
+from voicefleet_dataplane.core.transceiver import Place, Restarted, Transceiver
 from voicefleet_dataplane.media.backend import BackendFactory, CallConfig
 from voicefleet_dataplane.shell.backends import Backends
 from voicefleet_dataplane.shell.call import RunningCall
 from voicefleet_dataplane.shell.call_records import CallRecords, make_record
 from voicefleet_dataplane.shell.codec_thread import CodecThread
-from voicefleet_dataplane.shell.control import ControlRefusal, build_app, build_server_context, load_certificates
+from voicefleet_dataplane.shell.control import (
+    ControlRefusal,
+    build_app,
+    build_server_context,
+    load_certificates,
+    no_call,
+)
 from voicefleet_dataplane.shell.media_socket import MediaSocket
 from voicefleet_dataplane.shell.playout_clock import PlayoutClock
 from voicefleet_dataplane.shell.records import RecordSink
@@ -58,6 +70,7 @@ from voicefleet_dataplane.shell.tracing import Span, open_tracer
 from voicefleet_dataplane.shell.transceiver_metrics import TransceiverMetrics
 from voicefleet_dataplane.shell.transceiver_records import Reporter
 from voicefleet_dataplane.shell.watched import Watched, watch_inner_tls, watch_key_ring
+from voicefleet_dataplane.wire.sdp import Direction
 
 log = logging.getLogger("voicefleet.transceiver")
 
@@ -223,6 +236,7 @@ class TransceiverProcess:
             region=request.region,
             relay=request.relay,
             below=request.below,
+            terms=Terms(Direction(request.direction) if request.direction else None, request.whole),
         )
         if isinstance(outcome, NoRoom):
             return outcome
@@ -256,10 +270,34 @@ class TransceiverProcess:
             slot=place.slot,
             generation=place.generation,
             sessions=len(self.core.sessions),
+            ufrag=outcome.session.ice.ufrag,
         )
 
-    def hang_up(self, call_id: str) -> bool:
-        """End a call; False if there is none."""
+    def update_ice(self, call_id: str, request: UpdateIce) -> IceUpdated | Refusal:
+        """Hear what a client says of ICE: a restart when its ufrag is another one, and nothing to do else."""
+        call = self._call_of(call_id, request.tenant)
+        if call is None:
+            return no_call(call_id)
+        session = call.session
+        ice = session.ice
+        if "*" not in request.if_match and ice.ufrag not in request.if_match:
+            message = "the ICE session has been restarted meanwhile"
+            return Refusal(reason=RefusalReason.OTHER_ICE_SESSION, message=message)
+        if request.ice_ufrag in ("", ice.remote_ufrag):
+            return IceUpdated(restarted=False, ice_ufrag=ice.ufrag)
+        restarted = self.core.restart_ice(session, request.ice_ufrag, time.monotonic())
+        if not isinstance(restarted, Restarted):
+            message = "this session restarts ICE too often; what it has serves on"
+            return Refusal(reason=RefusalReason.TOO_MANY_RESTARTS, message=message, retry_after_s=ceil(restarted))
+        session.agreed = replace(session.agreed, region=request.region, relay=request.relay)
+        self.socket.wake()  # its timers
+        mids = session.agreed.mids
+        return IceUpdated(restarted=True, ice_ufrag=restarted.ufrag, ice_pwd=restarted.pwd, mids=mids)
+
+    def hang_up(self, call_id: str, tenant: str | None = None) -> bool:
+        """End a call; False if there is none, or not of this tenant (None: whoever's)."""
+        if self._call_of(call_id, tenant) is None:
+            return False
         ended = self.core.hang_up(call_id)
         self.socket.wake()
         return ended
@@ -306,6 +344,10 @@ class TransceiverProcess:
         return self._metrics.write(accept)
 
     # ---- inside
+
+    def _call_of(self, call_id: str, tenant: str | None) -> RunningCall | None:
+        call = self.calls.get(call_id)
+        return call if call is not None and tenant in (None, call.config.tenant) else None
 
     def _ended(self, call: RunningCall) -> None:
         session = call.session
