@@ -5,12 +5,14 @@
 | ``POST /v1/sessions``          | 201 `SessionCreated`   | 422 `Refusal` (the offer), 503 `Refusal` + Retry-After (full, draining, busy) |
 | ``POST /v1/sessions/{id}/ice`` `UpdateIce` | 200 `IceUpdated` | 404, 412, 429 `Refusal` |
 | ``DELETE /v1/sessions/{id}``   | 200 `{}`               | 404 `Refusal` |
+| ``GET /v1/sessions/{id}/events`` | 101, a WebSocket of the call's events | 404, 429 `Refusal` |
 | ``GET /v1/sessions``           | 200 `SessionList`      | |
 | ``GET /v1/status``             | 200 `SlotStatus`       | |
 | ``POST /v1/drain`` `DrainOrder`| 202 `SlotStatus`       | 422 `Refusal` |
 
-``tenant`` (of `UpdateIce`, and of DELETE as a query parameter) must be the call's, or there is no such call; a caller that names
-none may ask about any. Each body states ``version``; a process takes the version before and after its own.
+``tenant`` (of `UpdateIce`, and of the other two requests about one session as a query parameter) must be the call's, or there is no
+such call; a caller that names none may ask about any. The WebSocket ends with 1000 when the call does, and with 1008 for who does
+not read. Each body states ``version``; a process takes the version before and after its own.
 """
 
 from enum import StrEnum
@@ -87,7 +89,9 @@ class IceUpdated(_Body):
 
 
 class RefusalReason(StrEnum):
-    """503 for the first five (ask another member), 422 for the offer, 404 for an unknown call, 412 and 429 for `UpdateIce`."""
+    """503 for the first five (ask another member), 422 for the offer, 404 for an unknown call; 412 and 429 for `UpdateIce`, 429
+    for one watcher too many.
+    """
 
     FULL = "full"
     DRAINING = "draining"
@@ -98,6 +102,7 @@ class RefusalReason(StrEnum):
     UNKNOWN_CALL = "unknown_call"
     OTHER_ICE_SESSION = "other_ice_session"
     TOO_MANY_RESTARTS = "too_many_restarts"
+    WATCHED = "watched"  # by as many as there may be
 
 
 class Refusal(_Body):

@@ -187,6 +187,8 @@ class GatewaySettings(_Inner):
     max_concurrent_requests_per_client: int = Field(default=32, ge=1)
     calls_per_second_per_key: float = Field(default=50.0, gt=0)
     calls_per_second_per_client: float = Field(default=10.0, gt=0)
+    max_sidebands: int = Field(default=1024, ge=1)  # WebSockets beside calls
+    max_sidebands_per_key: int = Field(default=256, ge=1)
     owner_timeout_s: Seconds = 2.0  # for one transceiver's answer, before the next is asked
     leave_grace_s: Seconds = 5.0
 

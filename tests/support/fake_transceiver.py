@@ -14,6 +14,8 @@ from voicefleet_contract.call_id import CallId, encode_call_id
 from voicefleet_contract.http_api import CreateSession, Refusal, SessionCreated
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.topology import Member
+from voicefleet_dataplane.media.events import EventHub
+from voicefleet_dataplane.shell.watcher_socket import serve_watcher
 
 ANSWER = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n"
 Behaviour = Callable[["FakeTransceiver", CreateSession], Awaitable[web.Response]]
@@ -27,6 +29,8 @@ async def accept(fake: "FakeTransceiver", body: CreateSession) -> web.Response:
         call_id = encode_call_id(CallId(fake.cluster, fake.slot, fake.generation, nonce), fake.keys)
         fake.by_request[body.request_id] = call_id
         fake.sessions.add(call_id)
+        fake.tenants[call_id] = body.tenant
+        fake.hubs[call_id] = EventHub(lambda event: fake.heard.append(event) or fake.changed.set())
     created = SessionCreated(call_id=call_id, answer=ANSWER, slot=fake.slot, generation=fake.generation)
     return web.Response(status=201, text=created.model_dump_json(), content_type="application/json")
 
@@ -69,6 +73,10 @@ class FakeTransceiver:
         self.keys = KeyRing.parse((secrets_dir / "call-keys" / names.KEYS_FILE).read_text())
         self.by_request: dict[str, str] = {}
         self.sessions: set[str] = set()
+        self.tenants: dict[str, str] = {}
+        self.hubs: dict[str, EventHub] = {}  # real ones, behind the real control API's sockets
+        self.heard: list[str] = []  # what sidebands said
+        self.changed = asyncio.Event()
         self.offers = 0
         self.bodies: list[CreateSession] = []
         self.hung_up = asyncio.Event()
@@ -81,6 +89,7 @@ class FakeTransceiver:
         app = web.Application()
         app.router.add_post("/v1/sessions", self._create)
         app.router.add_delete("/v1/sessions/{call_id}", self._delete)
+        app.router.add_get("/v1/sessions/{call_id}/events", self._events)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._context).start()
@@ -102,9 +111,26 @@ class FakeTransceiver:
 
     async def _delete(self, request: web.Request) -> web.Response:
         call_id = request.match_info["call_id"]
-        if call_id not in self.sessions:
-            refusal = Refusal(reason="unknown_call", message="no such call")
-            return web.Response(status=404, text=refusal.model_dump_json(), content_type="application/json")
+        if call_id not in self.sessions or request.query.get("tenant") not in {None, self.tenants[call_id]}:
+            return _unknown()
         self.sessions.discard(call_id)
         self.hung_up.set()
         return web.json_response({})
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        call_id = request.match_info["call_id"]
+        if call_id not in self.hubs or request.query.get("tenant") not in {None, self.tenants[call_id]}:
+            return _unknown()
+        return await serve_watcher(request, self.hubs[call_id]) or web.Response(status=429)
+
+    async def until(self, condition: Callable[[], object], within_s: float = 20.0) -> None:
+        """Wait for something that a sideband says."""
+        async with asyncio.timeout(within_s):
+            while not condition():
+                self.changed.clear()
+                await self.changed.wait()
+
+
+def _unknown() -> web.Response:
+    refusal = Refusal(reason="unknown_call", message="no such call")
+    return web.Response(status=404, text=refusal.model_dump_json(), content_type="application/json")

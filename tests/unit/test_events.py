@@ -129,6 +129,21 @@ def test_ten_thousand_events_a_second_cost_the_backend_two_hundred_and_the_clien
     assert len(heard) == MAX_EVENTS_PER_S + 1
 
 
+def test_a_watcher_that_floods_spends_its_own_limit_and_is_told_alone(heard):
+    hub, channel, loud, quiet = EventHub(heard.append, lambda: 100.0), Channel(), Watcher(), Watcher()
+    hub.open_channel(channel)
+    hub.watch(loud)
+    hub.watch(quiet)
+    for _ in range(1_000):
+        hub.hear("{}", loud)
+    hub.hear("x" * (MAX_EVENT_BYTES + 1), quiet)
+    hub.hear("from the client")
+    assert heard == ["{}"] * MAX_EVENTS_PER_S + ["from the client"]
+    assert [json.loads(event)["error"]["code"] for event in loud.told] == ["rate_limit_exceeded"]
+    assert [json.loads(event)["error"]["code"] for event in quiet.told] == ["event_too_large"]
+    assert channel.sent == []
+
+
 def test_the_end_of_the_call_reaches_watchers_and_ends_everything(hub, heard):
     watcher = Watcher()
     hub.watch(watcher)

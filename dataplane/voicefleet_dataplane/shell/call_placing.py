@@ -132,7 +132,7 @@ class CallPlacer:
         ended = await self.client().hang_up(self.owner(call_id), call_id, tenant)
         self._metrics.hang_ups.labels({True: "ended", False: "unknown", None: "not_reached"}[ended]).inc()
         if ended is None:
-            raise _not_reached()
+            raise owner_not_reached()
         if not ended:
             raise call_not_found(call_id)
 
@@ -223,14 +223,15 @@ def call_not_found(call_id: str) -> ApiError:
     return ApiError(404, "call_id_not_found", f"there is no call {call_id[:64]!r}", param="call_id")
 
 
-def _not_reached() -> ApiError:
+def owner_not_reached() -> ApiError:
+    """Return the error for an owner that does not answer."""
     return ApiError(503, "owner_not_reached", "the call's owner cannot be reached", retry_after_s=1)
 
 
 def _refused(outcome: Refused | NotReached, call_id: str) -> ApiError:
     """Return the error for what an owner did not do in a running call."""
     if isinstance(outcome, NotReached):
-        return _not_reached()
+        return owner_not_reached()
     refusal = outcome.refusal
     if refusal is None:  # 404 without a word: a member of the version before, which has no such request
         return ApiError(501, "not_supported_by_owner", "the call's owner is of a version that cannot do this")

@@ -1,7 +1,8 @@
 """The control API of a transceiver: HTTP over mutual TLS, on the TCP port of the media port's number.
 
 Who may ask is decided twice: TLS takes only certificates of the inner CA, and each request only those whose DNS name is a
-gateway's or the operator's; the sessions API's may hang up, Prometheus' may read metrics. A relay's opens nothing here.
+gateway's or the operator's; the sessions API's may hang up, Prometheus' may read metrics, a gateway's alone may listen to what
+is said in a call. A relay's opens nothing here.
 
 Owns: HTTP, TLS and the bodies. Does not own: calls (a Calls object has them).
 """
@@ -31,6 +32,8 @@ from voicefleet_contract.http_api import (
     UpdateIce,
 )
 from voicefleet_dataplane.core.admission import NoRoom
+from voicefleet_dataplane.media.events import MAX_WATCHERS, EventHub
+from voicefleet_dataplane.shell.watcher_socket import serve_watcher
 from voicefleet_dataplane.wire.sdp import SdpError
 
 log = logging.getLogger("voicefleet.transceiver")
@@ -39,6 +42,7 @@ log = logging.getLogger("voicefleet.transceiver")
 MAX_BODY_BYTES = 2 * MAX_OFFER_BYTES + 2 * MAX_SESSION_BYTES + 8_192
 _ALLOWED_ROLES = frozenset(names.inner_dns_name(role) for role in ("gateway", "operator"))
 _MAY_HANG_UP = _ALLOWED_ROLES | {names.inner_dns_name("sessions")}
+_MAY_WATCH = frozenset((names.inner_dns_name("gateway"),))
 _MAY_READ_METRICS = _ALLOWED_ROLES | {names.inner_dns_name("monitoring")}
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -55,6 +59,9 @@ class Calls(Protocol):
 
     def hang_up(self, call_id: str, tenant: str | None = None) -> bool:
         """End a call; False if there is none, or not of this tenant (None: whoever's)."""
+
+    def events(self, call_id: str, tenant: str | None) -> EventHub | None:
+        """The events of a call; None if there is none, or not of this tenant."""
 
     def sessions(self) -> SessionList:
         """The calls of this moment."""
@@ -127,6 +134,8 @@ def build_app(calls: Calls, refused: Refused) -> web.Application:
         allowed = _MAY_HANG_UP if request.method == "DELETE" else _ALLOWED_ROLES
         if request.path == "/metrics":
             allowed = _MAY_READ_METRICS
+        elif request.path.endswith("/events"):
+            allowed = _MAY_WATCH
         if not any(kind == "DNS" and name in allowed for kind, name in alternative):
             refused[ControlRefusal.WRONG_ROLE] += 1
             raise web.HTTPForbidden(text="the client certificate's role may not ask this\n")
@@ -137,6 +146,7 @@ def build_app(calls: Calls, refused: Refused) -> web.Application:
     app.router.add_get("/v1/sessions", handlers.sessions)
     app.router.add_post("/v1/sessions/{call_id}/ice", handlers.update_ice)
     app.router.add_delete("/v1/sessions/{call_id}", handlers.hang_up)
+    app.router.add_get("/v1/sessions/{call_id}/events", handlers.events)
     app.router.add_get("/v1/status", handlers.status)
     app.router.add_post("/v1/drain", handlers.drain)
     app.router.add_get("/metrics", handlers.metrics)
@@ -204,6 +214,17 @@ class _Handlers:
         if self._calls.hang_up(call_id, request.query.get("tenant")):
             return web.json_response({})
         return _json(no_call(call_id), 404)
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        call_id = request.match_info["call_id"]
+        hub = self._calls.events(call_id, request.query.get("tenant"))
+        if hub is None or hub.is_closed:
+            return _json(no_call(call_id), 404)
+        socket = await serve_watcher(request, hub)
+        if socket is None:
+            message = f"call {call_id} is watched by {MAX_WATCHERS} already"
+            return _json(Refusal(reason=RefusalReason.WATCHED, message=message), 429)
+        return socket
 
     async def sessions(self, request: web.Request) -> web.Response:
         return _json(self._calls.sessions())

@@ -9,20 +9,26 @@ own: which member is asked, nor what follows (owner_walk).
 
 import asyncio
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import aiohttp
 import httpx
 from pydantic import BaseModel, ValidationError
 
 from voicefleet_contract import names
 from voicefleet_contract.http_api import CreateSession, IceUpdated, Refusal, SessionCreated, UpdateIce
 from voicefleet_contract.topology import Member
+from voicefleet_dataplane.shell.event_sockets import CLOSE_WITHIN_S, HEARTBEAT_S
 
 _CONNECT_TIMEOUT_S = 1.0  # the inner network: longer than this means that nobody is there
+_SERVER_NAME = names.inner_dns_name("transceiver")
+_EXTENSIONS = {"sni_hostname": _SERVER_NAME}
+_LARGEST_EVENT_BYTES = 8 << 20  # an agent's message has at most half of it
 _Answer = TypeVar("_Answer", bound=BaseModel)
-_EXTENSIONS = {"sni_hostname": names.inner_dns_name("transceiver")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +80,7 @@ class ControlClient:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=60.0)
         # trust_env off: a proxy variable in a pod's environment must not divert control traffic.
         self._http = httpx.AsyncClient(verify=context, timeout=timeout, limits=limits, trust_env=False)
+        self._context = context
 
     async def create_session(self, member: Member, body: CreateSession, timeout_s: float | None = None) -> Outcome:
         """Ask a member to own a session. Repeating it with the same ``request_id`` makes no second one."""
@@ -137,6 +144,38 @@ class ControlClient:
         if response.status_code == httpx.codes.NOT_FOUND:
             return False
         return True if response.is_success else None
+
+    @asynccontextmanager
+    async def watch(
+        self, member: Member, call_id: str, tenant: str
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse | int]:
+        """Open the WebSocket of a session's events, or give the status that refused it; 0: the member cannot be reached.
+
+        It has a connection of its own, which outlives this client: a new certificate ends no sideband.
+        """
+        timeout = aiohttp.ClientWSTimeout(ws_close=CLOSE_WITHIN_S)
+        async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trust_env=False) as http:
+            found: aiohttp.ClientWebSocketResponse | int
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    found = await http.ws_connect(
+                        _url(member, f"/v1/sessions/{call_id}/events"),
+                        params={"tenant": tenant},
+                        ssl=self._context,
+                        server_hostname=_SERVER_NAME,
+                        heartbeat=HEARTBEAT_S,
+                        max_msg_size=_LARGEST_EVENT_BYTES,
+                        timeout=timeout,
+                    )
+            except aiohttp.WSServerHandshakeError as error:
+                found = error.status
+            except (aiohttp.ClientError, TimeoutError, OSError):
+                found = 0
+            try:
+                yield found
+            finally:
+                if not isinstance(found, int):
+                    await found.close()
 
     async def close(self) -> None:
         """Close the connections."""

@@ -49,6 +49,7 @@ from voicefleet_dataplane.core.session import EndReason, Limits, Session
 from voicefleet_dataplane.core.srtp import AES_128_GCM, AES_256_GCM, PROFILES
 from voicefleet_dataplane.core.transceiver import Place, Restarted, Transceiver
 from voicefleet_dataplane.media.backend import BackendFactory, CallConfig
+from voicefleet_dataplane.media.events import EventHub
 from voicefleet_dataplane.shell.backends import Backends
 from voicefleet_dataplane.shell.call import RunningCall
 from voicefleet_dataplane.shell.call_records import CallRecords, make_record
@@ -293,6 +294,11 @@ class TransceiverProcess:
         self.socket.wake()  # its timers
         mids = session.agreed.mids
         return IceUpdated(restarted=True, ice_ufrag=restarted.ufrag, ice_pwd=restarted.pwd, mids=mids)
+
+    def events(self, call_id: str, tenant: str | None = None) -> EventHub | None:
+        """The events of a call; None if there is none, or not of this tenant."""
+        call = self._call_of(call_id, tenant)
+        return call.hub if call is not None else None
 
     def hang_up(self, call_id: str, tenant: str | None = None) -> bool:
         """End a call; False if there is none, or not of this tenant (None: whoever's)."""
