@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from voicefleet_dataplane.fastpath import maps
+from voicefleet_dataplane.fastpath import kernel, maps
 from voicefleet_dataplane.fastpath.kernel import OBJECT
 
 _PROGRAM = """
@@ -19,6 +19,7 @@ int main(void) {
     FIELD(rule, to) FIELD(rule, how) FIELD(rule, slot) FIELD(rule, generation) FIELD(rule, packets) FIELD(rule, bytes)
     FIELD(rule, last_ns)
     FIELD(control, lease_ns) FIELD(control, public_port) FIELD(control, flow_first) FIELD(control, flow_last) FIELD(control, returns)
+    FIELD(control, xdp)
     VALUE(LAYOUT)
     %s
 }
@@ -29,7 +30,10 @@ int main(void) {
 def compiled(tmp_path_factory):
     directory = tmp_path_factory.mktemp("layouts")
     names = (
-        [f"HOW_{how.name}" for how in maps.How] + [f"COUNT_{counter.name}" for counter in maps.Counter] + ["COUNTERS"]
+        [f"HOW_{how.name}" for how in maps.How]
+        + [f"XDP_{xdp.name}" for xdp in maps.Xdp]
+        + [f"COUNT_{counter.name}" for counter in maps.Counter]
+        + ["COUNTERS"]
     )
     source = directory / "layouts.c"
     source.write_text(_PROGRAM.replace("%s\n}", "".join(f"VALUE({name})" for name in names) + "\n}"))
@@ -51,12 +55,13 @@ def test_structs_have_the_sizes_and_offsets_that_python_packs(compiled):
     ]
     fields = ("to", "how", "slot", "generation", "packets", "bytes", "last_ns")
     assert [compiled[f"rule.{name}"] for name in fields] == [0, 36, 40, 44, 48, 56, 64]
-    fields = ("lease_ns", "public_port", "flow_first", "flow_last", "returns")
-    assert [compiled[f"control.{name}"] for name in fields] == [0, 8, 10, 12, 14]
+    fields = ("lease_ns", "public_port", "flow_first", "flow_last", "returns", "xdp")
+    assert [compiled[f"control.{name}"] for name in fields] == [0, 8, 10, 12, 14, kernel._XDP_AT]
 
 
 def test_enums_have_the_same_numbers(compiled):
     assert {how.name: compiled[f"HOW_{how.name}"] for how in maps.How} == {how.name: how.value for how in maps.How}
+    assert {xdp.name: compiled[f"XDP_{xdp.name}"] for xdp in maps.Xdp} == {xdp.name: xdp.value for xdp in maps.Xdp}
     for counter in maps.Counter:
         assert compiled[f"COUNT_{counter.name}"] == counter
     assert compiled["COUNTERS"] == len(maps.Counter)

@@ -22,8 +22,9 @@ from tests.support.fastpath_world import (
     RULES,
     loaded,
 )
-from tests.support.frames import build_frame, ends, without_link_addresses
+from tests.support.frames import build_frame, checksum, ends, without_link_addresses
 from tests.support.namespaces import Namespace, mount_bpffs, unmount
+from voicefleet_dataplane.fastpath.maps import Xdp
 
 RTP = b"\x80\x6f" + bytes(range(170))
 RTCP = b"\x81\xc9\x00\x07" + bytes(28)
@@ -191,17 +192,51 @@ def test_tc(programs, case):
     assert moved == ({case.counter: 1} if case.counter else {})
 
 
-@pytest.mark.parametrize(
-    "case",
-    [case for case in CASES if not case.egress and case.name != "a frame for a neighbour"],
-    ids=lambda case: case.name,
-)
+XDP_CASES = [case for case in CASES if not case.egress and case.name != "a frame for a neighbour"]
+
+
+@pytest.mark.parametrize("case", XDP_CASES, ids=lambda case: case.name)
 def test_xdp(programs, case):
     verdict, out, moved = programs.run("xdp", case.frame, link=case.link)
     came_back = case.name == "out by the link that it came by"
     assert verdict == (3 if came_back else (REDIRECT if case.sent else UP)["xdp"])
     assert out == without_link_addresses(case.frame if case.out is None else case.out)
     assert moved == ({case.counter: 1} if case.counter else {})
+
+
+@pytest.mark.parametrize("case", XDP_CASES, ids=lambda case: case.name)
+def test_xdp_before_tc_counts_only_what_it_sends_on(programs, case):
+    programs.tell_xdp(Xdp.FIRST)
+    _, out, moved = programs.run("xdp", case.frame, link=case.link)
+    programs.tell_xdp(Xdp.ALONE)
+    assert out == without_link_addresses(case.frame if case.out is None else case.out)
+    assert moved == ({case.counter: 1} if case.counter in ("forwarded", "delivered") else {})
+
+
+def test_xdp_that_is_off_passes_everything_on(programs):
+    programs.tell_xdp(Xdp.OFF)
+    found = {programs.run("xdp", case.frame, link=case.link)[::2] == (UP["xdp"], {}) for case in XDP_CASES}
+    programs.tell_xdp(Xdp.ALONE)
+    assert found == {True}
+
+
+def with_pseudo_sum(frame):
+    """The frame as it comes from a container: a card is to finish its checksum."""
+    header, addresses = (14 + 20, frame[26:34]) if frame[12:14] == b"\x08\x00" else (14 + 40, frame[22:54])
+    pseudo = checksum(addresses + frame[header + 4 : header + 6] + b"\0\x11") ^ 0xFFFF
+    return frame[: header + 6] + pseudo.to_bytes(2, "big") + frame[header + 8 :]
+
+
+@pytest.mark.parametrize(
+    ("seen", "to"), [(ends(CLIENT, RELAY), ends(INNER, OWNER)), (ends(CLIENT6, RELAY6), ends(INNER6, OWNER6))]
+)
+def test_a_checksum_that_a_card_should_finish_stays_for_it_or_for_tc(programs, seen, to):
+    frame = with_pseudo_sum(build_frame(seen, RTP))
+    out = with_pseudo_sum(build_frame(to, RTP, hops=63))[12:]
+    assert programs.run("xdp", frame) == (REDIRECT["xdp"], out, {"forwarded": 1})
+    programs.tell_xdp(Xdp.FIRST)
+    assert programs.run("xdp", frame) == (UP["xdp"], frame[12:], {})
+    programs.tell_xdp(Xdp.ALONE)
 
 
 def test_a_packet_too_big_for_the_way_out_goes_up(namespaces, bpffs):

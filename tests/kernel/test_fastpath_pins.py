@@ -16,6 +16,7 @@ from voicefleet_dataplane.fastpath.kernel import HandOverError, KernelFastPath
 from voicefleet_dataplane.shell.datapath import HAND_OVER_S, Datapath, flow_ports
 
 KEYS = KeyRing({1: b"k" * 32}, signing=1)
+NOW = f"v{pins.LAYOUT}"
 
 
 @pytest.fixture
@@ -70,14 +71,14 @@ def test_a_successor_knows_the_flows_again(node, bpffs):
 
 def test_another_layout_forwards_on_until_owners_know_and_is_replaced_then(node, bpffs, monkeypatch):
     leave_rules(node, bpffs)
-    monkeypatch.setattr(pins, "LAYOUT", 2)
+    monkeypatch.setattr(pins, "LAYOUT", 99)
     with datapath(node, bpffs) as (found, core):
         assert found.mode is Mode.USERSPACE
         assert found.reason.endswith(f"it is replaced in {HAND_OVER_S:g} s")
         asyncio.run(found.tend(100.0 + HAND_OVER_S - 1))
-        assert (core.bypass, layouts(bpffs)) == (None, ["v1"])
+        assert (core.bypass, layouts(bpffs)) == (None, [NOW])
         asyncio.run(found.tend(100.0 + HAND_OVER_S))
-        assert (found.mode, layouts(bpffs)) == (Mode.TCX, ["v2"])
+        assert (found.mode, layouts(bpffs)) == (Mode.TCX, ["v99"])
         assert core.bypass is not None
     assert not (bpffs / "voicefleet").exists()
 
@@ -85,28 +86,49 @@ def test_another_layout_forwards_on_until_owners_know_and_is_replaced_then(node,
 def test_user_space_after_a_kernel_path_takes_its_rules_away_when_owners_know(node, bpffs):
     leave_rules(node, bpffs)
     with datapath(node, bpffs, datapath="Userspace") as (found, _):
-        assert layouts(bpffs) == ["v1"]
+        assert layouts(bpffs) == [NOW]
         asyncio.run(found.tend(100.0 + HAND_OVER_S))
         assert found.reason == "user space is asked for"
         assert not (bpffs / "voicefleet").exists()
 
 
+def end_lease(node, bpffs, **fields):
+    """As after a minute without a process."""
+    with node.inside():
+        engine = KernelFastPath(place(bpffs, **fields), "Auto")
+        engine._renew(-60.0)
+        engine.close(keep=True)
+
+
+def test_rules_of_our_own_that_nobody_stands_behind_any_more_are_not_adopted(node, bpffs):
+    leave_rules(node, bpffs)
+    end_lease(node, bpffs)
+    with datapath(node, bpffs) as (found, core):
+        assert (found.mode, found.adopted, len(core.flows)) == (Mode.TCX, 0, 0)
+
+
+def test_what_another_version_left_without_a_lease_is_swept_and_waited_for_by_nobody(node, bpffs, monkeypatch):
+    for relay in ("fra", "gone"):
+        leave_rules(node, bpffs, relay=relay)
+        end_lease(node, bpffs, relay=relay)
+    monkeypatch.setattr(pins, "LAYOUT", 99)
+    with datapath(node, bpffs) as (found, _):
+        assert (found.mode, layouts(bpffs), layouts(bpffs, "gone")) == (Mode.TCX, ["v99"], [])
+
+
 def test_what_a_relay_of_this_node_left_without_a_lease_is_swept_and_a_live_one_is_not(node, bpffs):
     leave_rules(node, bpffs, relay="gone")
     leave_rules(node, bpffs, relay="alive")
-    with node.inside():
-        dead = KernelFastPath(place(bpffs, relay="gone"), "Auto")
-        dead._renew(-60.0)
-        dead.close(keep=True)
+    end_lease(node, bpffs, relay="gone")
     with datapath(node, bpffs):
-        assert (layouts(bpffs, "gone"), layouts(bpffs, "alive")) == ([], ["v1"])
+        assert (layouts(bpffs, "gone"), layouts(bpffs, "alive")) == ([], [NOW])
 
 
 def test_relays_of_two_nodes_share_a_bpffs_and_none_of_their_flows(namespaces, node, bpffs):
     leave_rules(node, bpffs)
     with datapath(relay_node(namespaces), bpffs, node_name="n-1") as (found, _):
         assert found.adopted == 0
-    assert layouts(bpffs) == ["v1"]
+    assert layouts(bpffs) == [NOW]
 
 
 def test_names_are_spelled_apart():

@@ -74,7 +74,7 @@ def test_program_and_reference_agree(namespaces, bpffs, kind):
         for number in range(FRAMES):
             frame = random_frame(chance)
             egress = kind == "tc" and chance.random() < 0.3
-            wanted = expect(frame, rules, public_port=PUBLIC, flow_ports=FLOW_PORTS, egress=egress)
+            wanted = expect(frame, rules, public_port=PUBLIC, flow_ports=FLOW_PORTS, egress=egress, xdp=kind == "xdp")
             verdict, out, moved = programs.run(kind, frame, egress=egress)
             sent = verdict in ((REDIRECT["tc"],) if kind == "tc" else (REDIRECT["xdp"], XDP_TX))
             assert sent or verdict == UP[kind]

@@ -45,9 +45,6 @@ def opened(relay, rules=2):
 )
 def test_media_of_a_bound_flow_passes_in_the_kernel(relays, datapath, mode):
     relay = relays(datapath=datapath)
-    if mode.startswith("XDP"):  # it sees packets before a checksum that the link should finish is there
-        relay.client_side.run("ethtool", "-K", "c0", "tx", "off")
-        relay.owner_side.run("ethtool", "-K", "o0", "tx", "off")
     owner, client = relay.owner(), relay.client()
     relay.start()
     assert relay.datapath()[0] == mode
@@ -302,7 +299,7 @@ def test_on_a_kernel_without_the_helpers_it_falls_back_and_says_so(relays, tmp_p
     old = tmp_path / "old.c"  # a helper that this kernel has as little as an old one has bpf_redirect_neigh
     old.write_text(
         "#include <linux/bpf.h>\n#include <bpf/bpf_helpers.h>\nstatic long (*later)(void) = (void *)100000;\n"
-        + source.read_text().replace("now = bpf_ktime_get_coarse_ns();", "now = later();")
+        + source.read_text().replace("bpf_ktime_get_coarse_ns()", "later()")
     )
     words = [
         "clang",

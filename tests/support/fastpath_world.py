@@ -1,12 +1,13 @@
 """A relay node with its fast path loaded, and two links whose neighbours are known: for programs run frame by frame."""
 
 import contextlib
+import time
 
 from tests.support.bpf_test_run import run_program
 from tests.support.frames import HERE, ends
 from tests.support.namespaces import connect
 from voicefleet_dataplane.fastpath.kernel import KernelFastPath, Place
-from voicefleet_dataplane.fastpath.maps import How, Rule
+from voicefleet_dataplane.fastpath.maps import How, Rule, Xdp
 from voicefleet_dataplane.fastpath.netlink import interfaces
 
 PUBLIC = 3478
@@ -75,6 +76,11 @@ class Programs:
         self.engine = engine
         self.ifindex = {interface.name: interface.ifindex for interface in interfaces()}
 
+    def tell_xdp(self, xdp):
+        """Have relay_xdp forward, or pass everything on."""
+        self.engine._xdp = xdp
+        self.engine._renew(time.monotonic())
+
     def run(self, kind, frame, *, egress=False, link="out", repeat=1):
         """Return the verdict, the frame from its type on, and the counters that moved."""
         name = "relay_xdp" if kind == "xdp" else "relay_egress" if egress else "relay_ingress"
@@ -95,6 +101,9 @@ def loaded(make, bpffs, rules=(), mtu=1500, datapath="TCX"):
         try:
             for rule in rules:
                 engine.put(rule)
-            yield Programs(engine)
+            programs = Programs(engine)
+            if datapath == "TCX":
+                programs.tell_xdp(Xdp.ALONE)  # nothing to TC, and what there is to say about relay_xdp
+            yield programs
         finally:
             engine.close(keep=False)

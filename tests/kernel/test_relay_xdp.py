@@ -1,0 +1,120 @@
+"""Native XDP before TC: where it is refused and why, what each of the two carries, and that nothing is lost between them."""
+
+import pytest
+
+from tests.kernel.test_relay_kernel_path import opened, passes_bare
+from tests.support.kernel_relay import KernelRelay, Stream, eventually
+
+
+@pytest.fixture
+def relays(namespaces, bpffs, tmp_path):
+    """Makes relays whose links' other ends do GRO, so that a veth takes what is redirected to it."""
+    made = []
+
+    def make(*, gro=True, checksums=True, **settings):
+        relay = KernelRelay(namespaces, tmp_path, **{"bpffs": bpffs, **settings})
+        made.append(relay)
+        for place, link in beyond(relay):
+            place.run("ethtool", "-K", link, "gro", "on" if gro else "off", "tx", "on" if checksums else "off")
+        return relay
+
+    yield make
+    for relay in made:
+        relay.close()
+
+
+def beyond(relay):
+    return (relay.client_side, "c0"), (relay.owner_side, "o0")
+
+
+def talking(relay, owner, client):
+    bare = relay.bind(client, owner)
+    opened(relay)
+    passes_bare(relay, client, owner, bare)
+    return Stream(client, relay.public(client), owner), Stream(owner, bare, client)
+
+
+def goes_on(*streams, packets=50):
+    at = [stream.sent for stream in streams]
+    for stream, before in zip(streams, at, strict=True):
+        eventually(lambda stream=stream, before=before: stream.sent > before + packets, "media")
+
+
+def redirected(relay):
+    """Packets that native XDP sent to the owner's link."""
+    lines = relay.owner_side.run("ethtool", "-S", "o0").splitlines()
+    found = {name.strip(): int(count) for name, _, count in (line.partition(":") for line in lines) if count.strip()}
+    return sum(count for name, count in found.items() if name.endswith(("xdp_packets", "xdp_xmit")))
+
+
+@pytest.mark.parametrize("checksums", [True, False], ids=["a card finishes checksums", "they are finished"])
+def test_media_passes_with_native_xdp_before_tc(relays, checksums):
+    relay = relays(datapath="XDPNative", checksums=checksums)
+    owner, client = relay.owner(), relay.client()
+    relay.start()
+    assert relay.datapath() == ("XDPNative", "on in, out")
+    both = talking(relay, owner, client)
+    goes_on(*both)
+    assert [stream.end() for stream in both] == [[], []]
+    for place, _ in beyond(relay):
+        assert "InCsumErrors" not in place.run("nstat", "-s")
+
+
+def test_where_a_veth_would_drop_what_is_redirected_to_it_tc_is_used_and_says_why(relays):
+    relay = relays(datapath="XDP", gro=False)
+    owner, client = relay.owner(), relay.client()
+    relay.start()
+    why = "XDPNative: {} drops what is redirected to it, as a veth does whose peer has no GRO"
+    assert relay.datapath() in {("TCX", f"on in, out; {why.format(link)}") for link in ("in", "out")}
+    bare = relay.bind(client, owner)
+    opened(relay)
+    passes_bare(relay, client, owner, bare)
+    assert "xdp" not in relay.node.ip("link show dev out")
+
+
+def test_a_link_that_can_no_more_what_xdp_needs_goes_back_to_tc(relays):
+    relay = relays(datapath="XDPNative", checksums=False)
+    owner, client = relay.owner(), relay.client()
+    relay.start()
+    bare = relay.bind(client, owner)
+    opened(relay)
+    passes_bare(relay, client, owner, bare)
+    relay.owner_side.run("ethtool", "-K", "o0", "gro", "off")
+    eventually(lambda: relay.datapath()[0] == "TCX", relay.datapath)
+    assert "in drops what is redirected to it" in relay.datapath()[1]
+    both = Stream(client, relay.public(client), owner), Stream(owner, bare, client)
+    goes_on(*both)
+    assert [stream.end() for stream in both] == [[], []]
+
+
+def test_asked_for_xdp_it_compares_under_load_and_no_turn_loses_a_packet(relays):
+    relay = relays(datapath="XDP", checksums=False)
+    owner, client = relay.owner(), relay.client()
+    relay.start()
+    assert relay.datapath() == ("TCX", "on in, out; native XDP is compared with TC under load")
+    assert "prog/xdp" in relay.node.ip("link show dev out")
+    both = talking(relay, owner, client)
+    before = redirected(relay)
+    eventually(lambda: redirected(relay) > before + 200, "XDP's turn")
+    at = redirected(relay)
+    eventually(lambda: relay.kernel_packets("forwarded") > 5_000, "TC's turn again")
+    assert redirected(relay) > at
+    assert [stream.end() for stream in both] == [[], []]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("XDPNative", "Auto"), ("Auto", "XDPNative"), ("XDPGeneric", "XDPNative")]
+)
+def test_a_restart_into_another_way_loses_no_packet(relays, first, second):
+    relay = relays(datapath=first, checksums=False)
+    owner, client = relay.owner(), relay.client()
+    relay.start()
+    both = talking(relay, owner, client)
+    goes_on(*both)
+    relay.kill()
+    relay.settings["datapath"] = second
+    relay.start()
+    mode, reason = relay.datapath()
+    assert mode == second.replace("Auto", "TCX"), reason
+    goes_on(*both)
+    assert [stream.end() for stream in both] == [[], []]
