@@ -3,6 +3,7 @@
 | request                        | success                | refusal |
 |---|---|---|
 | ``POST /v1/sessions``          | 201 `SessionCreated`   | 422 `Refusal` (the offer), 503 `Refusal` + Retry-After (full, draining, busy) |
+| ``POST /v1/sessions/{id}/listeners`` `CreateSession` | 201 `SessionCreated`: it hears that call's agent | as above, 404 `Refusal` |
 | ``POST /v1/sessions/{id}/ice`` `UpdateIce` | 200 `IceUpdated` | 404, 412, 429 `Refusal` |
 | ``DELETE /v1/sessions/{id}``   | 200 `{}`               | 404 `Refusal` |
 | ``GET /v1/sessions/{id}/events`` | 101, a WebSocket of the call's events | 404, 429 `Refusal` |

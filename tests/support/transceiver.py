@@ -11,7 +11,9 @@ from voicefleet_contract.drops import DropReason
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.spp import HEADER_BYTES, decode_spp, encode_spp
 from voicefleet_contract.topology import Endpoint, MemberState, Relay, Topology, TopologyIndex
+from voicefleet_dataplane.core.admission import NoRoom
 from voicefleet_dataplane.core.dtls import Dtls, DtlsState
+from voicefleet_dataplane.core.negotiation import Terms
 from voicefleet_dataplane.core.session import EndReason, Limits, Session
 from voicefleet_dataplane.core.srtp import PROFILES, Srtp
 from voicefleet_dataplane.core.transceiver import Created, Place, Transceiver
@@ -90,20 +92,25 @@ class World:
         self.identity = identity
         self.now = 100.0
         self.requests = 0
+        self.terms = Terms()
         self.clients: dict[Address, Client] = {}
         self.lost: list[tuple[bytes, Address]] = []  # to addresses where nobody is
         self.sent_bytes: dict[Address, int] = {}
 
-    def create(self, offer: str, request_id: str | None = None) -> Created:
+    def offer(self, offer: str, request_id: str | None = None) -> Created | NoRoom:
         self.requests += 1
-        created = self.core.create(
+        return self.core.create(
             offer,
             [Address("192.0.2.1", 3478)],
             self.now,
             request_id=request_id or f"request-{self.requests}",
             region="",
             relay="",
+            terms=self.terms,
         )
+
+    def create(self, offer: str, request_id: str | None = None) -> Created:
+        created = self.offer(offer, request_id)
         assert isinstance(created, Created), created
         return created
 

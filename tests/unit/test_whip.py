@@ -1,28 +1,20 @@
 """WHIP over real HTTP: a gateway, and the owner behind it as a real transceiver."""
 
-import contextlib
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.support.fake_transceiver import FakeTransceiver, refuse
-from tests.support.gateway_world import KEY, Fleet, fleet
-from tests.support.offers import CHROMIUM, with_video_first, without
-from tests.support.transceiver_process import HOST, RunningTransceiver, running_transceiver
+from tests.support.gateway_world import KEY, fleet
+from tests.support.offers import with_video_first, without
+from tests.support.transceiver_process import HOST
+from tests.support.whip_world import OTHER_KEY, SENDONLY, SENDRECV, bearer, code_of, fragment, publisher
 from voicefleet_contract.hint import ice_pwd, peek_hint
 from voicefleet_contract.http_api import DrainOrder
 from voicefleet_contract.topology import Member
 from voicefleet_dataplane.commands.dev_secrets import write_dev_secrets
 from voicefleet_dataplane.wire.sdp_fragment import MAX_FRAGMENT_BYTES
-
-OTHER_KEY = "sk-other-0123456789abcdef"
-SENDONLY = without("a=sctp", CHROMIUM.split("m=application")[0]).replace("a=sendrecv", "a=sendonly")
-SENDONLY = SENDONLY.replace("BUNDLE 0 1", "BUNDLE 0")
-SENDRECV = SENDONLY.replace("a=sendonly", "a=sendrecv")
-CANDIDATE = "a=candidate:1 1 udp 2122260223 192.0.2.1 61764 typ host\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -31,51 +23,6 @@ def secrets_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_dev_secrets(directory, KEY)
     (directory / "api-keys" / "other").write_text(OTHER_KEY)
     return directory
-
-
-def bearer(key: str = KEY) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
-
-
-def fragment(ufrag: str = "aB3+", candidates: str = CANDIDATE) -> str:
-    head = f"a=ice-ufrag:{ufrag}\r\na=ice-pwd:0123456789abcdefghijkl+/\r\n"
-    return head + "m=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n" + candidates
-
-
-class Publisher:
-    """A WHIP client, and the transceiver that it ends at."""
-
-    def __init__(self, f: Fleet, owner: RunningTransceiver) -> None:
-        self.f, self.owner = f, owner
-
-    async def post(self, sdp: str = SENDONLY, path: str = "/whip", **headers: str) -> httpx.Response:
-        known = bearer() | {"Content-Type": "application/sdp"}
-        return await self.f.http.post(path, content=sdp, headers=known | headers)
-
-    async def publish(self, sdp: str = SENDONLY, path: str = "/whip") -> httpx.Response:
-        response = await self.post(sdp, path)
-        assert response.status_code == 201, response.text
-        return response
-
-    async def patch(self, url: str, body: str | bytes, if_match: str | None = "*", **headers: str) -> httpx.Response:
-        known = bearer() | {"Content-Type": "application/trickle-ice-sdpfrag"}
-        if if_match is not None:
-            known["If-Match"] = if_match
-        return await self.f.http.patch(url, content=body, headers=known | headers)
-
-    def calls(self) -> int:
-        return len(self.owner.process.calls)
-
-
-@contextlib.asynccontextmanager
-async def publisher(secrets_dir: Path, **fields) -> AsyncIterator[Publisher]:
-    async with fleet(secrets_dir, **fields) as f, running_transceiver(secrets_dir) as owner:
-        f.publish(Member(name="agents-5-2", slot=5, generation=2, address=HOST, port=owner.process.port))
-        yield Publisher(f, owner)
-
-
-def code_of(response: httpx.Response) -> str:
-    return response.json()["error"]["code"]
 
 
 # ---- POST
@@ -91,7 +38,7 @@ async def test_a_publisher_gets_a_recvonly_answer_and_its_session_url(secrets_di
         assert response.headers["ETag"] == f'"{ufrag}"'
         assert "a=recvonly" in response.text
         assert "a=ssrc" not in response.text
-        assert "Link" not in response.headers
+        assert response.headers["Link"] == f'</whep?call={call_id}>; rel="urn:voicefleet:whep"'
 
 
 async def test_an_offer_of_both_ways_is_answered_as_the_rfc_says_or_as_the_url_asks(secrets_dir):

@@ -28,6 +28,7 @@ class Terms:
 
     direction: Direction | None = None  # ours, of audio; None: the offer's, mirrored
     whole: bool = False  # refuse an offer of which a part would be rejected
+    joins: bool = False  # it hears a call that runs here: taken while draining too, and as silent as it likes
 
 
 @dataclass(frozen=True, slots=True)

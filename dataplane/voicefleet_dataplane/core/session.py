@@ -106,6 +106,7 @@ class Session:
         "_drops",
         "_dtls",
         "_early",
+        "_idle_s",
         "_limits",
         "_listener",
         "_mid_extension",
@@ -174,6 +175,7 @@ class Session:
         self._early: list[bytes] = []
         self._streams: dict[int, ReceiveStream] = {}
         self._limits = limits
+        self._idle_s = 0.0 if description.terms.joins else limits.idle_s
         self._listener: Listener | None = None
         self._mid_extension = agreed.mid_extension
         self._transmit = transmit
@@ -370,8 +372,8 @@ class Session:
         times = [self.started_at + self._limits.duration_s]
         if self.state is not SessionState.CONNECTED:
             times.append(self.started_at + self._limits.setup_s)
-        elif self._limits.idle_s:
-            times.append(self.active_at + self._limits.idle_s)
+        elif self._idle_s:
+            times.append(self.active_at + self._idle_s)
         consent = self.ice.deadline()
         if consent is not None:
             times.append(consent)
@@ -395,7 +397,7 @@ class Session:
             if now >= self.started_at + self._limits.setup_s:
                 self.end(EndReason.SETUP_TIMEOUT)
                 return
-        elif self._limits.idle_s and now >= self.active_at + self._limits.idle_s:
+        elif self._idle_s and now >= self.active_at + self._idle_s:
             self.end(EndReason.IDLE)
             return
         dtls = self._dtls.deadline()

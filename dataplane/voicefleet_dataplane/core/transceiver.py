@@ -319,7 +319,7 @@ class Transceiver:
         if repeated is not None:
             return repeated
         refused = decide_admission(
-            self.state,
+            MemberState.ACTIVE if terms.joins and self.state is MemberState.DRAINING else self.state,
             sessions=len(self.sessions),
             pending=sum(session.connected_at is None for session in self.sessions.values()),
             capacity=self.place.capacity,

@@ -32,7 +32,7 @@ from voicefleet_contract.topology import Member, MemberState, Relay, TopologyInd
 from voicefleet_contract.trace_context import HEADER, parse_traceparent
 from voicefleet_dataplane.core.geo import Place
 from voicefleet_dataplane.core.placement import UnknownRegionError, rank_ingresses, region_place
-from voicefleet_dataplane.shell.control_client import ControlClient, NotReached, Refused
+from voicefleet_dataplane.shell.control_client import ControlClient, Created, NotReached, Refused
 from voicefleet_dataplane.shell.gateway_files import PlaceDatabase
 from voicefleet_dataplane.shell.gateway_metrics import GatewayMetrics
 from voicefleet_dataplane.shell.http_admission import Admission, Caller
@@ -58,6 +58,7 @@ class Offer:
     session: Mapping[str, Any] = field(default_factory=dict)
     direction: Literal["", "sendrecv", "recvonly", "sendonly"] = ""  # http_api.CreateSession says what these two mean
     whole: bool = False
+    joins: str = ""  # the id of a call: to hear its agent, and have none of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +176,10 @@ class CallPlacer:
             direction=offer.direction,
             whole=offer.whole,
         )
-        walk = await self.walk.find(index, pool, key, body)
+        if offer.joins:
+            walk = await self._join(offer.joins, body)
+        else:
+            walk = await self.walk.find(index, pool, key, body)
         if walk.session is None or walk.owner is None:
             raise _no_owner(walk, pool)
         if request.transport is None or request.transport.is_closing():  # the caller left: nobody will use the session
@@ -187,6 +191,19 @@ class CallPlacer:
             *(client_network(caller.address), len(walk.outcomes), (time.monotonic() - started) * 1e3),
         )
         return Placed(walk.session, ingress)
+
+    async def _join(self, call_id: str, body: CreateSession) -> Walk:
+        """Ask the one member that can: a session that nobody heard of is left to its set-up timeout."""
+        owner = self.owner(call_id)
+        match await self.client().listen(owner, call_id, body):
+            case Created(session):
+                return Walk(session, owner)
+            case Refused(422, refusal):
+                return Walk(offer_refused=True, offer_refusal=refusal)
+            case Refused() as refused:
+                raise _refused(refused, call_id)
+            case _:
+                raise owner_not_reached()
 
     def _current_topology(self) -> TopologyIndex:
         index = self._topology()

@@ -54,6 +54,9 @@ class Calls(Protocol):
     def create(self, request: CreateSession) -> SessionCreated | NoRoom:
         """Answer an offer; raises SdpError."""
 
+    def listen(self, call_id: str, request: CreateSession) -> SessionCreated | NoRoom | Refusal:
+        """Answer the offer of a client that wants to hear a call's agent; raises SdpError."""
+
     def update_ice(self, call_id: str, request: UpdateIce) -> IceUpdated | Refusal:
         """Hear what a client says of ICE in a running call."""
 
@@ -144,6 +147,7 @@ def build_app(calls: Calls, refused: Refused) -> web.Application:
     app = web.Application(middlewares=[only_gateway_and_operator], client_max_size=MAX_BODY_BYTES)
     app.router.add_post("/v1/sessions", handlers.create)
     app.router.add_get("/v1/sessions", handlers.sessions)
+    app.router.add_post("/v1/sessions/{call_id}/listeners", handlers.listen)
     app.router.add_post("/v1/sessions/{call_id}/ice", handlers.update_ice)
     app.router.add_delete("/v1/sessions/{call_id}", handlers.hang_up)
     app.router.add_get("/v1/sessions/{call_id}/events", handlers.events)
@@ -175,8 +179,8 @@ _STATUS = {
 }
 
 
-def _answer(outcome: BaseModel) -> web.Response:
-    return _json(outcome, _STATUS.get(outcome.reason, 422) if isinstance(outcome, Refusal) else 200)
+def _answer(outcome: BaseModel, status: int = 200) -> web.Response:
+    return _json(outcome, _STATUS.get(outcome.reason, 422) if isinstance(outcome, Refusal) else status)
 
 
 class _Handlers:
@@ -184,12 +188,21 @@ class _Handlers:
         self._calls = calls
 
     async def create(self, request: web.Request) -> web.Response:
+        return await self._create(request, self._calls.create)
+
+    async def listen(self, request: web.Request) -> web.Response:
+        call_id = request.match_info["call_id"]
+        return await self._create(request, lambda body: self._calls.listen(call_id, body))
+
+    async def _create(
+        self, request: web.Request, create: Callable[[CreateSession], SessionCreated | NoRoom | Refusal]
+    ) -> web.Response:
         try:
             body = CreateSession.model_validate_json(await request.read())
         except ValidationError as error:
             return _json(_refusal(error), 422)
         try:
-            outcome = self._calls.create(body)
+            outcome = create(body)
         except SdpError as error:
             return _json(Refusal(reason=RefusalReason.OFFER, message=str(error), param=error.field), 422)
         if isinstance(outcome, NoRoom):
@@ -200,7 +213,7 @@ class _Handlers:
                 sessions=self._calls.status().sessions,
             )
             return _json(refusal, 503, {"Retry-After": str(outcome.retry_after_s)})
-        return _json(outcome, 201)
+        return _answer(outcome, 201)
 
     async def update_ice(self, request: web.Request) -> web.Response:
         try:

@@ -84,12 +84,19 @@ class ControlClient:
 
     async def create_session(self, member: Member, body: CreateSession, timeout_s: float | None = None) -> Outcome:
         """Ask a member to own a session. Repeating it with the same ``request_id`` makes no second one."""
+        return await self._create(member, "/v1/sessions", body, timeout_s)
+
+    async def listen(self, member: Member, call_id: str, body: CreateSession) -> Outcome:
+        """Ask the owner of a call for a session that hears its agent."""
+        return await self._create(member, f"/v1/sessions/{call_id}/listeners", body, None)
+
+    async def _create(self, member: Member, path: str, body: CreateSession, timeout_s: float | None) -> Outcome:
         whole_s = self._timeout_s if timeout_s is None else timeout_s
         try:
             # httpx limits each read; this limits the whole answer.
             async with asyncio.timeout(whole_s):
                 response = await self._http.post(
-                    _url(member, "/v1/sessions"),
+                    _url(member, path),
                     content=body.model_dump_json().encode(),
                     headers={"Content-Type": "application/json"},
                     extensions=_EXTENSIONS,

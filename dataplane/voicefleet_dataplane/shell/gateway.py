@@ -33,6 +33,7 @@ from voicefleet_dataplane.shell.http_fleet import FleetApi, Registry
 from voicefleet_dataplane.shell.http_health import add_public_health, inner_app, topology_problems
 from voicefleet_dataplane.shell.http_page import Page
 from voicefleet_dataplane.shell.http_sideband import Sideband
+from voicefleet_dataplane.shell.http_whep import Whep
 from voicefleet_dataplane.shell.http_whip import Whip
 from voicefleet_dataplane.shell.redis_sink import RedisSink
 from voicefleet_dataplane.shell.topology import open_topology
@@ -137,6 +138,7 @@ class Gateway:
             self._fleet,
             *([Page()] if self._settings.page else ()),
             Whip(self._placer, ice_servers),
+            Whep(self._placer, ice_servers),
         )
         for interface in interfaces:
             interface.add_routes(app.router)

@@ -49,7 +49,7 @@ class SessionUrls:
         location = f"{self._endpoint}/{session.call_id}"
         region = request.query.get("region")  # a restart shall find the region that the caller named
         headers = {"Content-Type": SDP_TYPE, "Location": location + (f"?region={quote(region)}" if region else "")}
-        if session.ufrag:
+        if session.ufrag:  # else an owner of a version before, which restarts no ICE
             headers["ETag"] = f'"{session.ufrag}"'
         response = web.Response(status=201, body=session.answer.encode(), headers=headers)
         for link in (*self._links, *links):

@@ -14,8 +14,10 @@ from voicefleet_dataplane.shell.http_admission import Caller
 from voicefleet_dataplane.shell.http_bodies import read_offer
 from voicefleet_dataplane.shell.http_errors import PREFLIGHT_HEADERS, ApiError
 from voicefleet_dataplane.shell.http_sessions import SessionUrls
+from voicefleet_dataplane.shell.http_whep import WHEP_PATH
 
 WHIP_PATH = "/whip"
+PLAYER = "urn:voicefleet:whep"  # the relation of a Link: here the agent of this session is heard
 
 
 class Whip:
@@ -34,7 +36,9 @@ class Whip:
 
     async def create(self, request: web.Request) -> web.Response:
         """Answer an offer."""
-        return self._sessions.created(request, await self._placer.place(request, self._offer))
+        placed = await self._placer.place(request, self._offer)
+        player = f'<{WHEP_PATH}?call={placed.session.call_id}>; rel="{PLAYER}"'
+        return self._sessions.created(request, placed, player)
 
     async def get(self, request: web.Request) -> web.Response:
         """An endpoint has no representation."""

@@ -50,6 +50,7 @@ from voicefleet_dataplane.core.srtp import AES_128_GCM, AES_256_GCM, PROFILES
 from voicefleet_dataplane.core.transceiver import Place, Restarted, Transceiver
 from voicefleet_dataplane.media.backend import BackendFactory, CallConfig
 from voicefleet_dataplane.media.events import EventHub
+from voicefleet_dataplane.media.listening import MAX_LISTENERS
 from voicefleet_dataplane.shell.backends import Backends
 from voicefleet_dataplane.shell.call import RunningCall
 from voicefleet_dataplane.shell.call_records import CallRecords, make_record
@@ -229,6 +230,21 @@ class TransceiverProcess:
 
     def create(self, request: CreateSession) -> SessionCreated | NoRoom:
         """Answer an offer; raises SdpError."""
+        return self._create(request, self._make_backend)
+
+    def listen(self, call_id: str, request: CreateSession) -> SessionCreated | NoRoom | Refusal:
+        """Answer the offer of a client that wants to hear a call's agent; raises SdpError."""
+        heard = self._call_of(call_id, request.tenant)
+        if heard is None or heard.session.description.terms.joins:  # who listens has no agent
+            return no_call(call_id)
+        if heard.audience.is_full:
+            return NoRoom(RefusalReason.FULL, f"this call has its {MAX_LISTENERS} listeners", 5)
+        return self._create(request, heard.audience.join, joins=True)
+
+    def _create(
+        self, request: CreateSession, make_backend: BackendFactory, *, joins: bool = False
+    ) -> SessionCreated | NoRoom:
+        direction = Direction(request.direction) if request.direction else None
         outcome = self.core.create(
             request.offer,
             [candidate.as_address() for candidate in request.candidates],
@@ -237,7 +253,7 @@ class TransceiverProcess:
             region=request.region,
             relay=request.relay,
             below=request.below,
-            terms=Terms(Direction(request.direction) if request.direction else None, request.whole),
+            terms=Terms(direction, request.whole, joins),
         )
         if isinstance(outcome, NoRoom):
             return outcome
@@ -250,7 +266,7 @@ class TransceiverProcess:
                 call = RunningCall(
                     outcome.session,
                     config,
-                    self._make_backend,
+                    make_backend,
                     self._codec,
                     self._clock,
                     self.socket.wake,
