@@ -5,10 +5,14 @@ is new is left out of the digest while nobody has set it; a default that changes
 written out (the API server fills defaults in when an object is made), so the digest must go on leaving out the old one.
 """
 
+from dataclasses import replace
+
 import pytest
 
-from tests.support.fleet_world import CONFIG, pool, relay
-from voicefleet_operator.desired.config import FleetConfig
+from tests.support.fleet_world import CONFIG, empty_fleet, pool, relay
+from voicefleet_operator.desired.config import FleetConfig, Gateway
+from voicefleet_operator.desired.gateway import gateway_objects
+from voicefleet_operator.desired.objects import ANNOTATION_DIGEST
 from voicefleet_operator.desired.relay import relay_digest
 from voicefleet_operator.desired.transceiver_pod import pool_template
 
@@ -51,6 +55,31 @@ FULL = FleetConfig.model_validate(
         "redis": {"url": "redis://r:6379/0", "passwordSecret": "r"},
         "callRecords": {"stream": True, "webhookUrl": "https://h.example/", "webhookSecret": "w"},
         "tracing": {"otlpEndpoint": "http://o:4318"},
+    }
+)
+
+
+def test_gateways_are_not_replaced_by_another_operator():
+    plain = CONFIG.model_copy(update={"gateway": Gateway()})
+    full = FULL.model_copy(update={"gateway": GATEWAY})
+    assert gateway_digests(plain) == ["043e0bdb455183e0", "39db6366f1770e99", "5845b56f88cfb872"]
+    assert gateway_digests(full) == ["748089096034f1bf", "783ca2be8e0b03f2", "5845b56f88cfb872"]
+    set_by_somebody = plain.model_copy(update={"gateway": Gateway(page=False)})
+    assert gateway_digests(set_by_somebody)[0] != "043e0bdb455183e0"
+
+
+def gateway_digests(config: FleetConfig) -> list[str]:
+    made = gateway_objects(replace(empty_fleet(), config=config))
+    return [manifest["metadata"]["annotations"][ANNOTATION_DIGEST] for manifest in made]
+
+
+GATEWAY = Gateway.model_validate(
+    {
+        "replicas": 3,
+        "pool": "agents",
+        "service": {"type": "NodePort", "nodePort": 30443},
+        "allowAnonymousCalls": True,
+        "placement": {"nodeSelector": {"a": "b"}},
     }
 )
 

@@ -245,7 +245,6 @@ def test_conditions_of_other_writers_cause_no_write():
         (None, "has no key fleet.json"),
         ({"fleet.json": "{"}, "document"),
         ({"fleet.json": '{"cluster": {"id": 70000}, "dataplane": {"image": "x"}}'}, "cluster.id"),
-        ({"fleet.json": '{"cluster": {"id": 1}, "dataplane": {"image": "x"}, "redsi": {}}'}, "redsi"),
     ],
 )
 def test_a_wrong_fleet_config_names_the_field(data, says):

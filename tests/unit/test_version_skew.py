@@ -9,6 +9,7 @@ from voicefleet_contract import http_api, registry, topology
 from voicefleet_contract.hint import VERSION as HINT_VERSION
 from voicefleet_contract.topology import Member, MemberState, Pool, Relay, Topology, TopologyIndex, TopologySlice, join
 from voicefleet_operator.cluster.observe import observe_pool, observe_relay, observe_slice
+from voicefleet_operator.handlers.store import FleetStore
 
 ROOT = Path(__file__).parents[2]
 MEMBER = {"slot": 1, "generation": 2, "address": "10.0.0.1", "port": 20001}
@@ -80,6 +81,19 @@ def test_resources_of_a_newer_crd_are_read():
     assert observe_pool({"metadata": metadata, "spec": {"ports": ports, "ofTheFuture": {}}}).spec.ports.size == 100
     location = {"region": "eu", "latitude": 1, "longitude": 2, "ofTheFuture": 1}
     assert observe_relay({"metadata": metadata, "spec": {"location": location}}).spec.location.region == "eu"
+
+
+def test_settings_of_a_later_chart_are_named_and_left_out(caplog):
+    """Else an operator that is rolled back would stand still beside the chart that came with the next one."""
+    gateway = {"pool": "agents", "ofTheFuture": True}
+    written = {"cluster": {"id": 7}, "dataplane": {"image": "x"}, "gateway": gateway, "ofTheFuture": {"a": 1}}
+    made = FleetStore("voice", "voicefleet-fleet")
+    metadata = {"name": "voicefleet-fleet", "uid": "c", "resourceVersion": "1"}
+    made.take("ConfigMap", {"metadata": metadata, "data": {"fleet.json": json.dumps(written)}})
+    assert made.config_problem == ""
+    fleet = made.fleet()
+    assert fleet is not None and fleet.config.gateway.pool == "agents"
+    assert "gateway.ofTheFuture, ofTheFuture: not known to release" in caplog.text
 
 
 def test_a_hint_has_room_for_versions_to_come():

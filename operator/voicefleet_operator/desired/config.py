@@ -4,6 +4,7 @@ It stands apart from the operator's own environment so that changing it restarts
 operator changes nothing in it: the dataplane's image is a field here, never the operator's own image.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,8 +21,8 @@ class FleetConfigError(ValueError):
 
 
 class _Config(BaseModel):
-    # Unknown fields are refused: a misspelt chart value must not be silently nothing.
-    model_config = ConfigDict(frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True)
+    # A field that is not known is of a later chart, or of an older one. (The chart's schema refuses misspelt values.)
+    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
 
 
 class Cluster(_Config):
@@ -73,7 +74,6 @@ class Gateway(_Config):
     page: bool = True
     fleet_view_keys: tuple[str, ...] = ()  # names of API keys
     trusted_forwarders: str = ""
-    ice_servers: str = ""
     service: GatewayService = GatewayService()
     placement: Placement = Placement()
     resources: Resources = Resources()
@@ -113,6 +113,19 @@ class FleetConfig(_Config):
     keys: Keys = Keys()
     call_records: CallRecords = CallRecords()
     tracing: Tracing = Tracing()
+
+
+def unknown_fields(config: BaseModel, written: Mapping[str, Any], where: str = "") -> list[str]:
+    """Return the fields of a document that this release knows nothing of."""
+    found: list[str] = []
+    names = {field.alias or name: name for name, field in type(config).model_fields.items()}
+    for key, value in written.items():
+        inner = getattr(config, names[key]) if key in names else None
+        if key not in names:
+            found.append(where + key)
+        elif isinstance(inner, _Config) and isinstance(value, dict):
+            found += unknown_fields(inner, value, f"{where}{key}.")
+    return found
 
 
 def parse_config(data: dict[str, Any] | None) -> FleetConfig:

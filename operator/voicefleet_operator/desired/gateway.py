@@ -9,6 +9,7 @@ from voicefleet_operator.desired import objects
 from voicefleet_operator.desired.state import Component, Fleet, Manifest
 
 NAME = "voicefleet-gateway"
+_LATER = frozenset({"page", "fleet_view_keys"})  # settings of the gateway that came after release 0.1.0
 _PUBLIC_PORT, _INNER_PORT = 8443, 9090
 
 
@@ -48,7 +49,6 @@ def _deployment(fleet: Fleet) -> Manifest:
         trusted_forwarders=gateway.trusted_forwarders,
         page=gateway.page,
         fleet_view_keys=",".join(gateway.fleet_view_keys),
-        ice_servers=gateway.ice_servers,
         log_level=config.dataplane.log_level,  # type: ignore[arg-type]  # pydantic checks it
         otlp_endpoint=config.tracing.otlp_endpoint,
         **registry,
@@ -62,7 +62,7 @@ def _deployment(fleet: Fleet) -> Manifest:
             **registry_secrets,
         }
     )
-    made_from = gateway.model_dump(mode="json", exclude={"service", "replicas"})
+    made_from = objects.made_from(gateway, later=_LATER, exclude={"service", "replicas"})
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

@@ -7,7 +7,10 @@ would do better reaches a pod when the pod is replaced for another reason.
 
 import hashlib
 import json
+from collections.abc import Collection
 from typing import Any
+
+from pydantic import BaseModel
 
 from voicefleet_contract import names
 from voicefleet_contract.resources import Resources
@@ -29,6 +32,15 @@ def digest(*parts: Any) -> str:
     """Return sixteen hex digits over JSON-able parts."""
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def made_from(model: BaseModel, later: Collection[str], exclude: Collection[str] = ()) -> Manifest:
+    """Return what a digest says of settings. ``later`` are fields that came after a release: they count when somebody set
+    them, or the operator that knows them first would replace what the one before made.
+    """
+    whole = model.model_dump(mode="json", exclude=set(exclude))
+    given = model.model_dump(mode="json", exclude_defaults=True)
+    return {name: value for name, value in whole.items() if name not in later or name in given}
 
 
 def labels(component: Component, instance: str, **more: str) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """The observed fleet → everything to do now, in the order to do it.
 
-    ledger → quarantine → pods → fences → deletes → marks → objects (relays, gateway) → replicas → topology → status
+    topology → ledger → quarantine → pods → fences → deletes → marks → objects (relays, gateway) → replicas → status
 
 A plan is made from one observation and thrown away after it; whatever of it failed is planned again. A fleet that is as
 it should be gives an empty plan: `Plan.quiet`.

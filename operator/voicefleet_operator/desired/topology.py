@@ -124,10 +124,13 @@ def _relays(fleet: Fleet, resource: RelayResource, published: Topology) -> list[
 
 def _pool(fleet: Fleet, name: str, published: Topology) -> Pool:
     resource = fleet.pools[name]
-    members = tuple(
-        member for pod in fleet.pods_of(Component.TRANSCEIVER, name) if (member := _member(pod, resource)) is not None
-    )
     before = next((pool for pool in published.pools if pool.name == name), Pool(name=name))
+    known = {(member.slot, member.generation): member for member in before.members}
+    members = tuple(
+        member
+        for pod in fleet.pods_of(Component.TRANSCEIVER, name)
+        if (member := _member(pod, resource, known.get((pod.slot, pod.generation)))) is not None
+    )
     status_epoch = int(resource.status.get("ringEpoch") or 0)
     return Pool(
         name=name, ring_epoch=next_epoch(before.members, before.ring_epoch, status_epoch, members), members=members
@@ -137,7 +140,10 @@ def _pool(fleet: Fleet, name: str, published: Topology) -> Pool:
 PROBATION_SHARE = 10
 
 
-def _member(pod: Pod, pool: PoolResource) -> Member | None:
+def _member(pod: Pod, pool: PoolResource, published: Member | None = None) -> Member | None:
+    """Return a pod's entry: the very object that is published if it says the same. Ten thousand new ones a plan cost more
+    than all other steps, and equal objects that are one are compared at no cost.
+    """
     if not pod.host_ip or pod.finished:
         return None  # nothing listens there
     if pod.leaving or pool.deleting:
@@ -146,6 +152,12 @@ def _member(pod: Pod, pool: PoolResource) -> Member | None:
         # A member that is out is said to be starting, which readers of every version know to take no new calls.
         state = MemberState.ACTIVE if pod.ready and not pod.ejected else MemberState.STARTING
     weight = weight_of(pod.capacity, pool.spec.capacity.sessions)
+    if pod.verdict is not None:
+        weight = max(1, weight // PROBATION_SHARE)
+    gray = pod.verdict is not None
+    said = (pod.name, pod.node, pod.host_ip, pod.port, state, weight, gray)
+    if published is not None and said == _said(published):
+        return published
     return Member(
         slot=pod.slot,
         generation=pod.generation,
@@ -154,6 +166,11 @@ def _member(pod: Pod, pool: PoolResource) -> Member | None:
         address=pod.host_ip,
         port=pod.port,
         state=state,
-        weight=weight if pod.verdict is None else max(1, weight // PROBATION_SHARE),
-        gray=pod.verdict is not None,
+        weight=weight,
+        gray=gray,
     )
+
+
+def _said(member: Member) -> tuple[object, ...]:
+    """Return what `_member` decides of a slot and generation."""
+    return (member.name, member.node, member.address, member.port, member.state, member.weight, member.gray)

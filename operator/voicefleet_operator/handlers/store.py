@@ -7,6 +7,7 @@ Owns: the newest record of each object, and whether anything changed. Does not o
 """
 
 import asyncio
+import json
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -14,6 +15,7 @@ from typing import Any
 
 from voicefleet_contract import names
 from voicefleet_contract.registry import Acknowledgement
+from voicefleet_contract.release import release
 from voicefleet_operator.cluster.observe import (
     Object,
     UnreadableError,
@@ -26,7 +28,7 @@ from voicefleet_operator.cluster.observe import (
     observe_relay,
     observe_slice,
 )
-from voicefleet_operator.desired.config import FleetConfig, FleetConfigError, parse_config
+from voicefleet_operator.desired.config import CONFIG_KEY, FleetConfig, FleetConfigError, parse_config, unknown_fields
 from voicefleet_operator.desired.gray import History
 from voicefleet_operator.desired.ledger import Ledger
 from voicefleet_operator.desired.objects import LABEL_FLEET, LABEL_FLEET_PORTS, MANAGED_BY
@@ -197,6 +199,9 @@ class FleetStore:
             log.error("%s; %s", error, "the one read before stays in use" if self._config else "nothing is done")
             return
         self.config_problem = ""
+        unknown = unknown_fields(config, json.loads(body["data"][CONFIG_KEY]))
+        if unknown:
+            log.warning("%s: %s: not known to release %s, left out", CONFIG_KEY, ", ".join(unknown), release())
         taken = (config, body["metadata"]["uid"])
         if taken != self._config:
             self._config = taken
