@@ -3,16 +3,21 @@
 | request                        | success                | refusal |
 |---|---|---|
 | ``POST /v1/sessions``          | 201 `SessionCreated`   | 422 `Refusal` (the offer), 503 `Refusal` + Retry-After (full, draining, busy) |
+| ``POST /v1/sessions/{id}/listeners`` `CreateSession` | 201 `SessionCreated`: it hears that call's agent | as above, 404 `Refusal` |
+| ``POST /v1/sessions/{id}/ice`` `UpdateIce` | 200 `IceUpdated` | 404, 412, 429 `Refusal` |
 | ``DELETE /v1/sessions/{id}``   | 200 `{}`               | 404 `Refusal` |
+| ``GET /v1/sessions/{id}/events`` | 101, a WebSocket of the call's events | 404, 429 `Refusal` |
 | ``GET /v1/sessions``           | 200 `SessionList`      | |
 | ``GET /v1/status``             | 200 `SlotStatus`       | |
 | ``POST /v1/drain`` `DrainOrder`| 202 `SlotStatus`       | 422 `Refusal` |
 
-Each body states ``version``; a process takes the version before and after its own.
+``tenant`` (of `UpdateIce`, and of the other two requests about one session as a query parameter) must be the call's, or there is no
+such call; a caller that names none may ask about any. The WebSocket ends with 1000 when the call does, and with 1008 for who does
+not read. Each body states ``version``; a process takes the version before and after its own.
 """
 
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -45,6 +50,9 @@ class CreateSession(_Body):
     tenant: str = ""
     traceparent: str = Field(default="", max_length=64)  # W3C: the gateway's span, or the caller's
     session: dict[str, Any] = {}  # the session object of the Realtime API: from the request, or the ephemeral key
+    # What the answer says of audio: as much as the offer allows (sendrecv), or one way. Empty: the offer's, mirrored.
+    direction: Literal["", "sendrecv", "recvonly", "sendonly"] = ""
+    whole: bool = False  # refuse an offer of which an m-line would be rejected
 
 
 class SessionCreated(_Body):
@@ -55,10 +63,36 @@ class SessionCreated(_Body):
     slot: int
     generation: int
     sessions: int | None = None
+    ufrag: str = ""  # names the ICE session; empty from a member of a version before, which restarts none
+
+
+class UpdateIce(_Body):
+    """What a client says of ICE in a running session: more candidates, or a restart when ``ice_ufrag`` is another one.
+
+    ``if_match`` are the ICE sessions (our ufrags) that it may be about; ``*`` is any. Region and relay are of
+    the ingress that the answer to a restart names.
+    """
+
+    tenant: str | None = None
+    if_match: tuple[str, ...] = Field(max_length=16)
+    ice_ufrag: str = Field(default="", max_length=256)  # empty: not said
+    region: str = ""
+    relay: str = ""
+
+
+class IceUpdated(_Body):
+    """Our ICE session; ``ice_pwd`` only when it is a new one. ``mids`` are the sections of the answer's bundle."""
+
+    restarted: bool
+    ice_ufrag: str
+    ice_pwd: str = ""
+    mids: tuple[str, ...] = ()
 
 
 class RefusalReason(StrEnum):
-    """503 for the first five (ask another member), 422 for the offer, 404 for an unknown call."""
+    """503 for the first five (ask another member), 422 for the offer, 404 for an unknown call; 412 and 429 for `UpdateIce`, 429
+    for one watcher too many.
+    """
 
     FULL = "full"
     DRAINING = "draining"
@@ -67,6 +101,9 @@ class RefusalReason(StrEnum):
     BUSY = "busy"  # it has room, but holds more than its share
     OFFER = "offer"
     UNKNOWN_CALL = "unknown_call"
+    OTHER_ICE_SESSION = "other_ice_session"
+    TOO_MANY_RESTARTS = "too_many_restarts"
+    WATCHED = "watched"  # by as many as there may be
 
 
 class Refusal(_Body):

@@ -180,14 +180,25 @@ class GatewaySettings(_Inner):
     longitude: float = Field(default=0.0, ge=-180, le=180)
     geo_database: str = ""  # path of a MaxMind database
     trusted_forwarders: str = ""  # comma-separated networks whose X-Forwarded-For is believed
+    ice_servers: str = ""  # comma-separated stun: and stuns: URIs that WHIP and WHEP clients are told; ours need none
     max_offer_bytes: int = Field(default=64 * 1024, ge=1024, le=1024 * 1024)
     max_concurrent_requests: int = Field(default=256, ge=1)
     max_concurrent_requests_per_key: int = Field(default=128, ge=1)
     max_concurrent_requests_per_client: int = Field(default=32, ge=1)
     calls_per_second_per_key: float = Field(default=50.0, gt=0)
     calls_per_second_per_client: float = Field(default=10.0, gt=0)
+    max_sidebands: int = Field(default=1024, ge=1)  # WebSockets beside calls
+    max_sidebands_per_key: int = Field(default=256, ge=1)
     owner_timeout_s: Seconds = 2.0  # for one transceiver's answer, before the next is asked
     leave_grace_s: Seconds = 5.0
+
+    @field_validator("ice_servers")
+    @classmethod
+    def _stun_uris(cls, value: str) -> str:
+        for uri in filter(None, map(str.strip, value.split(","))):
+            if not re.fullmatch(r"stuns?:[A-Za-z0-9.\-\[\]:]+(\?transport=(udp|tcp))?", uri):
+                raise ValueError(f"{uri!r} is not a STUN URI: write for example stun:stun.example.net:3478")
+        return value
 
 
 class OperatorSettings(_Settings):

@@ -11,6 +11,9 @@ Invariants
 - We send to the path nominated last; before any nomination, to the first that was checked.
 - A path without a check for CONSENT_S is forgotten, and nothing more is sent there.
 - Addresses come from checks alone: never from candidates, never from media.
+- A restart (RFC 8445 section 9) adds credentials and disturbs nothing: the old ones serve until the client has used the new
+  ones, and OLD_CREDENTIALS_S longer. One that the client never completes changes nothing. At most MAX_CREDENTIALS are known;
+  once newer ones have nominated a path, older ones keep theirs alive and select none.
 - A relay's announcement changes through which relay a validated path goes, and nothing else: it validates no address and
   prolongs no consent. Announcements of a path are believed in ascending order of their time, each once, none that is
   older than the path, so one that was believed can't be repeated to lead the path back (docs/adr/0016).
@@ -25,9 +28,12 @@ from voicefleet_dataplane.wire.stun import BindingRequest, build_binding_error, 
 CONSENT_S = 30.0
 MAX_PATHS = 8
 TRANSACTIONS_REMEMBERED = 1_536
+MAX_CREDENTIALS = 3  # the ones in use, the newest, and those of a restart whose answer the client may still take
+OLD_CREDENTIALS_S = 30.0
 # Between an announcement's time and ours: what two clocks may differ by, and how long one may be under way.
 ANNOUNCEMENT_WINDOW_S = 10.0
 _ROLE_CONFLICT = 487
+_NEVER = float("inf")
 
 
 @dataclass(slots=True)
@@ -57,25 +63,70 @@ class Path:
         return True
 
 
+@dataclass(slots=True)
+class Credentials:
+    """Our ufrag and pwd, and the ufrag of the client that they were made for."""
+
+    ufrag: str
+    key: bytes
+    remote_ufrag: bytes
+    number: int  # counts a session's restarts
+    leaves_at: float = _NEVER
+
+
 class IceAgent:
     """Answers the checks of one client."""
 
-    __slots__ = ("_key", "_remote_ufrag", "_transactions", "forgotten", "paths", "selected", "ufrag")
+    __slots__ = (
+        "_credentials",
+        "_selected_by",
+        "_transactions",
+        "_used",
+        "forgotten",
+        "paths",
+        "retired",
+        "selected",
+    )
 
     def __init__(self, ufrag: str, pwd: str, remote_ufrag: str) -> None:
-        self.ufrag = ufrag
-        self._key = pwd.encode()
-        self._remote_ufrag = remote_ufrag.encode()
+        self._credentials = [Credentials(ufrag, pwd.encode(), remote_ufrag.encode(), 0)]  # oldest first
+        self._used = -1  # the number of the newest ones that a check has used
+        self._selected_by = -1  # … of those that nominated a path
         self._transactions: dict[bytes, Address] = {}
         self.paths: dict[Address, Path] = {}
         self.selected: Path | None = None
         self.forgotten: list[Address] = []
+        self.retired: list[str] = []  # our ufrags that are no longer known
+
+    @property
+    def ufrag(self) -> str:
+        """Our newest one."""
+        return self._credentials[-1].ufrag
+
+    @property
+    def remote_ufrag(self) -> str:
+        """The one that the client said last."""
+        return self._credentials[-1].remote_ufrag.decode()
+
+    @property
+    def ufrags(self) -> list[str]:
+        """All that checks may carry now."""
+        return [credentials.ufrag for credentials in self._credentials]
+
+    def restart(self, ufrag: str, pwd: str, remote_ufrag: str) -> None:
+        """Know other credentials too, from now on."""
+        number = self._credentials[-1].number + 1
+        self._credentials.append(Credentials(ufrag, pwd.encode(), remote_ufrag.encode(), number))
+        if len(self._credentials) > MAX_CREDENTIALS:
+            # Those in use carry the call until newer ones do: the others are of restarts that were restarted again.
+            self._retire(next(one for one in self._credentials if one.number != self._used))
 
     def authenticate(self, request: BindingRequest) -> DropReason | None:
         """Why a check is not to be believed, or None."""
-        if not verify_integrity(request, self._key):
+        credentials = self._of(request)
+        if credentials is None or not verify_integrity(request, credentials.key):
             return DropReason.STUN_BAD_INTEGRITY
-        if request.client_ufrag != self._remote_ufrag:
+        if request.client_ufrag != credentials.remote_ufrag:
             return DropReason.ICE_WRONG_CLIENT
         if request.unknown_attributes:
             return DropReason.STUN_UNKNOWN_ATTRIBUTE
@@ -91,9 +142,11 @@ class IceAgent:
         bare: Address | None = None,
     ) -> bytes | DropReason:
         """Act on an authentic check; gives the answer to send back the way it came, or why there is none."""
+        credentials = self._of(request)
+        assert credentials is not None  # it is authentic
         if request.ice_controlled is not None:
             # A lite agent is controlled (RFC 8445 section 6.1.1): the other side has to change its mind.
-            return build_binding_error(request.transaction_id, _ROLE_CONFLICT, self._key)
+            return build_binding_error(request.transaction_id, _ROLE_CONFLICT, credentials.key)
         seen_from = self._transactions.get(request.transaction_id)
         if seen_from is not None and seen_from != client:
             return DropReason.ICE_REPLAY
@@ -101,23 +154,48 @@ class IceAgent:
             if client not in self.paths and not self._make_room(now):
                 return DropReason.ICE_TOO_MANY_TUPLES
             self._remember(request.transaction_id, client)
-            self._move(client, destination, prefix, bare, now, nominated=request.use_candidate)
-        return build_binding_success(request.transaction_id, client, self._key)
+            self._use(credentials, now)
+            nominated = request.use_candidate and credentials.number >= self._selected_by
+            if nominated:
+                self._selected_by = credentials.number
+            self._move(client, destination, prefix, bare, now, nominated=nominated)
+        return build_binding_success(request.transaction_id, client, credentials.key)
 
     def is_repeated(self, request: BindingRequest) -> bool:
         """Say whether a transaction was seen before: it is answered, and moves nothing."""
         return request.transaction_id in self._transactions
 
     def deadline(self) -> float | None:
-        """When the next path runs out of consent."""
-        return min(path.checked_at for path in self.paths.values()) + CONSENT_S if self.paths else None
+        """When the next path runs out of consent, or old credentials leave."""
+        due = self._credentials[0].leaves_at
+        if self.paths:
+            due = min(due, min(path.checked_at for path in self.paths.values()) + CONSENT_S)
+        return None if due == _NEVER else due
 
     def expire(self, now: float) -> bool:
-        """Forget paths without consent; False when none is left of those there were."""
+        """Forget old credentials, and paths without consent; False when no path is left of those there were."""
+        for credentials in [one for one in self._credentials if one.leaves_at <= now]:
+            self._retire(credentials)
         had_paths = bool(self.paths)
         for path in [path for path in self.paths.values() if now - path.checked_at >= CONSENT_S]:
             self._forget(path)
         return bool(self.paths) or not had_paths
+
+    def _of(self, request: BindingRequest) -> Credentials | None:
+        ufrag = request.server_ufrag
+        return next((one for one in reversed(self._credentials) if one.ufrag.encode() == ufrag), None)
+
+    def _use(self, credentials: Credentials, now: float) -> None:
+        """The client has these: older ones are needed until it has moved, and packets under way have come."""
+        if credentials.number > self._used:
+            self._used = credentials.number
+            for one in self._credentials:
+                if one.number < self._used:
+                    one.leaves_at = min(one.leaves_at, now + OLD_CREDENTIALS_S)
+
+    def _retire(self, credentials: Credentials) -> None:
+        self._credentials.remove(credentials)
+        self.retired.append(credentials.ufrag)
 
     def _remember(self, transaction_id: bytes, client: Address) -> None:
         if len(self._transactions) >= TRANSACTIONS_REMEMBERED:
@@ -159,5 +237,6 @@ class IceAgent:
         del self.paths[path.client]
         self.forgotten.append(path.client)
         if self.selected is path:
+            self._selected_by = -1  # whoever is still there may say where to go
             nominated = [other for other in self.paths.values() if other.nominated]
             self.selected = max(nominated or self.paths.values(), key=lambda other: other.checked_at, default=None)

@@ -25,6 +25,7 @@ from voicefleet_contract.drops import DropReason
 from voicefleet_contract.http_api import SessionStatus
 from voicefleet_dataplane.core.dtls import Dtls, DtlsState
 from voicefleet_dataplane.core.ice import IceAgent, Path
+from voicefleet_dataplane.core.negotiation import Agreed, Description
 from voicefleet_dataplane.core.srtp import Srtp, SrtpFailure
 from voicefleet_dataplane.core.streams import CLOCK_RATE, ReceiveStream, SendStream, ntp_from_unix, round_trip_s
 from voicefleet_dataplane.wire.rtcp import build_bye, build_report, parse_rtcp
@@ -97,24 +98,6 @@ class Listener(Protocol):
         """Said once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Agreed:
-    """What offer and answer settled."""
-
-    call_id: str
-    request_id: str
-    payload_type: int
-    telephone_event_type: int | None
-    client_receives: bool
-    with_data: bool
-    sctp_port: int
-    max_message_bytes: int
-    mid_extension: bytes
-    cname: str
-    region: str
-    relay: str
-
-
 class Session:
     """One call. Made by core/transceiver.py."""
 
@@ -123,6 +106,7 @@ class Session:
         "_drops",
         "_dtls",
         "_early",
+        "_idle_s",
         "_limits",
         "_listener",
         "_mid_extension",
@@ -139,6 +123,7 @@ class Session:
         "bytes_out",
         "checked_at",
         "connected_at",
+        "description",
         "end_detail",
         "end_reason",
         "ice",
@@ -155,6 +140,7 @@ class Session:
     def __init__(
         self,
         agreed: Agreed,
+        description: Description,
         ice: IceAgent,
         dtls: Dtls,
         sending: SendStream,
@@ -168,6 +154,7 @@ class Session:
         now: float,
     ) -> None:
         self.agreed = agreed
+        self.description = description
         self.ice = ice
         self.sending = sending
         self.state = SessionState.NEW
@@ -188,6 +175,7 @@ class Session:
         self._early: list[bytes] = []
         self._streams: dict[int, ReceiveStream] = {}
         self._limits = limits
+        self._idle_s = 0.0 if description.terms.joins else limits.idle_s
         self._listener: Listener | None = None
         self._mid_extension = agreed.mid_extension
         self._transmit = transmit
@@ -384,8 +372,8 @@ class Session:
         times = [self.started_at + self._limits.duration_s]
         if self.state is not SessionState.CONNECTED:
             times.append(self.started_at + self._limits.setup_s)
-        elif self._limits.idle_s:
-            times.append(self.active_at + self._limits.idle_s)
+        elif self._idle_s:
+            times.append(self.active_at + self._idle_s)
         consent = self.ice.deadline()
         if consent is not None:
             times.append(consent)
@@ -409,7 +397,7 @@ class Session:
             if now >= self.started_at + self._limits.setup_s:
                 self.end(EndReason.SETUP_TIMEOUT)
                 return
-        elif self._limits.idle_s and now >= self.active_at + self._limits.idle_s:
+        elif self._idle_s and now >= self.active_at + self._idle_s:
             self.end(EndReason.IDLE)
             return
         dtls = self._dtls.deadline()

@@ -29,7 +29,7 @@ Invariants
 
 import heapq
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.announcement import Addressee, AnnouncementError, decode_announcement
@@ -44,12 +44,13 @@ from voicefleet_dataplane.core.dtls import Dtls
 from voicefleet_dataplane.core.dtls_identity import DtlsIdentity
 from voicefleet_dataplane.core.ice import CONSENT_S, IceAgent, Path
 from voicefleet_dataplane.core.leaving import Leaving
-from voicefleet_dataplane.core.session import Agreed, EndReason, Limits, Session, SessionState
+from voicefleet_dataplane.core.limits import RateLimit
+from voicefleet_dataplane.core.negotiation import Description, Terms, agree
+from voicefleet_dataplane.core.session import EndReason, Limits, Session, SessionState
 from voicefleet_dataplane.core.streams import SendStream
 from voicefleet_dataplane.wire.demux import SPP_FIRST_BYTE, Kind, classify
-from voicefleet_dataplane.wire.rtp import build_mid_extension
 from voicefleet_dataplane.wire.sdp import SetupRole, parse_offer_untrusted
-from voicefleet_dataplane.wire.sdp_answer import Answer, build_answer, choose_setup
+from voicefleet_dataplane.wire.sdp_answer import choose_setup
 from voicefleet_dataplane.wire.stun import StunError, parse_binding_request
 
 LARGEST_DATAGRAM_BYTES = 1_500
@@ -57,6 +58,10 @@ NONCES_REMEMBERED = 65_536
 ENDED_REMEMBERED = 4_096
 HEADERS_REMEMBERED = 65_536
 _NEVER = float("inf")
+_PLAIN = Terms()
+# Of one session: more is a client that cannot make up its mind, or means harm.
+_RESTARTS_PER_S = 0.2
+_RESTARTS_AT_ONCE = 5
 # Ends that say that media did not come up for a cause that may be ours. A wrong fingerprint is the client's.
 _NO_MEDIA = frozenset({EndReason.SETUP_TIMEOUT, EndReason.DTLS_FAILED, EndReason.CONSENT_EXPIRED})
 
@@ -80,6 +85,14 @@ class Created:
 
     session: Session
     answer: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restarted:
+    """Our credentials of an ICE restart."""
+
+    ufrag: str
+    pwd: str
 
 
 @dataclass(slots=True)
@@ -116,6 +129,7 @@ class Transceiver:
         self.packets_in = 0
         self.sessions_total = 0
         self._ended_with_media = self._ended_without = 0
+        self.ice_restarts = 0
         self.announcements_followed = 0  # paths that went through another relay before their next check
         self.sessions: dict[str, Session] = {}  # by call id, oldest first
         self.leaving = Leaving()
@@ -130,6 +144,7 @@ class Transceiver:
         self._by_request: dict[str, Created] = {}
         self._ended_ufrags: dict[bytes, None] = {}
         self._nonces: dict[int, None] = {}  # oldest first
+        self._restarts = RateLimit(_RESTARTS_PER_S, _RESTARTS_AT_ONCE)
         self._timers: list[tuple[float, int, Session]] = []
         self._timer_count = 0
 
@@ -297,13 +312,14 @@ class Transceiver:
         region: str,
         relay: str,
         below: int | None = None,
+        terms: Terms = _PLAIN,
     ) -> Created | NoRoom:
         """Answer an offer. Raises SdpError and nothing else. A request seen before gets its first answer again."""
         repeated = self._by_request.get(request_id)
         if repeated is not None:
             return repeated
         refused = decide_admission(
-            self.state,
+            MemberState.ACTIVE if terms.joins and self.state is MemberState.DRAINING else self.state,
             sessions=len(self.sessions),
             pending=sum(session.connected_at is None for session in self.sessions.values()),
             capacity=self.place.capacity,
@@ -313,36 +329,31 @@ class Transceiver:
             return refused
         offer = parse_offer_untrusted(offer_text)
         setup = choose_setup(offer.setup, prefer_active=self.place.prefer_active)
-        ufrag = self._new_ufrag()
-        pwd = ice_pwd(ufrag, self.hint_keys.signing, self.hint_keys)
         chance = self._random_bytes(32)
         call_id = encode_call_id(
             CallId(self.place.cluster, self.place.slot, self.place.generation, int.from_bytes(chance[:8])),
             self.call_keys,
         )
+        cname = chance[18:26].hex()
+        agreed = agree(offer, terms, call_id=call_id, request_id=request_id, cname=cname)
         # SSRC 0 is legal and yet special to too many.
         sending = SendStream(
             int.from_bytes(chance[8:12]) | 1, int.from_bytes(chance[12:14]) >> 1, int.from_bytes(chance[14:18])
         )
-        cname = chance[18:26].hex()
-        direction = offer.audio.direction
-        agreed = Agreed(
-            call_id=call_id,
-            request_id=request_id,
-            payload_type=offer.audio.payload_type,
-            telephone_event_type=offer.audio.telephone_event_type,
-            client_receives=direction in ("sendrecv", "recvonly"),
-            with_data=offer.data is not None,
-            sctp_port=offer.data.sctp_port if offer.data else 0,
-            max_message_bytes=offer.data.max_message_bytes if offer.data else 0,
-            mid_extension=build_mid_extension(offer.audio.mid_extension_id or 0, offer.audio.mid),
+        description = Description(
+            session_id=int.from_bytes(chance[26:32]),
+            fingerprint=self.identity.fingerprint,
+            setup=setup,
+            ssrc=sending.ssrc,
             cname=cname,
-            region=region,
-            relay=relay,
+            terms=terms,
+            fingerprints=offer.fingerprints,
         )
+        ufrag, pwd = self._new_credentials()
         we_are_client = setup is SetupRole.ACTIVE
         session = Session(
-            agreed,
+            replace(agreed, region=region, relay=relay),
+            description,
             IceAgent(ufrag, pwd, offer.ice_ufrag),
             Dtls(self.identity, offer.fingerprints, we_are_client=we_are_client),
             sending,
@@ -354,21 +365,7 @@ class Transceiver:
             wall_offset_s=self._wall_offset_s,
             now=now,
         )
-        answer = build_answer(
-            offer,
-            Answer(
-                session_id=int.from_bytes(chance[26:32]),
-                ice_ufrag=ufrag,
-                ice_pwd=pwd,
-                fingerprint=self.identity.fingerprint,
-                setup=setup,
-                candidates=candidates,
-                ssrc=sending.ssrc,
-                cname=cname,
-                stream_id="voicefleet",
-                track_id="agent",
-            ),
-        )
+        answer = description.answer(offer, ufrag, pwd, candidates)
         created = Created(session, answer)
         self.sessions[call_id] = session
         self._by_ufrag[ufrag.encode()] = session
@@ -376,6 +373,18 @@ class Transceiver:
         self.sessions_total += 1
         self._settle(session)
         return created
+
+    def restart_ice(self, session: Session, remote_ufrag: str, now: float) -> Restarted | float:
+        """Give a running call other credentials; the old ones serve on (core/ice). Or say after how long to ask again."""
+        wait_s = self._restarts.take(session.agreed.call_id, now)
+        if wait_s:
+            return wait_s
+        ufrag, pwd = self._new_credentials()
+        session.ice.restart(ufrag, pwd, remote_ufrag)
+        self._by_ufrag[ufrag.encode()] = session
+        self.ice_restarts += 1
+        self._settle(session)
+        return Restarted(ufrag, pwd)
 
     def hang_up(self, call_id: str, reason: EndReason = EndReason.HANG_UP) -> bool:
         """End a call; False if there is none of that id."""
@@ -434,6 +443,10 @@ class Transceiver:
             for client in session.ice.forgotten:
                 self._forget_route(client, session)
             session.ice.forgotten.clear()
+        if session.ice.retired:
+            for ufrag in session.ice.retired:
+                self._retire(ufrag)
+            session.ice.retired.clear()
         due = session.deadline()
         if due < session.scheduled_at:
             session.scheduled_at = due
@@ -473,15 +486,24 @@ class Transceiver:
         self._ended_with_media += session.connected_at is not None
         self._ended_without += session.connected_at is None and session.end_reason in _NO_MEDIA
         session.scheduled_at = _NEVER
-        ufrag = session.ice.ufrag.encode()
-        del self._by_ufrag[ufrag]
+        for ufrag in [*session.ice.ufrags, *session.ice.retired]:
+            self._retire(ufrag)
         del self.sessions[session.agreed.call_id]
         del self._by_request[session.agreed.request_id]
         for client in [*session.ice.paths, *session.ice.forgotten]:
             self._forget_route(client, session)
+
+    def _retire(self, ufrag: str) -> None:
+        """A check that carries it leads nowhere any more."""
+        name = ufrag.encode()
+        del self._by_ufrag[name]
         if len(self._ended_ufrags) >= ENDED_REMEMBERED:
             del self._ended_ufrags[next(iter(self._ended_ufrags))]
-        self._ended_ufrags[ufrag] = None
+        self._ended_ufrags[name] = None
+
+    def _new_credentials(self) -> tuple[str, str]:
+        ufrag = self._new_ufrag()
+        return ufrag, ice_pwd(ufrag, self.hint_keys.signing, self.hint_keys)
 
     def _new_ufrag(self) -> str:
         nonce = int.from_bytes(self._random_bytes(4))

@@ -3,8 +3,9 @@
 Owns: the interface, the ways packets can move (Mode), and in which order they are tried. Does not own: any of them.
 
 The order: **TC** first, by a TCX link (kernels from 6.6) or else a clsact filter. It works on every driver, with checksum
-offload, and its cost is within a microsecond of XDP's beside the 40 that the rest of a packet's way takes. Native XDP is
-for who measured that it is better on their cards and asks for it; generic XDP for the odd kernel where TC is refused.
+offload, and its cost is within a microsecond of XDP's beside the 40 that the rest of a packet's way takes. **Native XDP**, where
+`XDP` asks for it, stands before TC and is used when it has been measured to be better (trial.py). Generic XDP is for the odd
+kernel where TC is refused.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,8 +30,8 @@ class Mode(StrEnum):
 LADDER: Mapping[Datapath, Sequence[Mode]] = {
     "Auto": (Mode.TCX, Mode.CLSACT, Mode.XDP_GENERIC),
     "TC": (Mode.TCX, Mode.CLSACT),
-    "XDP": (Mode.XDP_NATIVE, Mode.XDP_GENERIC, Mode.TCX, Mode.CLSACT),
-    # For benches and tests: one rung, nothing else.
+    "XDP": (Mode.XDP_NATIVE, Mode.TCX, Mode.CLSACT, Mode.XDP_GENERIC),
+    # For benches and tests: one rung, nothing else, and nothing is compared.
     "TCX": (Mode.TCX,),
     "Clsact": (Mode.CLSACT,),
     "XDPNative": (Mode.XDP_NATIVE,),
@@ -42,8 +43,13 @@ LADDER: Mapping[Datapath, Sequence[Mode]] = {
 class FastPath(Protocol):
     """A kernel path. Calls are system calls of a few microseconds; none waits."""
 
-    mode: Mode
-    reason: str  # why this mode, in a sentence
+    @property
+    def mode(self) -> Mode:
+        """How media moves; it may change."""
+
+    @property
+    def reason(self) -> str:
+        """Why so, in a sentence."""
 
     def way(self, host: str) -> Way | None:
         """How packets reach a host, if they pass only where this path sees them; None: leave its flows alone."""
@@ -73,9 +79,8 @@ class FastPath(Protocol):
 class NullFastPath:
     """No kernel path: every packet goes through the process."""
 
-    mode = Mode.USERSPACE
-
     def __init__(self, reason: str) -> None:
+        self.mode = Mode.USERSPACE
         self.reason = reason
 
     def way(self, host: str) -> Way | None:

@@ -92,7 +92,7 @@ class Hooks:
         """Take one away. Does nothing for an interface that is gone: what hung on it went with it."""
         pin = self._directory / name
         if not pin.is_dir():
-            pin.unlink(missing_ok=True)
+            self._detach_link(pin)
             return
         _, side, spelled = name.split("-", 2)
         for interface in interfaces:
@@ -117,6 +117,14 @@ class Hooks:
             return True
         pin.unlink()
         return False
+
+    def _detach_link(self, pin: Path) -> None:
+        """At once: a link that only loses its last holder goes some time later, and its place is taken until then."""
+        link = checked(self._lib.bpf_obj_get(str(pin).encode()), f"pinned link {pin.name}", errno.ENOENT)
+        if link >= 0:
+            self._lib.bpf_link_detach(link)  # whose interface is gone is detached already
+            os.close(link)
+        pin.unlink(missing_ok=True)
 
     def _attach_clsact(self, program_fd: int, interface: Interface, side: str) -> None:
         hook = self._hook(interface, _TC_POINT[side])

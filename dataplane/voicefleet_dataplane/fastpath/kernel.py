@@ -5,15 +5,17 @@ Life of what is pinned, each step such that no packet of a live rule finds no pr
 1. *Open.* Maps that a predecessor of the same layout pinned are reused, rules and all; the new programs are loaded onto
    them and swapped into the hooks in place. A predecessor of another layout is left alone (HandOverError): it forwards while this
    process carries new packets in user space and tells owners so, until everybody has been told.
-2. *Tend.* The lease moves on; interfaces that appeared are covered.
+2. *Tend.* The lease moves on; interfaces that appeared are covered; native XDP and TC are compared, where that is asked for.
 3. *Close.* With ``keep`` only descriptors are closed. Without, hooks are detached first, then the pins go.
 
 A rule has force for LEASE_S after the last `tend`: as long as clients' consent can outlive their checks, and a margin for
-a slow start. What a relay leaves that never comes back is swept by the next one on the node.
+a slow start. What has none any more is nobody's: whoever starts next on the node sweeps it, of whatever relay and version.
 
-Owns: maps, programs, hooks, the lease. Does not own: which rules there are (shell/relay_kernel_path.py).
+Owns: maps, programs, the lease, what relay_xdp is told. Does not own: what hangs where (coverage.py), which rules there are
+(shell/relay_kernel_path.py).
 """
 
+import contextlib
 import errno
 import os
 import time
@@ -22,34 +24,39 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from voicefleet_contract.settings import Datapath
+from voicefleet_dataplane.fastpath.coverage import EGRESS_PROGRAM, INGRESS_PROGRAM, XDP_PROGRAM, Coverage
 from voicefleet_dataplane.fastpath.engine import LADDER, Mode
-from voicefleet_dataplane.fastpath.hooks import EGRESS, INGRESS, Hooks
+from voicefleet_dataplane.fastpath.hooks import Hooks
 from voicefleet_dataplane.fastpath.loader import Libbpf, Object, checked
 from voicefleet_dataplane.fastpath.maps import (
     CONTROL,
     ENDS,
     RULE,
     Carried,
+    Counter,
     How,
     Map,
     Rule,
+    Xdp,
     decode_carried,
     decode_ends,
     decode_rule,
     encode_rule,
     read_counters,
 )
-from voicefleet_dataplane.fastpath.netlink import ARPHRD_ETHER, Interface, Routes, Way, interfaces
+from voicefleet_dataplane.fastpath.netlink import Routes, Way, interfaces
 from voicefleet_dataplane.fastpath.pins import Pins, is_bpffs, lease_of, prune
+from voicefleet_dataplane.fastpath.trial import Trial
 
 OBJECT = Path(__file__).parent / "bpf" / "relay.bpf.o"
 LEASE_S = 60.0
 _LOOK_AROUND_S = 5.0
 _ZERO = bytes(4)
-_XDP_PROGRAM = "relay_xdp"
-_INGRESS_PROGRAM = {Mode.TCX: "relay_ingress", Mode.CLSACT: "relay_ingress"}
-# Where a transceiver stands on the relay's own node, answers pass a TC hook at egress in every mode: XDP has none.
-_EGRESS = {Mode.TCX: (Mode.TCX,), Mode.CLSACT: (Mode.CLSACT,)}
+_XDP_AT = 15  # in a control value
+_LARGEST_CONTROL = 256  # of any layout
+_SENT_ON = (Counter.FORWARDED.name.lower(), Counter.DELIVERED.name.lower())
+_SOFT_INTERRUPTS = 7  # the column of /proc/stat
+_TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
 class HandOverError(Exception):
@@ -83,7 +90,6 @@ class KernelFastPath:
     """Implements FastPath. Opening raises OSError with what is missing, or HandOverError."""
 
     def __init__(self, place: Place, datapath: Datapath) -> None:
-        self.reason = ""
         self._place = place
         self._lib = Libbpf()
         self._pins = place.pins
@@ -96,28 +102,58 @@ class KernelFastPath:
             raise HandOverError(f"a relay of another version left {self._pins.of_other_layouts()[0]}")
         self._pins.here.mkdir(parents=True, exist_ok=True)
         fresh = not any(self._pins.here.iterdir())
-        self._hooks = Hooks(self._lib, self._pins.here)
         self._routes = Routes()
         self._fds: dict[str, int] = {}
-        self._covered: list[str] = []
         self._returns = not fresh  # rules of a predecessor may be such
-        self._forwarding: set[tuple[int, bool]] = set()  # (interface, IPv6) where packets are seen and may be sent on
+        self._xdp = Xdp.OFF
+        self._trial: Trial | None = None
+        self._refused: list[str] = []  # rungs above ours, and why
         try:
             self._load_what_this_kernel_takes()
-            self.mode = self._climb(datapath)
+            self._coverage = Coverage(Hooks(self._lib, self._pins.here), self._fds, place.only)
+            self._refused = self._coverage.climb(LADDER[datapath])
         except OSError:
             self.close(keep=not fresh)
             raise
+        match self._coverage.mode:
+            case Mode.XDP_GENERIC:
+                self._xdp = Xdp.ALONE
+            case Mode.XDP_NATIVE if datapath == "XDP":
+                self._trial, self._xdp = Trial(), Xdp.OFF
+            case Mode.XDP_NATIVE:
+                self._xdp = Xdp.FIRST
+            case _:
+                self._xdp = Xdp.OFF
         self._looked_at = time.monotonic()
+        self._renew(self._looked_at)
 
     # ---- FastPath
+
+    @property
+    def mode(self) -> Mode:
+        """How media moves. While native XDP is compared with TC, TC: its turns are an experiment."""
+        mode, compared = self._coverage.mode, self._trial is not None and self._trial.verdict is None
+        if mode is Mode.XDP_NATIVE and (compared or self._xdp is Xdp.OFF):
+            mode = self._coverage.tc
+        assert mode is not None
+        return mode
+
+    @property
+    def reason(self) -> str:
+        """Why so, in a sentence."""
+        said = [f"on {', '.join(self._coverage.names)}"]
+        if self._trial is not None:
+            said.append(str(self._trial.verdict or "native XDP is compared with TC under load"))
+        return "; ".join([*said, *self._refused])
 
     def way(self, host: str) -> Way | None:
         """How packets reach a host, if all of its packets pass where a program hangs and may be forwarded."""
         found = self._routes.way_to(host)
-        if found is None or found.local:
-            return found
-        return found if (found.ifindex, ":" in host) in self._forwarding else None
+        if found is None:
+            return None
+        if found.local:
+            return found if self._coverage.returns else None
+        return found if self._coverage.sees(found.ifindex, six=":" in host) else None
 
     def put(self, rule: Rule) -> None:
         """Make or replace a rule."""
@@ -150,11 +186,16 @@ class KernelFastPath:
             yield list(zip(keys, decode_carried(values), strict=True))
 
     def tend(self, now: float) -> None:
-        """Renew the lease; cover interfaces that appeared."""
-        self._renew(now)
-        if now - self._looked_at >= _LOOK_AROUND_S:
-            self._looked_at = now
-            self._attach(self.mode)
+        """Renew the lease; compare, if asked to; cover interfaces that appeared."""
+        if self._trial is not None:
+            self._trial.look(now, sum(self.counters()[what] for what in _SENT_ON), _interrupts_ns())
+            self._xdp = Xdp.FIRST if self._trial.use_xdp else Xdp.OFF
+        try:
+            if now - self._looked_at >= _LOOK_AROUND_S:
+                self._looked_at = now
+                self._look_around()
+        finally:
+            self._renew(now)
 
     def counters(self) -> Mapping[str, int]:
         """Return what became of packets."""
@@ -170,21 +211,30 @@ class KernelFastPath:
         if not keep:
             remove_pins(self._lib, self._pins.here)
 
+    def _look_around(self) -> None:
+        try:
+            self._coverage.look_around()
+        except OSError as error:
+            if self._coverage.mode is not Mode.XDP_NATIVE or (self._xdp is Xdp.OFF and self._trial is None):
+                raise
+            self._trial, self._xdp = None, Xdp.OFF
+            self._refused.append(f"{Mode.XDP_NATIVE.value}: {error.strerror}")
+
     def _renew(self, now: float) -> None:
         """Put the rules in force until LEASE_S from now."""
         ports = self._place.flow_ports
         port = self._place.public_port.to_bytes(2, "big")
         lease_ns = int((now + LEASE_S) * 1e9)
-        self._control.put(_ZERO, CONTROL.pack(lease_ns, port, ports.start, ports.stop - 1, self._returns))
+        self._control.put(_ZERO, CONTROL.pack(lease_ns, port, ports.start, ports.stop - 1, self._returns, self._xdp))
 
     # ---- opening
 
     def _load_what_this_kernel_takes(self) -> None:
         """Load all programs; or, for a kernel that is too old for the XDP one, the others. Raises OSError."""
         try:
-            self._load(("relay_ingress", "relay_egress", _XDP_PROGRAM))
+            self._load((INGRESS_PROGRAM, EGRESS_PROGRAM, XDP_PROGRAM))
         except OSError:
-            self._load(("relay_ingress", "relay_egress"))
+            self._load((INGRESS_PROGRAM, EGRESS_PROGRAM))
 
     def _load(self, programs: tuple[str, ...]) -> None:
         """Load the programs onto the maps that are pinned, or onto new ones that are pinned then."""
@@ -199,8 +249,8 @@ class KernelFastPath:
                     os.close(fd)
                 elif name == "rules":
                     found.size_map(name, 2 * self._place.max_flows)
-            if _XDP_PROGRAM not in programs:
-                found.leave_out(_XDP_PROGRAM)
+            if XDP_PROGRAM not in programs:
+                found.leave_out(XDP_PROGRAM)
             found.load()
             for name in maps:
                 fd = self._fds[name] = found.map_fd(name)
@@ -213,72 +263,22 @@ class KernelFastPath:
             found.close()
         self._rules = Map(self._lib, self._fds["rules"], ENDS.size, RULE.size)
         self._control = Map(self._lib, self._fds["control"], 4, CONTROL.size)
+        before = self._control.get(_ZERO)
+        # What a predecessor's XDP program is told holds until everything is attached that may stand in its place.
+        self._xdp = Xdp(before[_XDP_AT]) if before is not None else Xdp.OFF
         self._renew(time.monotonic())
-
-    def _climb(self, datapath: Datapath) -> Mode:
-        """Attach in the first way that works; what hung there in another way goes afterwards. Raises OSError."""
-        refused: list[str] = []
-        for mode in LADDER[datapath]:
-            try:
-                attached = self._attach(mode)
-            except OSError as error:
-                refused.append(f"{mode.value}: {error.strerror}")
-                continue
-            for name in list(self._hooks.names()):
-                if name not in attached:
-                    self._hooks.detach(name, interfaces())
-            self.reason = "; ".join([f"on {', '.join(self._covered)}", *refused])
-            return mode
-        for name in list(self._hooks.names()):
-            self._hooks.detach(name, interfaces())
-        raise OSError(errno.EOPNOTSUPP, "; ".join(refused) or f"datapath {datapath} has no kernel path")
-
-    def _attach(self, mode: Mode) -> set[str]:
-        """Attach everywhere; gives the names. Raises OSError, and then some may hang already."""
-        wanted = [found for found in interfaces() if self._wants(found)]
-        if not wanted:
-            raise OSError(errno.ENODEV, "no Ethernet interface with an address")
-        program = _INGRESS_PROGRAM.get(mode, _XDP_PROGRAM)
-        if program not in self._fds:
-            raise OSError(errno.EOPNOTSUPP, "the kernel refuses the XDP program")
-        ingress = self._fds[program]
-        names = set()
-        for interface in wanted:
-            names.add(self._hooks.attach(mode, ingress, interface, INGRESS))
-            names.add(self._attach_egress(mode, interface))
-        self._covered = sorted(interface.name for interface in wanted)
-        self._forwarding = {
-            (interface.ifindex, six)
-            for interface in wanted
-            for six in (False, True)
-            if _forwards(interface.name, six=six)
-        }
-        return names
-
-    def _attach_egress(self, mode: Mode, interface: Interface) -> str:
-        *first, last = _EGRESS.get(mode, (Mode.TCX, Mode.CLSACT))
-        for choice in first:
-            try:
-                return self._hooks.attach(choice, self._fds["relay_egress"], interface, EGRESS)
-            except OSError:
-                continue
-        return self._hooks.attach(last, self._fds["relay_egress"], interface, EGRESS)
-
-    def _wants(self, interface: Interface) -> bool:
-        if self._place.only:
-            return interface.name in self._place.only
-        return interface.kind == ARPHRD_ETHER and bool(interface.addresses)
 
     # ---- what others left
 
     def _sweep(self) -> None:
-        """Remove what relays of this node left that did not come back."""
-        for directory, control in self._pins.others():
-            fd = checked(self._lib.bpf_obj_get(str(control).encode()), f"pinned {control}")
-            value = Map(self._lib, fd, 4, CONTROL.size).get(_ZERO)
-            os.close(fd)
-            if value is not None and lease_of(value) < time.monotonic_ns():
-                remove_pins(self._lib, directory)
+        """Remove what is without a lease on this node: of relays that did not come back, or of our own past."""
+        for directory in self._pins.of_node():
+            with contextlib.suppress(OSError):  # not for our eyes, or somebody sweeps at the same time
+                fd = checked(self._lib.bpf_obj_get(str(directory / "control").encode()), "pinned control map")
+                value = Map(self._lib, fd, 4, _LARGEST_CONTROL).get(_ZERO)
+                os.close(fd)
+                if value is not None and lease_of(value) < time.monotonic_ns():
+                    remove_pins(self._lib, directory)
 
 
 def abandon(place: Place, *, everything: bool) -> None:
@@ -302,9 +302,7 @@ def remove_pins(lib: Libbpf, directory: Path) -> None:
     prune(directory)
 
 
-def _forwards(interface: str, *, six: bool) -> bool:
-    family = "ipv6" if six else "ipv4"
-    try:
-        return Path(f"/proc/sys/net/{family}/conf/{interface}/forwarding").read_text("ascii").strip() != "0"
-    except OSError:
-        return False
+def _interrupts_ns() -> int:
+    """How long this node's CPUs have been in soft interrupts."""
+    with Path("/proc/stat").open(encoding="ascii") as lines:
+        return int(next(lines).split()[_SOFT_INTERRUPTS]) * _TICK_NS

@@ -33,6 +33,7 @@ _CALLS: dict[str, tuple[Any, list[Any]]] = {
     "bpf_obj_get": (_FD, [_TEXT]),
     "bpf_link_create": (_FD, [_FD, _INT, _INT, _POINTER]),
     "bpf_link_update": (_INT, [_FD, _FD, _POINTER]),
+    "bpf_link_detach": (_INT, [_FD]),
     "bpf_tc_hook_create": (_INT, [_POINTER]),
     "bpf_tc_hook_destroy": (_INT, [_POINTER]),
     "bpf_tc_attach": (_INT, [_POINTER, _POINTER]),

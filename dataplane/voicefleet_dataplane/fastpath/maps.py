@@ -19,7 +19,7 @@ from voicefleet_dataplane.fastpath.loader import Libbpf, checked
 LAYOUT = 1
 ENDS = struct.Struct("=16s16s2s2s")
 RULE = struct.Struct("=16s16s2s2sIIIQQQ")
-CONTROL = struct.Struct("=Q2sHHH")
+CONTROL = struct.Struct("=Q2sHHBB")
 _CARRIED = struct.Struct("=48xQQQ")
 _COUNTER = struct.Struct("=Q")
 _BATCH = 4_096  # entries; a bucket never holds so many, so no read has to be repeated with a larger buffer
@@ -32,6 +32,14 @@ class How(IntEnum):
     FORWARD = 1
     DELIVER = 2
     RETURN = 3
+
+
+class Xdp(IntEnum):
+    """``enum xdp``: what relay_xdp does where it is attached."""
+
+    OFF = 0
+    FIRST = 1
+    ALONE = 2
 
 
 class Counter(IntEnum):

@@ -1,4 +1,4 @@
-"""What the kernel knows of its interfaces and routes (rtnetlink, RFC 3549), as far as the fast path needs it.
+"""What the kernel knows of its interfaces and routes (rtnetlink, RFC 3549; generic netlink), as far as the fast path needs it.
 
 Not from /sys: a container's /sys may show another network namespace than the one that it is in.
 
@@ -27,6 +27,12 @@ _RTA_DST, _RTA_OIF, _RTA_PREFSRC = 1, 4, 7
 _UP = 0x1
 _RTN_UNICAST, _RTN_LOCAL = 1, 2
 _READ_BYTES = 65_536
+# Generic netlink: a family has a name, and the number of the day.
+_NETLINK_GENERIC = 16
+_GENERIC = struct.Struct("=BBH")
+_GET_FAMILY, _CONTROL, _FAMILY_ID, _FAMILY_NAME = 3, 16, 1, 2
+_DEV_GET, _DEV_IFINDEX, _DEV_XDP_FEATURES = 1, 1, 3
+XDP_FORWARDS, XDP_TAKES_REDIRECTED = 0x1 | 0x2, 0x4  # NETDEV_XDP_ACT_BASIC and _REDIRECT, _NDO_XMIT
 
 
 class Interface(NamedTuple):
@@ -75,7 +81,7 @@ class Routes:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         packed = socket.inet_pton(family, host)
         request = _RTMSG.pack(family, len(packed) * 8, 0, 0, 0, 0, 0, 0, 0)
-        request += _ATTRIBUTE.pack(_ATTRIBUTE.size + len(packed), _RTA_DST) + packed
+        request += _attribute(_RTA_DST, packed)
         try:
             message = next(_exchange(self._link, _GETROUTE, request, dump=False))
         except OSError as error:
@@ -94,6 +100,22 @@ class Routes:
         self._link.close()
 
 
+def xdp_features(ifindex: int) -> int | None:
+    """Return what native XDP can do on an interface (NETDEV_XDP_ACT_…); None from kernels that do not say (before 6.3)."""
+    with _open(_NETLINK_GENERIC) as link:
+        try:
+            body = _GENERIC.pack(_GET_FAMILY, 1, 0) + _attribute(_FAMILY_NAME, b"netdev\0")
+            family = _attributes(next(_exchange(link, _CONTROL, body, dump=False))[_GENERIC.size :])
+            body = _GENERIC.pack(_DEV_GET, 1, 0) + _attribute(_DEV_IFINDEX, struct.pack("=I", ifindex))
+            (number,) = struct.unpack("=H", family[_FAMILY_ID])
+            found = _attributes(next(_exchange(link, number, body, dump=False))[_GENERIC.size :])
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.EOPNOTSUPP):
+                return None
+            raise
+    return int(struct.unpack("=Q", found[_DEV_XDP_FEATURES])[0]) if _DEV_XDP_FEATURES in found else None
+
+
 def has_filters(ifindex: int) -> bool:
     """Say whether anything hangs on an interface's clsact hooks."""
     for parent in (0xFFFFFFF2, 0xFFFFFFF3):  # ingress, egress
@@ -103,8 +125,8 @@ def has_filters(ifindex: int) -> bool:
     return False
 
 
-def _open() -> socket.socket:
-    link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+def _open(protocol: int = socket.NETLINK_ROUTE) -> socket.socket:
+    link = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
     link.bind((0, 0))
     return link
 
@@ -128,11 +150,16 @@ def _exchange(link: socket.socket, kind: int, body: bytes, *, dump: bool) -> Ite
             if found == _ERROR:
                 code = -int(struct.unpack_from("=i", content)[0])
                 if code:
-                    raise OSError(code, f"rtnetlink: {os.strerror(code)}")
+                    raise OSError(code, f"netlink: {os.strerror(code)}")
                 return
             yield content
             if not dump:
                 return
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    size = _ATTRIBUTE.size + len(value)
+    return _ATTRIBUTE.pack(size, kind) + value + bytes(-size % 4)
 
 
 def _attributes(data: bytes) -> dict[int, bytes]:

@@ -16,7 +16,6 @@ Owns: paths, and finding what is not ours to adopt. Does not own: what hangs on 
 
 import re
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 from voicefleet_dataplane.fastpath.maps import LAYOUT
@@ -56,12 +55,9 @@ class Pins:
         """Return what a predecessor of another version left: it forwards still, and we cannot read it."""
         return [found for found in self.layouts() if found != self.here]
 
-    def others(self) -> Iterator[tuple[Path, Path]]:
-        """Return the directories, with their control maps, of other relays of this node whose layout we know."""
-        for relay in _entries(self.node):
-            control = relay / self.here.name / "control"
-            if relay != self.relay and control.exists():
-                yield control.parent, control
+    def of_node(self) -> list[Path]:
+        """Return the directories of all layouts of all relays of this node."""
+        return [layout for relay in _entries(self.node) for layout in _entries(relay)]
 
 
 def prune(directory: Path) -> None:
@@ -74,7 +70,7 @@ def prune(directory: Path) -> None:
 
 
 def lease_of(control: bytes) -> int:
-    """Return until when a control map's rules hold."""
+    """Return until when a control map's rules hold: every layout says so first."""
     return int(struct.unpack_from("=Q", control)[0])
 
 

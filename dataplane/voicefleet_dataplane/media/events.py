@@ -8,7 +8,7 @@
 
 Owns: who is told, the bounds of what waits, and that a watcher who cannot keep up is let go. Does not own: what an event
 means (a backend), or sockets.
-Invariant: a watcher's trouble never reaches the client or the backend.
+Invariant: a watcher's trouble never reaches the client or the backend, and what it says too much is its own limit's.
 """
 
 import json
@@ -28,7 +28,7 @@ MAX_EVENT_BYTES = 256 * 1024
 MAX_WAITING = 256  # events for a client that has not opened its channel yet
 MAX_WAITING_BYTES = 1 << 20
 MAX_WATCHERS = 8
-MAX_EVENTS_PER_S = 200  # of client and watchers together: more is no conversation
+MAX_EVENTS_PER_S = 200  # of the client, and of each watcher: more is no conversation
 
 
 class Watcher(Protocol):
@@ -48,7 +48,7 @@ class EventHub:
         self._to_backend = to_backend
         self._clock = clock
         self._second = 0.0
-        self._heard = 0  # in this second
+        self._heard: dict[Watcher | None, int] = {}  # in this second; None: the client
         self._channel: Channel | None = None
         self._waiting: deque[str] = deque()
         self._waiting_bytes = 0
@@ -64,21 +64,22 @@ class EventHub:
             channel.send(self._waiting.popleft())
         self._waiting_bytes = 0
 
-    def hear(self, event: str) -> None:
-        """Somebody said something to the backend. Too long and too much is refused here: every backend is spared it."""
+    def hear(self, event: str, source: Watcher | None = None) -> None:
+        """Client (None) or watcher said something to the backend. Too long and too much is refused here: every backend is spared it."""
         if self._closed:
             return
         now = self._clock()
         if now - self._second >= 1:
-            self._second, self._heard = now, 0
-        self._heard += 1
-        if self._heard > MAX_EVENTS_PER_S:
-            if self._heard == MAX_EVENTS_PER_S + 1:  # said once a second: an answer for each would be a flood too
+            self._second = now
+            self._heard.clear()
+        heard = self._heard[source] = self._heard.get(source, 0) + 1
+        if heard > MAX_EVENTS_PER_S:
+            if heard == MAX_EVENTS_PER_S + 1:  # said once a second: an answer for each would be a flood too
                 message = f"more than {MAX_EVENTS_PER_S} events in a second: the others are dropped"
-                self.tell(build_error("rate_limit_exceeded", message))
+                self._answer(source, build_error("rate_limit_exceeded", message))
             return
         if len(event) > MAX_EVENT_BYTES:
-            self.tell(build_error("event_too_large", f"an event has at most {MAX_EVENT_BYTES} bytes"))
+            self._answer(source, build_error("event_too_large", f"an event has at most {MAX_EVENT_BYTES} bytes"))
             return
         self._to_backend(event)
 
@@ -88,6 +89,11 @@ class EventHub:
             return False
         self._watchers.append(watcher)
         return True
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the call is over."""
+        return self._closed
 
     def unwatch(self, watcher: Watcher) -> None:
         """The watcher left; it is told nothing more."""
@@ -101,9 +107,7 @@ class EventHub:
         if self._closed:
             return False
         for watcher in tuple(self._watchers):
-            if not self._tell_watcher(watcher, event):
-                self.unwatch(watcher)
-                self._close_watcher(watcher)
+            self._tell_or_let_go(watcher, event)
         if self._channel is not None:
             return self._channel.send(event)
         if len(self._waiting) >= MAX_WAITING or self._waiting_bytes + len(event) > MAX_WAITING_BYTES:
@@ -119,6 +123,17 @@ class EventHub:
         self._channel = None
         watchers, self._watchers = self._watchers, []
         for watcher in watchers:
+            self._close_watcher(watcher)
+
+    def _answer(self, source: Watcher | None, event: str) -> None:
+        if source is None:
+            self.tell(event)
+        elif source in self._watchers:
+            self._tell_or_let_go(source, event)
+
+    def _tell_or_let_go(self, watcher: Watcher, event: str) -> None:
+        if not self._tell_watcher(watcher, event):
+            self.unwatch(watcher)
             self._close_watcher(watcher)
 
     def _tell_watcher(self, watcher: Watcher, event: str) -> bool:

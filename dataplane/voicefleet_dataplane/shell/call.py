@@ -19,6 +19,7 @@ from voicefleet_dataplane.media.backend import (
 )
 from voicefleet_dataplane.media.dtmf import DtmfReceiver
 from voicefleet_dataplane.media.events import EVENTS_LABEL, EventHub
+from voicefleet_dataplane.media.listening import Audience
 from voicefleet_dataplane.media.voice import CallVoice, Clock, Codec
 from voicefleet_dataplane.shell.sctp import DataChannels
 from voicefleet_dataplane.wire.rtp import RtpPacket
@@ -51,6 +52,7 @@ class RunningCall:
         self._events_channel: Channel | None = None
         self._keypad = DtmfReceiver()
         self._backend = make_backend(self)
+        self.audience = Audience()
         session.attach(self)
 
     # ---- what the backend may do
@@ -77,6 +79,7 @@ class RunningCall:
     def send_audio(self, payload: bytes, sequence: int, timestamp: int, *, marker: bool = False) -> bool:
         """Send one Opus packet."""
         sent = self.session.send_audio(payload, sequence, timestamp, marker=marker)
+        sent |= self.audience.hear(payload, sequence, timestamp, marker=marker)
         self._wake()
         return sent
 
@@ -130,6 +133,7 @@ class RunningCall:
             self._voice.close()
         self._guard(self._backend.on_ended)
         self.hub.close()
+        self.audience.close()
         self._ended(self)
         self._wake()
 

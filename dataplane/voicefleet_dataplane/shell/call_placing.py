@@ -12,12 +12,19 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from aiohttp import web
 
 from voicefleet_contract.call_id import CallIdError, decode_call_id
-from voicefleet_contract.http_api import MAX_OFFER_BYTES, CreateSession, SessionCreated
+from voicefleet_contract.http_api import (
+    MAX_OFFER_BYTES,
+    CreateSession,
+    IceUpdated,
+    RefusalReason,
+    SessionCreated,
+    UpdateIce,
+)
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.registry import client_network
 from voicefleet_contract.settings import GatewaySettings
@@ -25,7 +32,7 @@ from voicefleet_contract.topology import Member, MemberState, Relay, TopologyInd
 from voicefleet_contract.trace_context import HEADER, parse_traceparent
 from voicefleet_dataplane.core.geo import Place
 from voicefleet_dataplane.core.placement import UnknownRegionError, rank_ingresses, region_place
-from voicefleet_dataplane.shell.control_client import ControlClient
+from voicefleet_dataplane.shell.control_client import ControlClient, Created, NotReached, Refused
 from voicefleet_dataplane.shell.gateway_files import PlaceDatabase
 from voicefleet_dataplane.shell.gateway_metrics import GatewayMetrics
 from voicefleet_dataplane.shell.http_admission import Admission, Caller
@@ -49,6 +56,9 @@ class Offer:
 
     sdp: str
     session: Mapping[str, Any] = field(default_factory=dict)
+    direction: Literal["", "sendrecv", "recvonly", "sendonly"] = ""  # http_api.CreateSession says what these two mean
+    whole: bool = False
+    joins: str = ""  # the id of a call: to hear its agent, and have none of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +128,32 @@ class CallPlacer:
             raise not_found
         return owner
 
-    async def hang_up(self, call_id: str) -> None:
-        """End a call. Raises ApiError: 404 when there is none, 503 when its owner cannot be reached."""
-        ended = await self.client().hang_up(self.owner(call_id), call_id)
+    async def hang_up(self, call_id: str, tenant: str) -> None:
+        """End a call. Raises ApiError: 404 when there is none of this tenant, 503 when its owner cannot be reached."""
+        ended = await self.client().hang_up(self.owner(call_id), call_id, tenant)
         self._metrics.hang_ups.labels({True: "ended", False: "unknown", None: "not_reached"}[ended]).inc()
         if ended is None:
-            raise ApiError(503, "owner_not_reached", "the call's owner cannot be reached", retry_after_s=1)
+            raise owner_not_reached()
         if not ended:
             raise call_not_found(call_id)
+
+    async def update_ice(
+        self, request: web.Request, caller: Caller, call_id: str, if_match: tuple[str, ...], ufrag: str
+    ) -> tuple[IceUpdated, Relay]:
+        """Tell a call's owner what the client says of ICE, and name the ingress that is best now. Raises ApiError."""
+        owner = self.owner(call_id)
+        ingress = self._ingress(request, caller, self._current_topology(), secrets.token_bytes(16))
+        body = UpdateIce(
+            tenant=caller.tenant,
+            if_match=if_match,
+            ice_ufrag=ufrag,
+            region=ingress.region,
+            relay=ingress.name,
+        )
+        outcome = await self.client().update_ice(owner, call_id, body)
+        if isinstance(outcome, IceUpdated):
+            return outcome, ingress
+        raise _refused(outcome, call_id)
 
     async def _place(
         self, request: web.Request, caller: Caller, offer: Offer, started: float, traceparent: str
@@ -145,8 +173,13 @@ class CallPlacer:
             tenant=caller.tenant,
             traceparent=traceparent,
             session=dict(offer.session if caller.session is None else caller.session),
+            direction=offer.direction,
+            whole=offer.whole,
         )
-        walk = await self.walk.find(index, pool, key, body)
+        if offer.joins:
+            walk = await self._join(offer.joins, body)
+        else:
+            walk = await self.walk.find(index, pool, key, body)
         if walk.session is None or walk.owner is None:
             raise _no_owner(walk, pool)
         if request.transport is None or request.transport.is_closing():  # the caller left: nobody will use the session
@@ -158,6 +191,19 @@ class CallPlacer:
             *(client_network(caller.address), len(walk.outcomes), (time.monotonic() - started) * 1e3),
         )
         return Placed(walk.session, ingress)
+
+    async def _join(self, call_id: str, body: CreateSession) -> Walk:
+        """Ask the one member that can: a session that nobody heard of is left to its set-up timeout."""
+        owner = self.owner(call_id)
+        match await self.client().listen(owner, call_id, body):
+            case Created(session):
+                return Walk(session, owner)
+            case Refused(422, refusal):
+                return Walk(offer_refused=True, offer_refusal=refusal)
+            case Refused() as refused:
+                raise _refused(refused, call_id)
+            case _:
+                raise owner_not_reached()
 
     def _current_topology(self) -> TopologyIndex:
         index = self._topology()
@@ -192,6 +238,29 @@ class CallPlacer:
 def call_not_found(call_id: str) -> ApiError:
     """Return the error for a call that is not there; whether it ever was is nobody's business."""
     return ApiError(404, "call_id_not_found", f"there is no call {call_id[:64]!r}", param="call_id")
+
+
+def owner_not_reached() -> ApiError:
+    """Return the error for an owner that does not answer."""
+    return ApiError(503, "owner_not_reached", "the call's owner cannot be reached", retry_after_s=1)
+
+
+def _refused(outcome: Refused | NotReached, call_id: str) -> ApiError:
+    """Return the error for what an owner did not do in a running call."""
+    if isinstance(outcome, NotReached):
+        return owner_not_reached()
+    refusal = outcome.refusal
+    if refusal is None:  # 404 without a word: a member of the version before, which has no such request
+        return ApiError(501, "not_supported_by_owner", "the call's owner is of a version that cannot do this")
+    if refusal.reason is RefusalReason.UNKNOWN_CALL:
+        return call_not_found(call_id)
+    return ApiError(
+        outcome.status,
+        refusal.reason.value,
+        refusal.message,
+        param=refusal.param,
+        retry_after_s=refusal.retry_after_s,
+    )
 
 
 def _no_owner(walk: Walk, pool: str) -> ApiError:

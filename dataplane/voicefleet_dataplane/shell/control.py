@@ -1,7 +1,8 @@
 """The control API of a transceiver: HTTP over mutual TLS, on the TCP port of the media port's number.
 
 Who may ask is decided twice: TLS takes only certificates of the inner CA, and each request only those whose DNS name is a
-gateway's or the operator's; the sessions API's may hang up, Prometheus' may read metrics. A relay's opens nothing here.
+gateway's or the operator's; the sessions API's may hang up, Prometheus' may read metrics, a gateway's alone may listen to what
+is said in a call. A relay's opens nothing here.
 
 Owns: HTTP, TLS and the bodies. Does not own: calls (a Calls object has them).
 """
@@ -22,13 +23,17 @@ from voicefleet_contract.http_api import (
     MAX_SESSION_BYTES,
     CreateSession,
     DrainOrder,
+    IceUpdated,
     Refusal,
     RefusalReason,
     SessionCreated,
     SessionList,
     SlotStatus,
+    UpdateIce,
 )
 from voicefleet_dataplane.core.admission import NoRoom
+from voicefleet_dataplane.media.events import MAX_WATCHERS, EventHub
+from voicefleet_dataplane.shell.watcher_socket import serve_watcher
 from voicefleet_dataplane.wire.sdp import SdpError
 
 log = logging.getLogger("voicefleet.transceiver")
@@ -37,6 +42,7 @@ log = logging.getLogger("voicefleet.transceiver")
 MAX_BODY_BYTES = 2 * MAX_OFFER_BYTES + 2 * MAX_SESSION_BYTES + 8_192
 _ALLOWED_ROLES = frozenset(names.inner_dns_name(role) for role in ("gateway", "operator"))
 _MAY_HANG_UP = _ALLOWED_ROLES | {names.inner_dns_name("sessions")}
+_MAY_WATCH = frozenset((names.inner_dns_name("gateway"),))
 _MAY_READ_METRICS = _ALLOWED_ROLES | {names.inner_dns_name("monitoring")}
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -48,8 +54,17 @@ class Calls(Protocol):
     def create(self, request: CreateSession) -> SessionCreated | NoRoom:
         """Answer an offer; raises SdpError."""
 
-    def hang_up(self, call_id: str) -> bool:
-        """End a call; False if there is none."""
+    def listen(self, call_id: str, request: CreateSession) -> SessionCreated | NoRoom | Refusal:
+        """Answer the offer of a client that wants to hear a call's agent; raises SdpError."""
+
+    def update_ice(self, call_id: str, request: UpdateIce) -> IceUpdated | Refusal:
+        """Hear what a client says of ICE in a running call."""
+
+    def hang_up(self, call_id: str, tenant: str | None = None) -> bool:
+        """End a call; False if there is none, or not of this tenant (None: whoever's)."""
+
+    def events(self, call_id: str, tenant: str | None) -> EventHub | None:
+        """The events of a call; None if there is none, or not of this tenant."""
 
     def sessions(self) -> SessionList:
         """The calls of this moment."""
@@ -122,6 +137,8 @@ def build_app(calls: Calls, refused: Refused) -> web.Application:
         allowed = _MAY_HANG_UP if request.method == "DELETE" else _ALLOWED_ROLES
         if request.path == "/metrics":
             allowed = _MAY_READ_METRICS
+        elif request.path.endswith("/events"):
+            allowed = _MAY_WATCH
         if not any(kind == "DNS" and name in allowed for kind, name in alternative):
             refused[ControlRefusal.WRONG_ROLE] += 1
             raise web.HTTPForbidden(text="the client certificate's role may not ask this\n")
@@ -130,7 +147,10 @@ def build_app(calls: Calls, refused: Refused) -> web.Application:
     app = web.Application(middlewares=[only_gateway_and_operator], client_max_size=MAX_BODY_BYTES)
     app.router.add_post("/v1/sessions", handlers.create)
     app.router.add_get("/v1/sessions", handlers.sessions)
+    app.router.add_post("/v1/sessions/{call_id}/listeners", handlers.listen)
+    app.router.add_post("/v1/sessions/{call_id}/ice", handlers.update_ice)
     app.router.add_delete("/v1/sessions/{call_id}", handlers.hang_up)
+    app.router.add_get("/v1/sessions/{call_id}/events", handlers.events)
     app.router.add_get("/v1/status", handlers.status)
     app.router.add_post("/v1/drain", handlers.drain)
     app.router.add_get("/metrics", handlers.metrics)
@@ -147,17 +167,42 @@ def _refusal(error: ValidationError) -> Refusal:
     return Refusal(reason=RefusalReason.OFFER, message=first["msg"], param=param)
 
 
+def no_call(call_id: str) -> Refusal:
+    """What is said of a call that is not here, or not the asker's."""
+    return Refusal(reason=RefusalReason.UNKNOWN_CALL, message=f"no call {call_id} here")
+
+
+_STATUS = {
+    RefusalReason.UNKNOWN_CALL: 404,
+    RefusalReason.OTHER_ICE_SESSION: 412,
+    RefusalReason.TOO_MANY_RESTARTS: 429,
+}
+
+
+def _answer(outcome: BaseModel, status: int = 200) -> web.Response:
+    return _json(outcome, _STATUS.get(outcome.reason, 422) if isinstance(outcome, Refusal) else status)
+
+
 class _Handlers:
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
 
     async def create(self, request: web.Request) -> web.Response:
+        return await self._create(request, self._calls.create)
+
+    async def listen(self, request: web.Request) -> web.Response:
+        call_id = request.match_info["call_id"]
+        return await self._create(request, lambda body: self._calls.listen(call_id, body))
+
+    async def _create(
+        self, request: web.Request, create: Callable[[CreateSession], SessionCreated | NoRoom | Refusal]
+    ) -> web.Response:
         try:
             body = CreateSession.model_validate_json(await request.read())
         except ValidationError as error:
             return _json(_refusal(error), 422)
         try:
-            outcome = self._calls.create(body)
+            outcome = create(body)
         except SdpError as error:
             return _json(Refusal(reason=RefusalReason.OFFER, message=str(error), param=error.field), 422)
         if isinstance(outcome, NoRoom):
@@ -168,13 +213,31 @@ class _Handlers:
                 sessions=self._calls.status().sessions,
             )
             return _json(refusal, 503, {"Retry-After": str(outcome.retry_after_s)})
-        return _json(outcome, 201)
+        return _answer(outcome, 201)
+
+    async def update_ice(self, request: web.Request) -> web.Response:
+        try:
+            body = UpdateIce.model_validate_json(await request.read())
+        except ValidationError as error:
+            return _json(_refusal(error), 422)
+        return _answer(self._calls.update_ice(request.match_info["call_id"], body))
 
     async def hang_up(self, request: web.Request) -> web.Response:
         call_id = request.match_info["call_id"]
-        if self._calls.hang_up(call_id):
+        if self._calls.hang_up(call_id, request.query.get("tenant")):
             return web.json_response({})
-        return _json(Refusal(reason=RefusalReason.UNKNOWN_CALL, message=f"no call {call_id} here"), 404)
+        return _json(no_call(call_id), 404)
+
+    async def events(self, request: web.Request) -> web.StreamResponse:
+        call_id = request.match_info["call_id"]
+        hub = self._calls.events(call_id, request.query.get("tenant"))
+        if hub is None or hub.is_closed:
+            return _json(no_call(call_id), 404)
+        socket = await serve_watcher(request, hub)
+        if socket is None:
+            message = f"call {call_id} is watched by {MAX_WATCHERS} already"
+            return _json(Refusal(reason=RefusalReason.WATCHED, message=message), 429)
+        return socket
 
     async def sessions(self, request: web.Request) -> web.Response:
         return _json(self._calls.sessions())

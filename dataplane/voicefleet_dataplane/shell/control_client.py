@@ -9,18 +9,26 @@ own: which member is asked, nor what follows (owner_walk).
 
 import asyncio
 import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+import aiohttp
 import httpx
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from voicefleet_contract import names
-from voicefleet_contract.http_api import CreateSession, Refusal, SessionCreated
+from voicefleet_contract.http_api import CreateSession, IceUpdated, Refusal, SessionCreated, UpdateIce
 from voicefleet_contract.topology import Member
+from voicefleet_dataplane.shell.event_sockets import CLOSE_WITHIN_S, HEARTBEAT_S
 
 _CONNECT_TIMEOUT_S = 1.0  # the inner network: longer than this means that nobody is there
-_EXTENSIONS = {"sni_hostname": names.inner_dns_name("transceiver")}
+_SERVER_NAME = names.inner_dns_name("transceiver")
+_EXTENSIONS = {"sni_hostname": _SERVER_NAME}
+_LARGEST_EVENT_BYTES = 8 << 20  # an agent's message has at most half of it
+_Answer = TypeVar("_Answer", bound=BaseModel)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +80,23 @@ class ControlClient:
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=256, keepalive_expiry=60.0)
         # trust_env off: a proxy variable in a pod's environment must not divert control traffic.
         self._http = httpx.AsyncClient(verify=context, timeout=timeout, limits=limits, trust_env=False)
+        self._context = context
 
     async def create_session(self, member: Member, body: CreateSession, timeout_s: float | None = None) -> Outcome:
         """Ask a member to own a session. Repeating it with the same ``request_id`` makes no second one."""
+        return await self._create(member, "/v1/sessions", body, timeout_s)
+
+    async def listen(self, member: Member, call_id: str, body: CreateSession) -> Outcome:
+        """Ask the owner of a call for a session that hears its agent."""
+        return await self._create(member, f"/v1/sessions/{call_id}/listeners", body, None)
+
+    async def _create(self, member: Member, path: str, body: CreateSession, timeout_s: float | None) -> Outcome:
         whole_s = self._timeout_s if timeout_s is None else timeout_s
         try:
             # httpx limits each read; this limits the whole answer.
             async with asyncio.timeout(whole_s):
                 response = await self._http.post(
-                    _url(member, "/v1/sessions"),
+                    _url(member, path),
                     content=body.model_dump_json().encode(),
                     headers={"Content-Type": "application/json"},
                     extensions=_EXTENSIONS,
@@ -99,15 +115,74 @@ class ControlClient:
         except ValidationError as error:
             return Unknown(f"unreadable answer: {error.errors()[0]['msg']}")
 
-    async def hang_up(self, member: Member, call_id: str) -> bool | None:
-        """End a session: True when it was there, False when not, None when the member cannot be reached."""
+    async def update_ice(self, member: Member, call_id: str, body: UpdateIce) -> IceUpdated | Refused | NotReached:
+        """Hand on what a client says of ICE. Repeated: a second restart, which replaces the first."""
+        return await self._ask(member, f"/v1/sessions/{call_id}/ice", body, IceUpdated)
+
+    async def _ask(
+        self, member: Member, path: str, body: BaseModel, answer: type[_Answer]
+    ) -> _Answer | Refused | NotReached:
         try:
-            response = await self._http.delete(_url(member, f"/v1/sessions/{call_id}"), extensions=_EXTENSIONS)
+            async with asyncio.timeout(self._timeout_s):
+                response = await self._http.post(
+                    _url(member, path),
+                    content=body.model_dump_json().encode(),
+                    headers={"Content-Type": "application/json"},
+                    extensions=_EXTENSIONS,
+                )
+        except (httpx.HTTPError, TimeoutError) as error:
+            return NotReached(_why(error))
+        if not response.is_success:
+            return Refused(response.status_code, _refusal(response))
+        try:
+            return answer.model_validate_json(response.content)
+        except ValidationError as error:
+            return NotReached(f"unreadable answer: {error.errors()[0]['msg']}")
+
+    async def hang_up(self, member: Member, call_id: str, tenant: str | None = None) -> bool | None:
+        """End a session, of this tenant if one is named: True when it was there, False when not, None: not reached."""
+        query = {"tenant": tenant} if tenant is not None else None
+        try:
+            response = await self._http.delete(
+                _url(member, f"/v1/sessions/{call_id}"), params=query, extensions=_EXTENSIONS
+            )
         except httpx.HTTPError:
             return None
         if response.status_code == httpx.codes.NOT_FOUND:
             return False
         return True if response.is_success else None
+
+    @asynccontextmanager
+    async def watch(
+        self, member: Member, call_id: str, tenant: str
+    ) -> AsyncIterator[aiohttp.ClientWebSocketResponse | int]:
+        """Open the WebSocket of a session's events, or give the status that refused it; 0: the member cannot be reached.
+
+        It has a connection of its own, which outlives this client: a new certificate ends no sideband.
+        """
+        timeout = aiohttp.ClientWSTimeout(ws_close=CLOSE_WITHIN_S)
+        async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar(), trust_env=False) as http:
+            found: aiohttp.ClientWebSocketResponse | int
+            try:
+                async with asyncio.timeout(self._timeout_s):
+                    found = await http.ws_connect(
+                        _url(member, f"/v1/sessions/{call_id}/events"),
+                        params={"tenant": tenant},
+                        ssl=self._context,
+                        server_hostname=_SERVER_NAME,
+                        heartbeat=HEARTBEAT_S,
+                        max_msg_size=_LARGEST_EVENT_BYTES,
+                        timeout=timeout,
+                    )
+            except aiohttp.WSServerHandshakeError as error:
+                found = error.status
+            except (aiohttp.ClientError, TimeoutError, OSError):
+                found = 0
+            try:
+                yield found
+            finally:
+                if not isinstance(found, int):
+                    await found.close()
 
     async def close(self) -> None:
         """Close the connections."""
@@ -125,5 +200,5 @@ def _refusal(response: httpx.Response) -> Refusal | None:
         return None  # not one of ours: the status speaks
 
 
-def _why(error: httpx.HTTPError) -> str:
+def _why(error: httpx.HTTPError | TimeoutError) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__

@@ -32,6 +32,9 @@ from voicefleet_dataplane.shell.http_errors import api_errors
 from voicefleet_dataplane.shell.http_fleet import FleetApi, Registry
 from voicefleet_dataplane.shell.http_health import add_public_health, inner_app, topology_problems
 from voicefleet_dataplane.shell.http_page import Page
+from voicefleet_dataplane.shell.http_sideband import Sideband
+from voicefleet_dataplane.shell.http_whep import Whep
+from voicefleet_dataplane.shell.http_whip import Whip
 from voicefleet_dataplane.shell.redis_sink import RedisSink
 from voicefleet_dataplane.shell.topology import open_topology
 from voicefleet_dataplane.shell.tracing import open_tracer
@@ -86,6 +89,7 @@ class Gateway:
             metrics=self._metrics,
             tracer=self._tracer,
         )
+        self._sideband = Sideband(settings, self._placer, self._metrics)
         inner = inner_app(self.problems, self._metrics.registry, self._before_metrics)
         context = self._https.value if self._https else None
         self.inner_port = await self._listen(inner, settings.inner_address, settings.inner_port, None)
@@ -116,6 +120,7 @@ class Gateway:
         self._watcher.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._watcher
+        self._sideband.leave()
         for runner in reversed(self._runners):
             await runner.cleanup()
         await self._placer.walk.close(_FINISH_TIMEOUT_S)
@@ -125,11 +130,15 @@ class Gateway:
     def _public_app(self) -> web.Application:
         # http_bodies reads bodies and knows each one's size; aiohttp's own limit is the last resort.
         app = web.Application(middlewares=[api_errors], client_max_size=1)
+        ice_servers = tuple(filter(None, map(str.strip, self._settings.ice_servers.split(","))))
         interfaces = (
             RealtimeCalls(self._placer),
             ClientSecrets(self._placer.admission, self._call_keys, self._metrics),
+            self._sideband,
             self._fleet,
             *([Page()] if self._settings.page else ()),
+            Whip(self._placer, ice_servers),
+            Whep(self._placer, ice_servers),
         )
         for interface in interfaces:
             interface.add_routes(app.router)

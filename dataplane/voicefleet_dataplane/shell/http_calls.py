@@ -40,8 +40,8 @@ class RealtimeCalls:
 
     async def hang_up(self, request: web.Request) -> web.Response:
         """End a call."""
-        async with self._placer.admission.admitted(request):
-            await self._placer.hang_up(request.match_info["call_id"])
+        async with self._placer.admission.admitted(request) as caller:
+            await self._placer.hang_up(request.match_info["call_id"], caller.tenant)
         return web.Response(status=200)
 
     async def _offer(self, request: web.Request, caller: Caller) -> Offer:

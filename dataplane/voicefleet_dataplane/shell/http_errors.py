@@ -5,7 +5,7 @@ which request fails for which reason (call_placing).
 """
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from math import ceil
 
 from aiohttp import web
@@ -20,11 +20,12 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 # page can do nothing that it could not do without a browser.
 CORS_HEADERS = {
     "Access-Control-Allow-Origin": "*",
-    "Access-Control-Expose-Headers": "Location, Retry-After",
+    "Access-Control-Expose-Headers": "Location, ETag, Link, Retry-After",
 }
 PREFLIGHT_HEADERS = CORS_HEADERS | {
-    "Access-Control-Allow-Methods": "POST, OPTIONS",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, X-OpenAI-Agents-SDK",
+    "Access-Control-Allow-Methods": "GET, HEAD, POST, PATCH, DELETE, OPTIONS",
+    # ETag: WHIP clients of the drafts send it where If-Match belongs; they shall see the error, not a failed preflight.
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, If-Match, ETag, X-OpenAI-Agents-SDK",
     "Access-Control-Max-Age": "7200",
 }
 
@@ -36,15 +37,23 @@ class ApiError(Exception):
     """A refusal: HTTP status, machine-readable code, a sentence for people that says what would help."""
 
     def __init__(
-        self, status: int, code: str, message: str, *, param: str | None = None, retry_after_s: float | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(message)
+        self.headers = headers or {}
         self.status, self.code, self.message, self.param = status, code, message, param
         self.retry_after_s = retry_after_s
 
     def response(self) -> web.Response:
         """Return the HTTP response."""
-        headers = {}
+        headers = dict(self.headers)
         if self.retry_after_s is not None:
             headers["Retry-After"] = str(max(1, ceil(self.retry_after_s)))
         if self.status == 401:

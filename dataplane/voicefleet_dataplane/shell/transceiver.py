@@ -16,6 +16,8 @@ import secrets
 import ssl
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +28,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from voicefleet_contract.http_api import (
     CreateSession,
     DrainOrder,
+    IceUpdated,
+    Refusal,
     RefusalReason,
     SessionCreated,
     SessionList,
     SlotStatus,
+    UpdateIce,
 )
 from voicefleet_contract.registry import FIRST_MEDIA_S
 from voicefleet_contract.release import release
@@ -39,15 +44,24 @@ from voicefleet_contract.trace_context import parse_traceparent
 from voicefleet_dataplane.core.admission import NoRoom
 from voicefleet_dataplane.core.dtls_identity import DtlsIdentity, build_certificate
 from voicefleet_dataplane.core.leaving import HANG_UPS_TAKE_S
+from voicefleet_dataplane.core.negotiation import Terms
 from voicefleet_dataplane.core.session import EndReason, Limits, Session
 from voicefleet_dataplane.core.srtp import AES_128_GCM, AES_256_GCM, PROFILES
-from voicefleet_dataplane.core.transceiver import Place, Transceiver
+from voicefleet_dataplane.core.transceiver import Place, Restarted, Transceiver
 from voicefleet_dataplane.media.backend import BackendFactory, CallConfig
+from voicefleet_dataplane.media.events import EventHub
+from voicefleet_dataplane.media.listening import MAX_LISTENERS
 from voicefleet_dataplane.shell.backends import Backends
 from voicefleet_dataplane.shell.call import RunningCall
 from voicefleet_dataplane.shell.call_records import CallRecords, make_record
 from voicefleet_dataplane.shell.codec_thread import CodecThread
-from voicefleet_dataplane.shell.control import ControlRefusal, build_app, build_server_context, load_certificates
+from voicefleet_dataplane.shell.control import (
+    ControlRefusal,
+    build_app,
+    build_server_context,
+    load_certificates,
+    no_call,
+)
 from voicefleet_dataplane.shell.media_socket import MediaSocket
 from voicefleet_dataplane.shell.playout_clock import PlayoutClock
 from voicefleet_dataplane.shell.records import RecordSink
@@ -58,6 +72,7 @@ from voicefleet_dataplane.shell.tracing import Span, open_tracer
 from voicefleet_dataplane.shell.transceiver_metrics import TransceiverMetrics
 from voicefleet_dataplane.shell.transceiver_records import Reporter
 from voicefleet_dataplane.shell.watched import Watched, watch_inner_tls, watch_key_ring
+from voicefleet_dataplane.wire.sdp import Direction
 
 log = logging.getLogger("voicefleet.transceiver")
 
@@ -215,6 +230,21 @@ class TransceiverProcess:
 
     def create(self, request: CreateSession) -> SessionCreated | NoRoom:
         """Answer an offer; raises SdpError."""
+        return self._create(request, self._make_backend)
+
+    def listen(self, call_id: str, request: CreateSession) -> SessionCreated | NoRoom | Refusal:
+        """Answer the offer of a client that wants to hear a call's agent; raises SdpError."""
+        heard = self._call_of(call_id, request.tenant)
+        if heard is None or heard.session.description.terms.joins:  # who listens has no agent
+            return no_call(call_id)
+        if heard.audience.is_full:
+            return NoRoom(RefusalReason.FULL, f"this call has its {MAX_LISTENERS} listeners", 5)
+        return self._create(request, heard.audience.join, joins=True)
+
+    def _create(
+        self, request: CreateSession, make_backend: BackendFactory, *, joins: bool = False
+    ) -> SessionCreated | NoRoom:
+        direction = Direction(request.direction) if request.direction else None
         outcome = self.core.create(
             request.offer,
             [candidate.as_address() for candidate in request.candidates],
@@ -223,6 +253,7 @@ class TransceiverProcess:
             region=request.region,
             relay=request.relay,
             below=request.below,
+            terms=Terms(direction, request.whole, joins),
         )
         if isinstance(outcome, NoRoom):
             return outcome
@@ -235,7 +266,7 @@ class TransceiverProcess:
                 call = RunningCall(
                     outcome.session,
                     config,
-                    self._make_backend,
+                    make_backend,
                     self._codec,
                     self._clock,
                     self.socket.wake,
@@ -256,10 +287,39 @@ class TransceiverProcess:
             slot=place.slot,
             generation=place.generation,
             sessions=len(self.core.sessions),
+            ufrag=outcome.session.ice.ufrag,
         )
 
-    def hang_up(self, call_id: str) -> bool:
-        """End a call; False if there is none."""
+    def update_ice(self, call_id: str, request: UpdateIce) -> IceUpdated | Refusal:
+        """Hear what a client says of ICE: a restart when its ufrag is another one, and nothing to do else."""
+        call = self._call_of(call_id, request.tenant)
+        if call is None:
+            return no_call(call_id)
+        session = call.session
+        ice = session.ice
+        if "*" not in request.if_match and ice.ufrag not in request.if_match:
+            message = "the ICE session has been restarted meanwhile"
+            return Refusal(reason=RefusalReason.OTHER_ICE_SESSION, message=message)
+        if request.ice_ufrag in ("", ice.remote_ufrag):
+            return IceUpdated(restarted=False, ice_ufrag=ice.ufrag)
+        restarted = self.core.restart_ice(session, request.ice_ufrag, time.monotonic())
+        if not isinstance(restarted, Restarted):
+            message = "this session restarts ICE too often; what it has serves on"
+            return Refusal(reason=RefusalReason.TOO_MANY_RESTARTS, message=message, retry_after_s=ceil(restarted))
+        session.agreed = replace(session.agreed, region=request.region, relay=request.relay)
+        self.socket.wake()  # its timers
+        mids = session.agreed.mids
+        return IceUpdated(restarted=True, ice_ufrag=restarted.ufrag, ice_pwd=restarted.pwd, mids=mids)
+
+    def events(self, call_id: str, tenant: str | None = None) -> EventHub | None:
+        """The events of a call; None if there is none, or not of this tenant."""
+        call = self._call_of(call_id, tenant)
+        return call.hub if call is not None else None
+
+    def hang_up(self, call_id: str, tenant: str | None = None) -> bool:
+        """End a call; False if there is none, or not of this tenant (None: whoever's)."""
+        if self._call_of(call_id, tenant) is None:
+            return False
         ended = self.core.hang_up(call_id)
         self.socket.wake()
         return ended
@@ -306,6 +366,10 @@ class TransceiverProcess:
         return self._metrics.write(accept)
 
     # ---- inside
+
+    def _call_of(self, call_id: str, tenant: str | None) -> RunningCall | None:
+        call = self.calls.get(call_id)
+        return call if call is not None and tenant in (None, call.config.tenant) else None
 
     def _ended(self, call: RunningCall) -> None:
         session = call.session

@@ -102,6 +102,7 @@ class _Core(Collector):
             ("sessions_started", "Offers answered", core.sessions_total),
             ("packets_in", "Datagrams read", core.packets_in),
             ("packets_out", "Datagrams sent", self._packets_out()),
+            ("ice_restarts", "ICE restarts of running calls", core.ice_restarts),
             ("announcements_followed", "Paths led to another relay by its word", core.announcements_followed),
         ):
             yield CounterMetricFamily(f"voicefleet_transceiver_{name}", text, value=value)

@@ -61,6 +61,16 @@ class Direction(StrEnum):
         """The same seen from the other side."""
         return _REVERSED[self]
 
+    @property
+    def sends(self) -> bool:
+        """Whether whoever says it sends."""
+        return self in ("sendrecv", "sendonly")
+
+    @property
+    def receives(self) -> bool:
+        """Whether whoever says it receives."""
+        return self in ("sendrecv", "recvonly")
+
 
 _REVERSED = {
     Direction.SENDRECV: Direction.SENDRECV,
@@ -89,6 +99,7 @@ class Section:
     protocol: str
     formats: str
     mid: str
+    offered: bool = True  # False: the client itself has rejected it
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +114,7 @@ class OfferedAudio:
     direction: Direction
     mid_extension_id: int | None
     ptime_ms: int | None
+    mux_only: bool = False  # RFC 8858
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +165,7 @@ def parse_offer_untrusted(text: str | bytes) -> OfferedMedia:
     """Read an offer from a client; raises only SdpError."""
     session, sections = _cut(_decode(text))
     described = tuple(
-        Section(section.kind, section.protocol, section.formats, _mid(section, index))
+        Section(section.kind, section.protocol, section.formats, _mid(section, index), _is_offered(section))
         for index, section in enumerate(sections)
     )
     mids = [section.mid for section in described if section.mid]
@@ -319,6 +331,7 @@ def _audio(section: _Attributes, index: int, mid: str) -> OfferedAudio:
         direction=next((Direction(name) for name, _ in section.lines if name in _DIRECTIONS), Direction.SENDRECV),
         mid_extension_id=_mid_extension(section),
         ptime_ms=int(ptime) if ptime is not None and re.fullmatch(r"[0-9]{1,3}", ptime) else None,
+        mux_only=section.has("rtcp-mux-only"),
     )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from voicefleet_contract.addresses import Address
-from voicefleet_dataplane.wire.sdp import Fingerprint, OfferedMedia, SetupRole
+from voicefleet_dataplane.wire.sdp import Direction, Fingerprint, OfferedMedia, SdpError, SdpProblem, SetupRole
 
 # RFC 8445 section 5.1.2.1: host candidates of component 1; the caller's order becomes the order of preference.
 _HOST_TYPE_PREFERENCE = 126
@@ -32,6 +32,36 @@ class Answer:
     cname: str
     stream_id: str
     track_id: str
+    direction: Direction | None = None  # of audio, seen by us; None: the offer's, mirrored
+    version: int = 2  # RFC 8866 section 5.2: greater in each answer of a session
+
+
+def choose_direction(offered: Direction, wanted: Direction | None) -> Direction:
+    """Our direction. Raises SdpError when the offer leaves no room for what is wanted.
+
+    SENDRECV wants to receive, and sends to whoever offers to listen.
+    """
+    ours = offered.reversed
+    if wanted is None:
+        return ours
+    if wanted is Direction.SENDONLY:
+        if not ours.sends:
+            raise SdpError(SdpProblem.UNSUPPORTED, f"a={offered}", "a player's offer is a=recvonly or a=sendrecv")
+        return wanted
+    if not ours.receives:
+        raise SdpError(SdpProblem.UNSUPPORTED, f"a={offered}", "a publisher's offer is a=sendonly or a=sendrecv")
+    return wanted if wanted is Direction.RECVONLY else ours
+
+
+def refuse_partly(offer: OfferedMedia) -> None:
+    """Raise SdpError when an m-line of the offer would be rejected (RFC 9725 section 4.4.3)."""
+    taken = _accepted(offer)
+    for index, section in enumerate(offer.sections):
+        if index not in taken and section.offered:
+            message = (
+                f"m-line {index} ({section.kind}) cannot be taken: offer one audio track, and data channels if you like"
+            )
+            raise SdpError(SdpProblem.UNSUPPORTED, f"m={section.kind}", message)
 
 
 def choose_setup(offered: SetupRole, *, prefer_active: bool) -> SetupRole:
@@ -43,15 +73,16 @@ def choose_setup(offered: SetupRole, *, prefer_active: bool) -> SetupRole:
 
 def build_answer(offer: OfferedMedia, answer: Answer) -> str:
     """The whole answer, lines ended by CRLF."""
-    accepted = [offer.audio.index] + ([offer.data.index] if offer.data else [])
+    accepted = _accepted(offer)
     lines = [
         "v=0",
-        f"o=- {answer.session_id} 2 IN IP4 127.0.0.1",
+        f"o=- {answer.session_id} {answer.version} IN IP4 127.0.0.1",
         "s=-",
         "t=0 0",
     ]
-    if offer.bundled:
-        lines.append("a=group:BUNDLE " + " ".join(offer.sections[index].mid for index in sorted(accepted)))
+    mids = bundle_mids(offer)
+    if mids:
+        lines.append("a=group:BUNDLE " + " ".join(mids))
     lines += ["a=ice-lite", f"a=msid-semantic: WMS {answer.stream_id}"]
     for index, section in enumerate(offer.sections):
         if index not in accepted:
@@ -63,9 +94,17 @@ def build_answer(offer: OfferedMedia, answer: Answer) -> str:
             lines += _audio(offer, answer)
         else:
             lines += _data(offer, answer)
-        lines += [_candidate(rank, address) for rank, address in enumerate(answer.candidates)]
-        lines.append("a=end-of-candidates")
+        lines += candidate_lines(answer.candidates)
     return "\r\n".join(lines) + "\r\n"
+
+
+def bundle_mids(offer: OfferedMedia) -> tuple[str, ...]:
+    """The sections of the answer's bundle."""
+    return tuple(offer.sections[index].mid for index in _accepted(offer)) if offer.bundled else ()
+
+
+def _accepted(offer: OfferedMedia) -> list[int]:
+    return sorted([offer.audio.index] + ([offer.data.index] if offer.data else []))
 
 
 def _transport(answer: Answer) -> list[str]:
@@ -95,7 +134,9 @@ def _audio(offer: OfferedMedia, answer: Answer) -> list[str]:
         formats += f" {audio.telephone_event_type}"
     lines = [f"m=audio {port} {section.protocol} {formats}", connection]
     lines += _mid_lines(audio.mid) + _transport(answer)
-    lines += ["a=rtcp-mux", f"a={audio.direction.reversed}", f"a=rtpmap:{audio.payload_type} opus/48000/2"]
+    direction = answer.direction or audio.direction.reversed
+    lines += ["a=rtcp-mux"] + (["a=rtcp-mux-only"] if audio.mux_only else [])
+    lines += [f"a={direction}", f"a=rtpmap:{audio.payload_type} opus/48000/2"]
     if audio.fmtp:
         lines.append(f"a=fmtp:{audio.payload_type} {audio.fmtp}")
     if audio.telephone_event_type is not None:
@@ -107,6 +148,8 @@ def _audio(offer: OfferedMedia, answer: Answer) -> list[str]:
         lines.append(f"a=ptime:{audio.ptime_ms}")
     if audio.mid_extension_id is not None:
         lines.append(f"a=extmap:{audio.mid_extension_id} urn:ietf:params:rtp-hdrext:sdes:mid")
+    if not direction.sends:
+        return lines
     # Browsers hand packets of an SSRC that no line announces, and that carries no MID, to nobody.
     lines += [
         f"a=msid:{answer.stream_id} {answer.track_id}",
@@ -127,6 +170,11 @@ def _data(offer: OfferedMedia, answer: Answer) -> list[str]:
         f"a=sctp-port:{SCTP_PORT}",
         f"a=max-message-size:{MAX_MESSAGE_BYTES}",
     ]
+
+
+def candidate_lines(candidates: Sequence[Address]) -> list[str]:
+    """All of them, best first, and that no more will come."""
+    return [_candidate(rank, address) for rank, address in enumerate(candidates)] + ["a=end-of-candidates"]
 
 
 def _candidate(rank: int, address: Address) -> str:

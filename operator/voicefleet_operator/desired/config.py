@@ -74,6 +74,7 @@ class Gateway(_Config):
     page: bool = True
     fleet_view_keys: tuple[str, ...] = ()  # names of API keys
     trusted_forwarders: str = ""
+    ice_servers: str = ""
     service: GatewayService = GatewayService()
     placement: Placement = Placement()
     resources: Resources = Resources()

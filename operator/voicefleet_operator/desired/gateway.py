@@ -49,6 +49,7 @@ def _deployment(fleet: Fleet) -> Manifest:
         trusted_forwarders=gateway.trusted_forwarders,
         page=gateway.page,
         fleet_view_keys=",".join(gateway.fleet_view_keys),
+        ice_servers=gateway.ice_servers,
         log_level=config.dataplane.log_level,  # type: ignore[arg-type]  # pydantic checks it
         otlp_endpoint=config.tracing.otlp_endpoint,
         **registry,

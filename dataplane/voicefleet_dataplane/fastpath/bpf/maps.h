@@ -1,13 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 OR GPL-2.0-only
  *
- * What the relay process and the program share: three maps. fastpath/maps.py spells the same layouts for Python, and
- * tests/kernel/test_layouts.py compares the two through the object's type information.
+ * What the relay process and the programs share: three maps. fastpath/maps.py spells the same layouts for Python, and
+ * tests/kernel/test_fastpath_layouts.py has a compiler compare the two, field by field.
  *
  *   rules     (source → destination as the packet came)  →  (source → destination as it leaves), and what it has carried
  *   control   which ports are the relay's, and until when its process stands behind the rules
  *   counters  what became of packets to the public port and of packets with a rule: each moves exactly one
  *
- * Change any struct or map here and LAYOUT has to move: a relay adopts pinned maps of its own layout only.
+ * Change any struct or map here and LAYOUT has to move: a relay adopts pinned maps of its own layout only. Two things are
+ * the same in every layout, since relays of any version sweep what others left: the map's name `control`, and lease_ns at
+ * its start.
  */
 #pragma once
 #include <linux/bpf.h>
@@ -45,12 +47,21 @@ struct rule {
 	__u64 last_ns;    /* CLOCK_MONOTONIC, coarse */
 };
 
+/* What relay_xdp does where it is attached. Native XDP stands before TC, which takes what XDP passes on; so it can be
+ * switched on and off without a packet lost, and what it passes up is counted once, by TC. */
+enum xdp {
+	XDP_OFF = 0,   /* passes everything on to TC: the other half of a comparison (fastpath/trial.py) */
+	XDP_FIRST = 1, /* forwards what it can, TC the rest */
+	XDP_ALONE = 2, /* there is no TC: what it passes goes to the process, and is counted here */
+};
+
 struct control {
 	__u64 lease_ns;     /* rules hold until then; a relay that lives moves it on */
 	__be16 public_port;
 	__u16 flow_first;   /* flow ports, host order, both ends included */
 	__u16 flow_last;
-	__u16 returns; /* whether there may be any HOW_RETURN rule: most relays have none, and every packet passes egress */
+	__u8 returns;       /* whether there may be any HOW_RETURN rule: most relays have none, and every packet passes egress */
+	__u8 xdp;           /* enum xdp */
 };
 
 enum counter {

@@ -34,6 +34,7 @@ struct packet {
 	__u8 is_v6;
 	__u8 hops;           /* TTL or hop limit */
 	__u8 first_byte;     /* of the payload */
+	__u16 checksum;      /* of UDP, as it stands there */
 };
 
 /* RFC 7983: RTP and RTCP. */
@@ -51,6 +52,7 @@ static __always_inline int parse_udp(struct udphdr *udp, __u16 udp_bytes, struct
 	packet->payload_bytes = udp_bytes - sizeof(*udp);
 	packet->seen.source_port = udp->source;
 	packet->seen.destination_port = udp->dest;
+	packet->checksum = udp->check;
 	packet->first_byte = *(__u8 *)(udp + 1);
 	return 1;
 }

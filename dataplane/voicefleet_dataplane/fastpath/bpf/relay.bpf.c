@@ -39,57 +39,79 @@
 
 enum hook { INGRESS, EGRESS };
 
-/* ---- which rule, if any */
-
-static __always_inline struct rule *find_rule(const struct packet *packet, enum hook hook, __u64 now)
+static __always_inline struct control *this_relay(void)
 {
 	__u32 zero = 0;
-	struct control *mine = bpf_map_lookup_elem(&control, &zero);
+
+	return bpf_map_lookup_elem(&control, &zero);
+}
+
+/* ---- which rule, if any */
+
+/* Whether the packet could have a rule at this hook: most packets of a node are not the relay's, and two comparisons tell.
+ * At egress it is the other way round: what the relay sends by itself comes by, and has none. */
+static __always_inline int may_be_ours(const struct control *mine, const struct packet *packet, enum hook hook)
+{
+	__u16 port = bpf_ntohs(packet->seen.destination_port);
+
+	if (hook == EGRESS)
+		return packet->seen.source_port != mine->public_port;
+	return packet->seen.destination_port == mine->public_port || (port >= mine->flow_first && port <= mine->flow_last);
+}
+
+/* The rule that has the packet leave; or none, and then the packet is counted if it was for the relay (`counts`: unless
+ * another hook will see it, and count it). */
+static __always_inline struct rule *find_rule(const struct control *mine, const struct packet *packet, enum hook hook,
+					      int counts)
+{
 	struct rule *rule;
 	int to_public;
-	__u16 port;
 
-	if (!mine)
+	if (!may_be_ours(mine, packet, hook))
 		return 0;
-	/* Most packets of a node are not the relay's: two comparisons, no look-up. At egress it is the other way round, what
-	 * the relay sends by itself comes by and has no rule there. */
-	port = bpf_ntohs(hook == INGRESS ? packet->seen.destination_port : packet->seen.source_port);
 	to_public = hook == INGRESS && packet->seen.destination_port == mine->public_port;
-	if (hook == INGRESS && !to_public && (port < mine->flow_first || port > mine->flow_last))
-		return 0;
-	if (hook == EGRESS && packet->seen.source_port == mine->public_port)
-		return 0;
 	if (!is_media(packet)) {
-		if (to_public)
+		if (to_public && counts)
 			count(COUNT_UP_NOT_MEDIA);
 		return 0;
 	}
 	rule = bpf_map_lookup_elem(&rules, &packet->seen);
 	if (!rule || (rule->how == HOW_RETURN) != (hook == EGRESS)) {
-		if (to_public)
+		if (to_public && counts)
 			count(COUNT_UP_NO_RULE);
 		return 0;
 	}
-	if (now > mine->lease_ns) {
-		count(COUNT_UP_NO_LEASE);
+	if (bpf_ktime_get_coarse_ns() > mine->lease_ns) {
+		if (counts)
+			count(COUNT_UP_NO_LEASE);
 		return 0;
 	}
 	return rule;
 }
 
 /* After every look-up that can fail, before the packet goes. */
-static __always_inline void note(struct rule *rule, const struct packet *packet, __u64 now)
+static __always_inline void note(struct rule *rule, const struct packet *packet, enum counter became)
 {
+	count(became);
 	__sync_fetch_and_add(&rule->packets, 1); /* a flow may change its receive queue, and so its CPU */
 	__sync_fetch_and_add(&rule->bytes, packet->payload_bytes);
-	rule->last_ns = now;
+	rule->last_ns = bpf_ktime_get_coarse_ns();
 }
 
 /* ---- where it goes: the kernel's own routes, as for any packet that this node forwards */
 
+enum { KNOWN_ROUTE = 1, KNOWN_NEIGHBOUR = 2 };
+
+/* Whether the packet may be sent on, and `route` says where; else why it has to go up. */
 static __always_inline int find_route(void *context, struct bpf_fib_lookup *route, const struct packet *packet,
-				      const struct tuple *to, __u32 ifindex)
+				      const struct tuple *to, __u32 ifindex, enum counter *why)
 {
+	int found;
+
+	if (packet->hops <= 1) {
+		*why = COUNT_UP_TTL;
+		return 0;
+	}
 	__builtin_memset(route, 0, sizeof(*route));
 	route->l4_protocol = IPPROTO_UDP;
 	route->sport = to->source_port;
@@ -105,7 +127,9 @@ static __always_inline int find_route(void *context, struct bpf_fib_lookup *rout
 		route->ipv4_src = to->source[3];
 		route->ipv4_dst = to->destination[3];
 	}
-	return bpf_fib_lookup(context, route, sizeof(*route), 0);
+	found = bpf_fib_lookup(context, route, sizeof(*route), 0);
+	*why = found == BPF_FIB_LKUP_RET_FRAG_NEEDED ? COUNT_UP_TOO_BIG : COUNT_UP_NO_ROUTE;
+	return found == BPF_FIB_LKUP_RET_SUCCESS ? KNOWN_NEIGHBOUR : found == BPF_FIB_LKUP_RET_NO_NEIGH ? KNOWN_ROUTE : 0;
 }
 
 /* ---- rewriting */
@@ -128,11 +152,17 @@ static __always_inline __u32 ports_differ(const struct tuple *from, const struct
 	return (__u32)(__u16)~from->source_port + (__u16)~from->destination_port + to->source_port + to->destination_port;
 }
 
+/* What is to be done about the UDP checksum. Between containers it is often not finished: the field holds the sum over the
+ * pseudo header (the addresses, not the ports), for a card to go on from that this packet never meets. */
+enum checksum { CHECKSUM_LEAVE, CHECKSUM_FINISHED, CHECKSUM_PSEUDO };
+
 /* The UDP header's part: ports, and, where nobody else will, the checksum. */
 static __always_inline void write_udp(struct udphdr *udp, const struct packet *packet, const struct tuple *to,
-				      __u32 difference, int and_checksum)
+				      __u32 difference, enum checksum checksum)
 {
-	if (and_checksum && udp->check) { /* zero: IPv4 without one */
+	if (checksum == CHECKSUM_PSEUDO) {
+		udp->check = fold((__u32)udp->check + fold(difference));
+	} else if (checksum == CHECKSUM_FINISHED && udp->check) { /* zero: IPv4 without one */
 		__u32 sum = (__u32)(__u16)~udp->check + fold(difference) + fold(ports_differ(&packet->seen, to));
 		__u16 check = ~fold(sum);
 
@@ -146,7 +176,7 @@ static __always_inline void write_udp(struct udphdr *udp, const struct packet *p
  * verifier forgets them at every helper call and wants them checked for each family by itself; and the families stay apart
  * to the end, since a pointer with an offset that is one of two needs CAP_PERFMON (barrier_var keeps the compiler from it). */
 static __always_inline int write_ends(void *data, void *end, const struct packet *packet, const struct tuple *to,
-				      __u32 difference, int takes_hop, int and_checksum)
+				      __u32 difference, int takes_hop, enum checksum checksum)
 {
 	struct udphdr *udp;
 
@@ -161,7 +191,7 @@ static __always_inline int write_ends(void *data, void *end, const struct packet
 			ip->hop_limit--;
 		udp = data + UDP_AT_V6;
 		barrier_var(udp);
-		write_udp(udp, packet, to, difference, and_checksum);
+		write_udp(udp, packet, to, difference, checksum);
 	} else {
 		struct iphdr *ip = data + IP_AT;
 		__u32 sum;
@@ -178,7 +208,7 @@ static __always_inline int write_ends(void *data, void *end, const struct packet
 		ip->check = ~fold(sum);
 		udp = data + UDP_AT_V4;
 		barrier_var(udp);
-		write_udp(udp, packet, to, difference, and_checksum);
+		write_udp(udp, packet, to, difference, checksum);
 	}
 	return 1;
 }
@@ -208,7 +238,8 @@ static __always_inline int rewrite_skb(struct __sk_buff *skb, const struct packe
 	__u32 difference = addresses_differ(&packet->seen, to);
 	__u32 checksum_at = (packet->is_v6 ? UDP_AT_V6 : UDP_AT_V4) + 6;
 
-	if (!write_ends((void *)(long)skb->data, (void *)(long)skb->data_end, packet, to, difference, takes_hop, 0))
+	if (!write_ends((void *)(long)skb->data, (void *)(long)skb->data_end, packet, to, difference, takes_hop,
+			CHECKSUM_LEAVE))
 		return 0;
 	bpf_l4_csum_replace(skb, checksum_at, 0, difference, BPF_F_PSEUDO_HDR | BPF_F_MARK_MANGLED_0);
 	bpf_l4_csum_replace(skb, checksum_at, 0, ports_differ(&packet->seen, to), BPF_F_MARK_MANGLED_0);
@@ -218,40 +249,31 @@ static __always_inline int rewrite_skb(struct __sk_buff *skb, const struct packe
 SEC("tc")
 int relay_ingress(struct __sk_buff *skb)
 {
+	struct control *mine = this_relay();
 	struct bpf_redir_neigh next = {};
 	struct bpf_fib_lookup route;
 	struct packet packet;
+	enum counter why;
 	struct rule *rule;
-	__u64 now;
-	int found;
 
 	/* A link in promiscuous mode sees its neighbours' packets, too. */
-	if (skb->pkt_type != PACKET_HOST || !parse_skb(skb, &packet))
+	if (!mine || skb->pkt_type != PACKET_HOST || !parse_skb(skb, &packet))
 		return TC_ACT_UNSPEC;
-	now = bpf_ktime_get_coarse_ns();
-	rule = find_rule(&packet, INGRESS, now);
+	rule = find_rule(mine, &packet, INGRESS, 1);
 	if (!rule)
 		return TC_ACT_UNSPEC;
 	if (rule->how == HOW_DELIVER) {
-		if (!rewrite_skb(skb, &packet, &rule->to, 0))
-			return TC_ACT_UNSPEC;
-		note(rule, &packet, now);
-		count(COUNT_DELIVERED);
+		if (rewrite_skb(skb, &packet, &rule->to, 0))
+			note(rule, &packet, COUNT_DELIVERED);
 		return TC_ACT_UNSPEC;
 	}
-	if (packet.hops <= 1) {
-		count(COUNT_UP_TTL);
-		return TC_ACT_UNSPEC;
-	}
-	found = find_route(skb, &route, &packet, &rule->to, skb->ifindex);
-	if (found != BPF_FIB_LKUP_RET_SUCCESS && found != BPF_FIB_LKUP_RET_NO_NEIGH) {
-		count(found == BPF_FIB_LKUP_RET_FRAG_NEEDED ? COUNT_UP_TOO_BIG : COUNT_UP_NO_ROUTE);
+	if (!find_route(skb, &route, &packet, &rule->to, skb->ifindex, &why)) {
+		count(why);
 		return TC_ACT_UNSPEC;
 	}
 	if (!rewrite_skb(skb, &packet, &rule->to, 1))
 		return TC_ACT_UNSPEC;
-	note(rule, &packet, now);
-	count(COUNT_FORWARDED);
+	note(rule, &packet, COUNT_FORWARDED);
 	/* The kernel resolves the neighbour; the look-up above left the next hop where the destination was. */
 	next.nh_family = route.family;
 	__builtin_memcpy(next.ipv6_nh, route.ipv6_dst, 16);
@@ -261,65 +283,67 @@ int relay_ingress(struct __sk_buff *skb)
 SEC("tc")
 int relay_egress(struct __sk_buff *skb)
 {
-	struct control *mine;
+	struct control *mine = this_relay();
 	struct packet packet;
 	struct rule *rule;
-	__u32 zero = 0;
-	__u64 now;
 
-	mine = bpf_map_lookup_elem(&control, &zero);
 	if (!mine || !mine->returns || !parse_skb(skb, &packet))
 		return TC_ACT_UNSPEC;
-	now = bpf_ktime_get_coarse_ns();
-	rule = find_rule(&packet, EGRESS, now);
-	if (rule && rewrite_skb(skb, &packet, &rule->to, 0)) {
-		note(rule, &packet, now);
-		count(COUNT_RETURNED);
-	}
+	rule = find_rule(mine, &packet, EGRESS, 1);
+	if (rule && rewrite_skb(skb, &packet, &rule->to, 0))
+		note(rule, &packet, COUNT_RETURNED);
 	return TC_ACT_UNSPEC;
 }
 
-/* ---- XDP: before there is a socket buffer. What a node sends (HOW_RETURN) stays with relay_egress. It cannot tell a
- * neighbour's frame on a promiscuous link from our own; the address in the rule has to do. */
+/* ---- XDP: before there is a socket buffer; TC behind it takes what it passes. What a node sends (HOW_RETURN) stays with
+ * relay_egress. It cannot tell a neighbour's frame on a promiscuous link from our own; the address in the rule has to do. */
+
+/* Nothing says here whether a checksum is finished, as a socket buffer does: it is not when it is the pseudo header's sum.
+ * One finished checksum in 65,536 looks the same. */
+static __always_inline enum checksum kind_of_checksum(const struct packet *packet)
+{
+	__u32 pseudo = fold(bpf_csum_diff(0, 0, (__be32 *)packet->seen.source, 32, 0)) + bpf_htons(IPPROTO_UDP) +
+		       bpf_htons(packet->payload_bytes + sizeof(struct udphdr));
+
+	return packet->checksum == fold(pseudo) ? CHECKSUM_PSEUDO : CHECKSUM_FINISHED;
+}
 
 SEC("xdp")
 int relay_xdp(struct xdp_md *frame)
 {
 	void *data = (void *)(long)frame->data, *end = (void *)(long)frame->data_end;
 	struct bpf_fib_lookup route = {}; /* the verifier does not see that it is read only where it was filled */
+	struct control *mine = this_relay();
 	struct packet packet;
+	enum counter why;
 	struct rule *rule;
+	int alone, forwards;
+	enum checksum checksum;
 	__u32 difference;
-	int found, forwards;
-	__u64 now;
 
-	if (!parse(data, end, &packet) || IP_AT + packet.ip_bytes > bpf_xdp_get_buff_len(frame))
+	if (!mine || mine->xdp == XDP_OFF || !parse(data, end, &packet) ||
+	    IP_AT + packet.ip_bytes > bpf_xdp_get_buff_len(frame))
 		return XDP_PASS;
-	now = bpf_ktime_get_coarse_ns();
-	rule = find_rule(&packet, INGRESS, now);
+	alone = mine->xdp == XDP_ALONE;
+	rule = find_rule(mine, &packet, INGRESS, alone);
 	if (!rule)
 		return XDP_PASS;
 	forwards = rule->how == HOW_FORWARD;
-	if (forwards) {
-		if (packet.hops <= 1) {
-			count(COUNT_UP_TTL);
-			return XDP_PASS;
-		}
-		found = find_route(frame, &route, &packet, &rule->to, frame->ingress_ifindex);
-		if (found != BPF_FIB_LKUP_RET_SUCCESS) {
-			count(found == BPF_FIB_LKUP_RET_FRAG_NEEDED ? COUNT_UP_TOO_BIG : COUNT_UP_NO_ROUTE);
-			return XDP_PASS;
-		}
+	if (forwards && find_route(frame, &route, &packet, &rule->to, frame->ingress_ifindex, &why) != KNOWN_NEIGHBOUR) {
+		if (alone)
+			count(why);
+		return XDP_PASS;
 	}
+	/* TC knows for sure. Without TC this is generic XDP, where a socket buffer is behind the frame and has it finished. */
+	checksum = kind_of_checksum(&packet);
+	if (checksum == CHECKSUM_PSEUDO && !alone)
+		return XDP_PASS;
 	difference = addresses_differ(&packet.seen, &rule->to);
-	if (!write_ends(data, end, &packet, &rule->to, difference, forwards, 1))
+	if (!write_ends(data, end, &packet, &rule->to, difference, forwards, checksum))
 		return XDP_PASS;
-	note(rule, &packet, now);
-	if (!forwards) {
-		count(COUNT_DELIVERED);
+	note(rule, &packet, forwards ? COUNT_FORWARDED : COUNT_DELIVERED);
+	if (!forwards)
 		return XDP_PASS;
-	}
-	count(COUNT_FORWARDED);
 	__builtin_memcpy(data, route.dmac, 6);
 	__builtin_memcpy(data + 6, route.smac, 6);
 	return route.ifindex == frame->ingress_ifindex ? XDP_TX : bpf_redirect(route.ifindex, 0);
