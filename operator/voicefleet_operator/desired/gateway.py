@@ -9,7 +9,14 @@ from voicefleet_operator.desired import objects
 from voicefleet_operator.desired.state import Component, Fleet, Manifest
 
 NAME = "voicefleet-gateway"
-_LATER = frozenset({"page", "fleet_view_keys"})  # settings of the gateway that came after release 0.1.0
+# Settings that digests had from the first release on.
+_FIRST = frozenset(
+    {
+        *("enabled", "pool", "region", "latitude", "longitude", "https_secret", "api_keys_secret"),
+        *("allow_anonymous_calls", "trusted_forwarders", "placement", "resources"),
+    }
+)
+_NO_POD_READS = frozenset({"service", "replicas"})
 _PUBLIC_PORT, _INNER_PORT = 8443, 9090
 
 
@@ -63,7 +70,8 @@ def _deployment(fleet: Fleet) -> Manifest:
             **registry_secrets,
         }
     )
-    made_from = objects.made_from(gateway, later=_LATER, exclude={"service", "replicas"})
+    made_from = objects.made_from(gateway, _FIRST)
+    made_from = {name: value for name, value in made_from.items() if name not in _NO_POD_READS}
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

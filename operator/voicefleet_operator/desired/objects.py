@@ -34,13 +34,12 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def made_from(model: BaseModel, later: Collection[str], exclude: Collection[str] = ()) -> Manifest:
-    """Return what a digest says of settings. ``later`` are fields that came after a release: they count when somebody set
-    them, or the operator that knows them first would replace what the one before made.
+def made_from(model: BaseModel, first: Collection[str]) -> Manifest:
+    """Return what a digest says of settings: the fields that digests had ``first``, and of later ones those that somebody
+    set. Else the operator that knows a field first would replace what the one before made.
     """
-    whole = model.model_dump(mode="json", exclude=set(exclude))
-    given = model.model_dump(mode="json", exclude_defaults=True)
-    return {name: value for name, value in whole.items() if name not in later or name in given}
+    whole, given = model.model_dump(mode="json"), model.model_dump(mode="json", exclude_defaults=True)
+    return {name: value for name, value in whole.items() if name in first or name in given}
 
 
 def labels(component: Component, instance: str, **more: str) -> dict[str, str]:
