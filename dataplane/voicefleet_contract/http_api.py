@@ -4,6 +4,7 @@
 |---|---|---|
 | ``POST /v1/sessions``          | 201 `SessionCreated`   | 422 `Refusal` (the offer), 503 `Refusal` + Retry-After (full, draining, busy) |
 | ``POST /v1/sessions/{id}/listeners`` `CreateSession` | 201 `SessionCreated`: it hears that call's agent | as above, 404 `Refusal` |
+| ``POST /v1/sessions/{id}/offer`` `Renegotiate` | 200 `Renegotiated` | 404, 422, 429 `Refusal` |
 | ``POST /v1/sessions/{id}/ice`` `UpdateIce` | 200 `IceUpdated` | 404, 412, 429 `Refusal` |
 | ``DELETE /v1/sessions/{id}``   | 200 `{}`               | 404 `Refusal` |
 | ``GET /v1/sessions/{id}/events`` | 101, a WebSocket of the call's events | 404, 429 `Refusal` |
@@ -11,7 +12,7 @@
 | ``GET /v1/status``             | 200 `SlotStatus`       | |
 | ``POST /v1/drain`` `DrainOrder`| 202 `SlotStatus`       | 422 `Refusal` |
 
-``tenant`` (of `UpdateIce`, and of the other two requests about one session as a query parameter) must be the call's, or there is no
+``tenant`` (of `UpdateIce` and `Renegotiate`, and of the other two requests about one session as a query parameter) must be the call's, or there is no
 such call; a caller that names none may ask about any. The WebSocket ends with 1000 when the call does, and with 1008 for who does
 not read. Each body states ``version``; a process takes the version before and after its own.
 """
@@ -53,6 +54,8 @@ class CreateSession(_Body):
     # What the answer says of audio: as much as the offer allows (sendrecv), or one way. Empty: the offer's, mirrored.
     direction: Literal["", "sendrecv", "recvonly", "sendonly"] = ""
     whole: bool = False  # refuse an offer of which an m-line would be rejected
+    keeps: bool = False  # answer media that is not taken as inactive, not as rejected
+    chat: Literal["", "rtvi"] = ""  # what the data channel `chat` speaks; empty: it is the backend's
 
 
 class SessionCreated(_Body):
@@ -87,6 +90,22 @@ class IceUpdated(_Body):
     ice_ufrag: str
     ice_pwd: str = ""
     mids: tuple[str, ...] = ()
+
+
+class Renegotiate(_Body):
+    """A later offer of a running session: other directions, more m-lines, other ICE credentials."""
+
+    tenant: str | None = None
+    offer: str = Field(max_length=MAX_OFFER_BYTES)
+    candidates: tuple[Endpoint, ...] = Field(min_length=1, max_length=8)
+    region: str = ""
+    relay: str = ""
+
+
+class Renegotiated(_Body):
+    """The answer."""
+
+    answer: str
 
 
 class RefusalReason(StrEnum):

@@ -69,6 +69,9 @@ class Recorder:
     def on_sctp(self, packet: bytes) -> None:
         self.sctp.append(packet)
 
+    def on_ending(self) -> None:
+        self.ending = True
+
     def on_ended(self, reason: EndReason) -> None:
         self.ended.append(reason)
 

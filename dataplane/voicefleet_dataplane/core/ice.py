@@ -104,6 +104,11 @@ class IceAgent:
         return self._credentials[-1].ufrag
 
     @property
+    def pwd(self) -> str:
+        """Of our newest ufrag."""
+        return self._credentials[-1].key.decode()
+
+    @property
     def remote_ufrag(self) -> str:
         """The one that the client said last."""
         return self._credentials[-1].remote_ufrag.decode()

@@ -19,6 +19,7 @@ from voicefleet_dataplane.wire.sdp_answer import (
     refuse_partly,
 )
 
+_OTHER_ROLE = {SetupRole.ACTIVE: SetupRole.PASSIVE, SetupRole.PASSIVE: SetupRole.ACTIVE}
 STREAM_ID, TRACK_ID = "voicefleet", "agent"
 
 
@@ -28,6 +29,7 @@ class Terms:
 
     direction: Direction | None = None  # ours, of audio; None: the offer's, mirrored
     whole: bool = False  # refuse an offer of which a part would be rejected
+    keeps: bool = False  # media that we do not take stays in the answer, inactive
     joins: bool = False  # it hears a call that runs here: taken while draining too, and as silent as it likes
 
 
@@ -81,6 +83,7 @@ class Description:
                 stream_id=STREAM_ID,
                 track_id=TRACK_ID,
                 direction=choose_direction(offer.audio.direction, self.terms.direction),
+                keeps=self.terms.keeps,
                 version=self.version,
             ),
         )
@@ -100,6 +103,8 @@ def agree_again(agreed: Agreed, description: Description, offer: OfferedMedia) -
         raise _refused("a=fingerprint", "another certificate than in the offer before: that needs a new call")
     if offer.audio.mid != agreed.mid:
         raise _refused("a=mid", f"the audio section is not {agreed.mid!r}, as it was in the offer before")
+    if offer.setup not in (SetupRole.ACTPASS, _OTHER_ROLE[description.setup]):
+        raise _refused("a=setup", "the DTLS role of the offer before has changed: that needs a new call")
     if agreed.with_data and (offer.data is None or offer.data.sctp_port != agreed.sctp_port):
         raise _refused("m=application", "the data channels of the offer before are gone: that needs a new call")
     if description.terms.whole:
@@ -119,7 +124,7 @@ def _fill(agreed: Agreed, offer: OfferedMedia, terms: Terms) -> Agreed:
         max_message_bytes=data.max_message_bytes if data else 0,
         mid_extension=build_mid_extension(audio.mid_extension_id or 0, audio.mid),
         mid=audio.mid,
-        mids=bundle_mids(offer),
+        mids=bundle_mids(offer, keeps=terms.keeps),
     )
 
 

@@ -94,6 +94,9 @@ class Listener(Protocol):
     def on_sctp(self, packet: bytes) -> None:
         """An authentic SCTP packet."""
 
+    def on_ending(self) -> None:
+        """Last words can be sent now."""
+
     def on_ended(self, reason: EndReason) -> None:
         """Said once."""
 
@@ -183,6 +186,11 @@ class Session:
         self._wall_offset_s = wall_offset_s
         self._answered_report_at = -_NEVER
         self._now = now
+
+    def agree(self, agreed: Agreed) -> None:
+        """Go on as a later offer and its answer have settled."""
+        self.agreed = agreed
+        self._mid_extension = agreed.mid_extension  # until the client's reports say that it has found our stream
 
     def attach(self, listener: Listener) -> None:
         """Say who uses the call; before the first packet."""
@@ -345,8 +353,12 @@ class Session:
 
     def end(self, reason: EndReason, detail: str = "") -> None:
         """End the call, telling the client if there is a way. The detail is for logs and records."""
-        if self.state is SessionState.ENDED:
+        if self.end_reason is not None:
             return
+        self.end_reason = reason
+        self.end_detail = detail
+        if self._listener is not None and self.state is SessionState.CONNECTED:
+            self._listener.on_ending()
         path = self.ice.selected
         if self._srtp is not None and path is not None and self.sending.packets:
             bye = self._srtp.protect_rtcp(build_bye(self.sending.ssrc, self.agreed.cname))
@@ -356,8 +368,6 @@ class Session:
         self._drops[DropReason.SRTP_NOT_READY] += len(self._early)
         self._early.clear()
         self.state = SessionState.ENDED
-        self.end_reason = reason
-        self.end_detail = detail
         self._on_ended(self)
         if self._listener is not None:
             self._listener.on_ended(reason)

@@ -45,7 +45,7 @@ from voicefleet_dataplane.core.dtls_identity import DtlsIdentity
 from voicefleet_dataplane.core.ice import CONSENT_S, IceAgent, Path
 from voicefleet_dataplane.core.leaving import Leaving
 from voicefleet_dataplane.core.limits import RateLimit
-from voicefleet_dataplane.core.negotiation import Description, Terms, agree
+from voicefleet_dataplane.core.negotiation import Description, Terms, agree, agree_again
 from voicefleet_dataplane.core.session import EndReason, Limits, Session, SessionState
 from voicefleet_dataplane.core.streams import SendStream
 from voicefleet_dataplane.wire.demux import SPP_FIRST_BYTE, Kind, classify
@@ -385,6 +385,20 @@ class Transceiver:
         self.ice_restarts += 1
         self._settle(session)
         return Restarted(ufrag, pwd)
+
+    def renegotiate(self, session: Session, offer_text: str, candidates: Sequence[Address], now: float) -> str | float:
+        """Answer a later offer of a running call: other directions, or other credentials, which restart ICE.
+
+        Raises SdpError for what needs a new call. Or say after how long to ask again.
+        """
+        offer = parse_offer_untrusted(offer_text)
+        agreed = agree_again(session.agreed, session.description, offer)
+        if offer.ice_ufrag != session.ice.remote_ufrag:
+            restarted = self.restart_ice(session, offer.ice_ufrag, now)
+            if not isinstance(restarted, Restarted):
+                return restarted
+        session.agree(agreed)
+        return session.description.answer(offer, session.ice.ufrag, session.ice.pwd, candidates)
 
     def hang_up(self, call_id: str, reason: EndReason = EndReason.HANG_UP) -> bool:
         """End a call; False if there is none of that id."""

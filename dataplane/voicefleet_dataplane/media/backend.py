@@ -50,6 +50,7 @@ class CallConfig:
     tenant: str = ""
     session: Mapping[str, Any] = field(default_factory=dict)
     traceparent: str = ""  # W3C: what the backend's request belongs to
+    chat: str = ""  # what the data channel `chat` speaks, if it is not the backend's (media/rtvi.py)
 
 
 @dataclass(frozen=True, slots=True)

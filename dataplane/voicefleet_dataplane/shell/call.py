@@ -3,14 +3,16 @@
 Owns: who is told what, and that a backend's mistake ends its own call and nothing else. Does not own: any of the four.
 """
 
+import datetime as dt
 import logging
 from collections.abc import Callable
 
-from voicefleet_dataplane.core.session import EndReason, Session
+from voicefleet_dataplane.core.session import EndReason, Session, SessionState
 from voicefleet_dataplane.media.backend import (
     BackendFactory,
     CallConfig,
     Channel,
+    Digit,
     Ending,
     Message,
     RateHz,
@@ -20,6 +22,7 @@ from voicefleet_dataplane.media.backend import (
 from voicefleet_dataplane.media.dtmf import DtmfReceiver
 from voicefleet_dataplane.media.events import EVENTS_LABEL, EventHub
 from voicefleet_dataplane.media.listening import Audience
+from voicefleet_dataplane.media.rtvi import CHAT_LABEL, Rtvi
 from voicefleet_dataplane.media.voice import CallVoice, Clock, Codec
 from voicefleet_dataplane.shell.sctp import DataChannels
 from voicefleet_dataplane.wire.rtp import RtpPacket
@@ -50,6 +53,8 @@ class RunningCall:
         self._voice: CallVoice | None = None
         self._channels: DataChannels | None = None
         self._events_channel: Channel | None = None
+        self._chat_channel: Channel | None = None
+        self._rtvi: Rtvi | None = None
         self._keypad = DtmfReceiver()
         self._backend = make_backend(self)
         self.audience = Audience()
@@ -96,9 +101,14 @@ class RunningCall:
 
     def on_connected(self) -> None:
         """DTLS is up: open SCTP, tell the backend."""
-        if self.session.agreed.with_data:
-            self._channels = DataChannels(self.session, self, self._wake)
+        self.on_agreed()
         self._guard(self._backend.on_connected)
+
+    def on_agreed(self) -> None:
+        """An offer has been answered: it may be the first one with data channels."""
+        session = self.session
+        if session.agreed.with_data and self._channels is None and session.state is SessionState.CONNECTED:
+            self._channels = DataChannels(session, self, self._wake)
 
     def on_audio(self, packet: RtpPacket) -> None:
         """The hot path: straight to the backend, or to its voice."""
@@ -124,6 +134,12 @@ class RunningCall:
         if self._channels is not None:
             self._channels.receive(packet)
 
+    def on_ending(self) -> None:
+        """Last words of those protocols that have some."""
+        if self._rtvi is not None and self._channels is not None:
+            self._rtvi.say_goodbye()
+            self._channels.flush()
+
     def on_ended(self, reason: EndReason) -> None:
         """Put everything away."""
         if self._channels is not None:
@@ -140,8 +156,10 @@ class RunningCall:
     # ---- what the data channels say
 
     def on_channel(self, channel: Channel) -> None:
-        """The events' channel to the hub, every other one to the backend."""
-        if channel.label == EVENTS_LABEL:
+        """The events' channel to the hub, the chat to who translates it, every other one to the backend."""
+        if channel.label == CHAT_LABEL and self.config.chat == "rtvi":
+            self._join_chat(channel)
+        elif channel.label == EVENTS_LABEL:
             self._events_channel = channel
             self.hub.open_channel(channel)
         else:
@@ -149,10 +167,32 @@ class RunningCall:
 
     def on_data(self, channel: Channel, message: Message) -> None:
         """Text in the events' channel by the hub, anything else straight to the backend."""
-        if channel is self._events_channel and isinstance(message, str):
+        if channel is self._chat_channel and self._rtvi is not None:
+            self._rtvi.on_message(message)
+        elif channel is self._events_channel and isinstance(message, str):
             self.hub.hear(message)
         else:
             self._guard(lambda: self._backend.on_data(channel, message))
+
+    def _join_chat(self, channel: Channel) -> None:
+        """A second channel of that name takes the first one's place."""
+        if self._rtvi is not None:
+            self.hub.unwatch(self._rtvi)
+        self._chat_channel = channel
+        self._rtvi = Rtvi(channel, self, lambda: dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds"))
+        self.hub.watch(self._rtvi)
+
+    def hear(self, event: str) -> None:
+        """The chat says something to the backend."""
+        self.hub.hear(event)
+
+    def press(self, digit: Digit) -> None:
+        """The chat presses a key."""
+        self._guard(lambda: self._backend.on_digit(digit))
+
+    def leave(self) -> None:
+        """The chat asks for the end."""
+        self.hang_up(Ending.HANG_UP, "the client asked for it")
 
     def _on_event(self, event: str) -> None:
         self._guard(lambda: self._backend.on_event(event))

@@ -11,6 +11,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -22,6 +23,8 @@ from voicefleet_contract.http_api import (
     CreateSession,
     IceUpdated,
     RefusalReason,
+    Renegotiate,
+    Renegotiated,
     SessionCreated,
     UpdateIce,
 )
@@ -56,8 +59,10 @@ class Offer:
 
     sdp: str
     session: Mapping[str, Any] = field(default_factory=dict)
-    direction: Literal["", "sendrecv", "recvonly", "sendonly"] = ""  # http_api.CreateSession says what these two mean
+    direction: Literal["", "sendrecv", "recvonly", "sendonly"] = ""  # http_api.CreateSession says what these mean
     whole: bool = False
+    keeps: bool = False
+    chat: Literal["", "rtvi"] = ""
     joins: str = ""  # the id of a call: to hear its agent, and have none of its own
 
 
@@ -94,12 +99,16 @@ class CallPlacer:
         self.walk = OwnerWalk(client, metrics.owner_asked)
         self.max_offer_bytes = min(settings.max_offer_bytes, MAX_OFFER_BYTES)
 
-    async def place(self, request: web.Request, read: ReadOffer) -> Placed:
-        """Admit a request, read its offer and find an owner for it. Raises ApiError; counts and traces either way."""
+    async def place(self, request: web.Request, read: ReadOffer, admitted: Caller | None = None) -> Placed:
+        """Admit a request, read its offer and find an owner for it. Raises ApiError; counts and traces either way.
+
+        ``admitted`` is who asks, when the interface had to look into the request before it knew what is asked.
+        """
         started = time.monotonic()
         span = self._tracer.start("call", parse_traceparent(request.headers.get(HEADER)))
         try:
-            async with self.admission.admitted(request, ephemeral=True) as caller:
+            door = nullcontext(admitted) if admitted else self.admission.admitted(request, ephemeral=True)
+            async with door as caller:
                 placed = await self._place(
                     request, caller, await read(request, caller), started, str(span.context or "")
                 )
@@ -136,6 +145,24 @@ class CallPlacer:
             raise owner_not_reached()
         if not ended:
             raise call_not_found(call_id)
+
+    async def renegotiate(self, request: web.Request, caller: Caller, call_id: str, sdp: str) -> str:
+        """Hand a later offer of a running call to its owner, and return the answer. Raises ApiError."""
+        owner = self.owner(call_id)
+        ingress = self._ingress(request, caller, self._current_topology(), secrets.token_bytes(16))
+        body = Renegotiate(
+            tenant=caller.tenant,
+            offer=sdp,
+            candidates=ingress.advertise[:MAX_CANDIDATES],
+            region=ingress.region,
+            relay=ingress.name,
+        )
+        outcome = await self.client().renegotiate(owner, call_id, body)
+        if isinstance(outcome, Renegotiated):
+            return outcome.answer
+        if isinstance(outcome, Refused) and outcome.refusal and outcome.refusal.reason is RefusalReason.OFFER:
+            raise ApiError(422, "unsupported_offer", outcome.refusal.message, param=outcome.refusal.param or "offer")
+        raise _refused(outcome, call_id)
 
     async def update_ice(
         self, request: web.Request, caller: Caller, call_id: str, if_match: tuple[str, ...], ufrag: str
@@ -175,6 +202,8 @@ class CallPlacer:
             session=dict(offer.session if caller.session is None else caller.session),
             direction=offer.direction,
             whole=offer.whole,
+            keeps=offer.keeps,
+            chat=offer.chat,
         )
         if offer.joins:
             walk = await self._join(offer.joins, body)

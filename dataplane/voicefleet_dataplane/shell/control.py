@@ -26,6 +26,8 @@ from voicefleet_contract.http_api import (
     IceUpdated,
     Refusal,
     RefusalReason,
+    Renegotiate,
+    Renegotiated,
     SessionCreated,
     SessionList,
     SlotStatus,
@@ -56,6 +58,9 @@ class Calls(Protocol):
 
     def listen(self, call_id: str, request: CreateSession) -> SessionCreated | NoRoom | Refusal:
         """Answer the offer of a client that wants to hear a call's agent; raises SdpError."""
+
+    def renegotiate(self, call_id: str, request: Renegotiate) -> Renegotiated | Refusal:
+        """Answer a later offer of a running call; raises SdpError."""
 
     def update_ice(self, call_id: str, request: UpdateIce) -> IceUpdated | Refusal:
         """Hear what a client says of ICE in a running call."""
@@ -148,6 +153,7 @@ def build_app(calls: Calls, refused: Refused) -> web.Application:
     app.router.add_post("/v1/sessions", handlers.create)
     app.router.add_get("/v1/sessions", handlers.sessions)
     app.router.add_post("/v1/sessions/{call_id}/listeners", handlers.listen)
+    app.router.add_post("/v1/sessions/{call_id}/offer", handlers.renegotiate)
     app.router.add_post("/v1/sessions/{call_id}/ice", handlers.update_ice)
     app.router.add_delete("/v1/sessions/{call_id}", handlers.hang_up)
     app.router.add_get("/v1/sessions/{call_id}/events", handlers.events)
@@ -214,6 +220,15 @@ class _Handlers:
             )
             return _json(refusal, 503, {"Retry-After": str(outcome.retry_after_s)})
         return _answer(outcome, 201)
+
+    async def renegotiate(self, request: web.Request) -> web.Response:
+        try:
+            body = Renegotiate.model_validate_json(await request.read())
+            return _answer(self._calls.renegotiate(request.match_info["call_id"], body))
+        except ValidationError as error:
+            return _json(_refusal(error), 422)
+        except SdpError as error:
+            return _json(Refusal(reason=RefusalReason.OFFER, message=str(error), param=error.field), 422)
 
     async def update_ice(self, request: web.Request) -> web.Response:
         try:

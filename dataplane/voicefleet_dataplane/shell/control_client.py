@@ -20,7 +20,15 @@ import httpx
 from pydantic import BaseModel, ValidationError
 
 from voicefleet_contract import names
-from voicefleet_contract.http_api import CreateSession, IceUpdated, Refusal, SessionCreated, UpdateIce
+from voicefleet_contract.http_api import (
+    CreateSession,
+    IceUpdated,
+    Refusal,
+    Renegotiate,
+    Renegotiated,
+    SessionCreated,
+    UpdateIce,
+)
 from voicefleet_contract.topology import Member
 from voicefleet_dataplane.shell.event_sockets import CLOSE_WITHIN_S, HEARTBEAT_S
 
@@ -114,6 +122,10 @@ class ControlClient:
             return Refused(response.status_code, _refusal(response))
         except ValidationError as error:
             return Unknown(f"unreadable answer: {error.errors()[0]['msg']}")
+
+    async def renegotiate(self, member: Member, call_id: str, body: Renegotiate) -> Renegotiated | Refused | NotReached:
+        """Hand on a later offer."""
+        return await self._ask(member, f"/v1/sessions/{call_id}/offer", body, Renegotiated)
 
     async def update_ice(self, member: Member, call_id: str, body: UpdateIce) -> IceUpdated | Refused | NotReached:
         """Hand on what a client says of ICE. Repeated: a second restart, which replaces the first."""

@@ -33,6 +33,7 @@ from voicefleet_dataplane.shell.http_fleet import FleetApi, Registry
 from voicefleet_dataplane.shell.http_health import add_public_health, inner_app, topology_problems
 from voicefleet_dataplane.shell.http_page import Page
 from voicefleet_dataplane.shell.http_sideband import Sideband
+from voicefleet_dataplane.shell.http_small_webrtc import SmallWebRtc
 from voicefleet_dataplane.shell.http_whep import Whep
 from voicefleet_dataplane.shell.http_whip import Whip
 from voicefleet_dataplane.shell.redis_sink import RedisSink
@@ -139,6 +140,7 @@ class Gateway:
             *([Page()] if self._settings.page else ()),
             Whip(self._placer, ice_servers),
             Whep(self._placer, ice_servers),
+            SmallWebRtc(self._placer),
         )
         for interface in interfaces:
             interface.add_routes(app.router)

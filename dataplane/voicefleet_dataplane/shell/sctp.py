@@ -111,6 +111,11 @@ class DataChannels:
             log.info("call %s: SCTP ended: the client ignores our window", self._session.agreed.call_id)
             self.close()
 
+    def flush(self) -> None:
+        """Send what was said just now, before the loop comes to it."""
+        if self._side.state == "connected":
+            self._step(self._association._data_channel_flush())  # noqa: SLF001
+
     def close(self) -> None:
         """Abort the association and cancel its timers."""
         if self._side.state == "connected":

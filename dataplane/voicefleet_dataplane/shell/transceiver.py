@@ -31,6 +31,8 @@ from voicefleet_contract.http_api import (
     IceUpdated,
     Refusal,
     RefusalReason,
+    Renegotiate,
+    Renegotiated,
     SessionCreated,
     SessionList,
     SlotStatus,
@@ -253,7 +255,7 @@ class TransceiverProcess:
             region=request.region,
             relay=request.relay,
             below=request.below,
-            terms=Terms(direction, request.whole, joins),
+            terms=Terms(direction, whole=request.whole, keeps=request.keeps, joins=joins),
         )
         if isinstance(outcome, NoRoom):
             return outcome
@@ -262,7 +264,7 @@ class TransceiverProcess:
             try:
                 span = self._tracer.start("call set-up", parse_traceparent(request.traceparent))
                 self._spans[call_id] = span
-                config = CallConfig(call_id, request.tenant, request.session, str(span.context or ""))
+                config = CallConfig(call_id, request.tenant, request.session, str(span.context or ""), request.chat)
                 call = RunningCall(
                     outcome.session,
                     config,
@@ -290,6 +292,20 @@ class TransceiverProcess:
             ufrag=outcome.session.ice.ufrag,
         )
 
+    def renegotiate(self, call_id: str, request: Renegotiate) -> Renegotiated | Refusal:
+        """Answer a later offer of a running call; raises SdpError."""
+        call = self._call_of(call_id, request.tenant)
+        if call is None:
+            return no_call(call_id)
+        candidates = [candidate.as_address() for candidate in request.candidates]
+        answer = self.core.renegotiate(call.session, request.offer, candidates, time.monotonic())
+        if not isinstance(answer, str):
+            return _too_many_restarts(answer)
+        call.session.agreed = replace(call.session.agreed, region=request.region, relay=request.relay)
+        call.on_agreed()
+        self.socket.wake()  # its timers
+        return Renegotiated(answer=answer)
+
     def update_ice(self, call_id: str, request: UpdateIce) -> IceUpdated | Refusal:
         """Hear what a client says of ICE: a restart when its ufrag is another one, and nothing to do else."""
         call = self._call_of(call_id, request.tenant)
@@ -304,8 +320,7 @@ class TransceiverProcess:
             return IceUpdated(restarted=False, ice_ufrag=ice.ufrag)
         restarted = self.core.restart_ice(session, request.ice_ufrag, time.monotonic())
         if not isinstance(restarted, Restarted):
-            message = "this session restarts ICE too often; what it has serves on"
-            return Refusal(reason=RefusalReason.TOO_MANY_RESTARTS, message=message, retry_after_s=ceil(restarted))
+            return _too_many_restarts(restarted)
         session.agreed = replace(session.agreed, region=request.region, relay=request.relay)
         self.socket.wake()  # its timers
         mids = session.agreed.mids
@@ -457,6 +472,11 @@ class TransceiverProcess:
             self._backends.check_key()
             self.core.hint_keys = self._hint_keys.value
             self.core.call_keys = self._call_keys.value
+
+
+def _too_many_restarts(wait_s: float) -> Refusal:
+    message = "this session restarts ICE too often; what it has serves on"
+    return Refusal(reason=RefusalReason.TOO_MANY_RESTARTS, message=message, retry_after_s=ceil(wait_s))
 
 
 async def run_transceiver(settings: TransceiverSettings) -> None:

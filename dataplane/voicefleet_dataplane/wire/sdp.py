@@ -100,6 +100,7 @@ class Section:
     formats: str
     mid: str
     offered: bool = True  # False: the client itself has rejected it
+    rtpmap: str = ""  # of its first format, if it is RTP that can share our transport
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,10 +165,8 @@ class _Attributes:
 def parse_offer_untrusted(text: str | bytes) -> OfferedMedia:
     """Read an offer from a client; raises only SdpError."""
     session, sections = _cut(_decode(text))
-    described = tuple(
-        Section(section.kind, section.protocol, section.formats, _mid(section, index), _is_offered(section))
-        for index, section in enumerate(sections)
-    )
+    bundle = _bundle(session)
+    described = tuple(_section(section, index, bundle) for index, section in enumerate(sections))
     mids = [section.mid for section in described if section.mid]
     if len(set(mids)) != len(mids):
         raise _malformed("a=mid", "two m-lines have the same a=mid")
@@ -177,7 +176,6 @@ def parse_offer_untrusted(text: str | bytes) -> OfferedMedia:
     audio = sections[index]
     if not audio.has("rtcp-mux"):
         raise _unsupported("a=rtcp-mux", "the audio section has no a=rtcp-mux: RTCP on its own port is not supported")
-    bundle = _bundle(session)
     if bundle and described[index].mid not in bundle:
         raise _unsupported("a=group:BUNDLE", "the audio section is not in the first BUNDLE group")
     if not bundle and sum(1 for section in sections if section.port) > 1:
@@ -246,6 +244,14 @@ def _m_line(value: str, number: int) -> _Attributes:
     if not (port.isascii() and port.isdigit()) or int(port) > 65_535:
         raise _malformed("m=", f"line {number} has a port that is not a number up to 65535")
     return _Attributes(kind, int(port), protocol, formats)
+
+
+def _section(section: _Attributes, index: int, bundle: tuple[str, ...]) -> Section:
+    mid, rtpmap = _mid(section, index), ""
+    if _is_offered(section) and section.protocol == "UDP/TLS/RTP/SAVPF" and section.has("rtcp-mux") and mid in bundle:
+        first = section.formats.split(" ", 1)[0]
+        rtpmap = next((value for value in section.all("rtpmap") if value.startswith(first + " ")), "")[:128]
+    return Section(section.kind, section.protocol, section.formats, mid, _is_offered(section), rtpmap)
 
 
 def _mid(section: _Attributes, index: int) -> str:

@@ -1,7 +1,8 @@
 """The SDP answer of an ICE-lite endpoint with one transport (RFC 8829 section 5.3, RFC 8843, RFC 8839).
 
 Owns the text. Does not own any value in it: ufrag, pwd, SSRC, fingerprint and candidates are given by the caller.
-Invariants: every m-line of the offer is answered in its order, those that we do not take with port 0; every accepted
+Invariants: every m-line of the offer is answered in its order, those that we do not take with port 0 (or inactive, for clients
+that count their transceivers: a rejected one is gone from RTCPeerConnection.getTransceivers()); every accepted
 section carries all candidates and says that no more will come. RFC 8843 section 7.1.3 wants them in the tagged section
 alone; aiortc with max-bundle reads those of the last one, and browsers take repeated ones for what they are.
 """
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from voicefleet_contract.addresses import Address
-from voicefleet_dataplane.wire.sdp import Direction, Fingerprint, OfferedMedia, SdpError, SdpProblem, SetupRole
+from voicefleet_dataplane.wire.sdp import Direction, Fingerprint, OfferedMedia, SdpError, SdpProblem, Section, SetupRole
 
 # RFC 8445 section 5.1.2.1: host candidates of component 1; the caller's order becomes the order of preference.
 _HOST_TYPE_PREFERENCE = 126
@@ -33,6 +34,7 @@ class Answer:
     stream_id: str
     track_id: str
     direction: Direction | None = None  # of audio, seen by us; None: the offer's, mirrored
+    keeps: bool = False  # media that we do not take stays in the transport, inactive
     version: int = 2  # RFC 8866 section 5.2: greater in each answer of a session
 
 
@@ -73,14 +75,14 @@ def choose_setup(offered: SetupRole, *, prefer_active: bool) -> SetupRole:
 
 def build_answer(offer: OfferedMedia, answer: Answer) -> str:
     """The whole answer, lines ended by CRLF."""
-    accepted = _accepted(offer)
+    accepted = _accepted(offer, keeps=answer.keeps)
     lines = [
         "v=0",
         f"o=- {answer.session_id} {answer.version} IN IP4 127.0.0.1",
         "s=-",
         "t=0 0",
     ]
-    mids = bundle_mids(offer)
+    mids = bundle_mids(offer, keeps=answer.keeps)
     if mids:
         lines.append("a=group:BUNDLE " + " ".join(mids))
     lines += ["a=ice-lite", f"a=msid-semantic: WMS {answer.stream_id}"]
@@ -92,19 +94,24 @@ def build_answer(offer: OfferedMedia, answer: Answer) -> str:
             continue
         if index == offer.audio.index:
             lines += _audio(offer, answer)
+        elif offer.data is None or index != offer.data.index:
+            lines += _kept(section, answer)
         else:
             lines += _data(offer, answer)
         lines += candidate_lines(answer.candidates)
     return "\r\n".join(lines) + "\r\n"
 
 
-def bundle_mids(offer: OfferedMedia) -> tuple[str, ...]:
+def bundle_mids(offer: OfferedMedia, *, keeps: bool = False) -> tuple[str, ...]:
     """The sections of the answer's bundle."""
-    return tuple(offer.sections[index].mid for index in _accepted(offer)) if offer.bundled else ()
+    return tuple(offer.sections[index].mid for index in _accepted(offer, keeps=keeps)) if offer.bundled else ()
 
 
-def _accepted(offer: OfferedMedia) -> list[int]:
-    return sorted([offer.audio.index] + ([offer.data.index] if offer.data else []))
+def _accepted(offer: OfferedMedia, *, keeps: bool = False) -> list[int]:
+    taken = {offer.audio.index} | ({offer.data.index} if offer.data else set())
+    if keeps:
+        taken |= {index for index, section in enumerate(offer.sections) if section.rtpmap}
+    return sorted(taken)
 
 
 def _transport(answer: Answer) -> list[str]:
@@ -157,6 +164,14 @@ def _audio(offer: OfferedMedia, answer: Answer) -> list[str]:
         f"a=ssrc:{answer.ssrc} msid:{answer.stream_id} {answer.track_id}",
     ]
     return lines
+
+
+def _kept(section: Section, answer: Answer) -> list[str]:
+    port, connection = _connection(answer)
+    payload_type = section.rtpmap.split(" ", 1)[0]
+    lines = [f"m={section.kind} {port} {section.protocol} {payload_type}", connection]
+    lines += _mid_lines(section.mid) + _transport(answer)
+    return [*lines, "a=rtcp-mux", "a=inactive", f"a=rtpmap:{section.rtpmap}"]
 
 
 def _data(offer: OfferedMedia, answer: Answer) -> list[str]:
