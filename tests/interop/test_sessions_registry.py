@@ -3,11 +3,13 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import redis.asyncio as redis
 
+from tests.support.fleet_world import CONFIG, World, empty_fleet, pool
 from tests.support.redis_server import HOST, running_cluster, running_redis
 from tests.support.session_records import CLUSTER, make_record
 from voicefleet_contract.registry import HEARTBEAT_TTL_S, Heartbeat, heartbeat_key
@@ -22,6 +24,8 @@ from voicefleet_contract.sessions import (
     write_commands,
 )
 from voicefleet_operator.cluster.redis_client import connect
+from voicefleet_operator.cluster.registry import RegistryReader
+from voicefleet_operator.desired.config import Redis
 from voicefleet_operator.sessions_api.hub import Hub
 from voicefleet_operator.sessions_api.lost_slots import forget_once
 from voicefleet_operator.sessions_api.pages import Place
@@ -268,3 +272,32 @@ async def watching(registry: SessionRegistry, options: WatchOptions) -> AsyncIte
     finally:
         reading.cancel()
         await events.aclose()
+
+
+async def test_a_cluster_that_goes_away_is_away_and_nothing_else():
+    """Its client says so with an error that is none of the library's own family."""
+    async with running_cluster() as servers:
+        url = "redis+cluster://" + ",".join(f"{HOST}:{server.port}" for server in servers)
+        operators = RegistryReader("")
+        config = CONFIG.model_copy(update={"redis": Redis(url=url)})
+        world = World(empty_fleet(pools={"agents": pool()}))
+        world.settle()
+        fleet = replace(world.fleet, config=config)
+        async with registry_at(url) as registry:
+            await tell(registry, [make_record(1, 1)])
+            hub = Hub(registry)
+            reading = asyncio.create_task(hub.run())
+            await hub.reading.wait()
+            assert (await operators.read(fleet)).acknowledgements is not None
+            for server in servers:
+                await server.kill()
+            for _ in range(3):  # what the first try learns is not what the next one meets
+                with pytest.raises(RegistryAwayError):
+                    await registry.get(make_record(1, 1).call_id)
+                assert (await operators.read(fleet)).acknowledgements is None
+            async with asyncio.timeout(20):
+                while not hub.away:
+                    await asyncio.sleep(0.05)
+            assert not reading.done()
+            reading.cancel()
+        await operators.close()

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import redis
 from aiohttp import web
 from pydantic import ValidationError
+from redis.exceptions import RedisClusterException
 
 from voicefleet_contract.registry import Heartbeat, heartbeat_key
 from voicefleet_contract.sessions import Command
@@ -90,7 +91,7 @@ class FleetApi:
                     beat = _parsed(value)
                     if beat is not None:
                         beats[place] = beat
-        except (redis.RedisError, OSError) as error:
+        except (redis.RedisError, RedisClusterException, OSError) as error:
             return {}, f"the registry does not answer ({type(error).__name__})"
         return beats, ""
 

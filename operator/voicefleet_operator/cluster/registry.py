@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from pydantic import BaseModel, ValidationError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from voicefleet_contract.registry import Acknowledgement, Heartbeat, ack_key, heartbeat_key
 from voicefleet_operator.cluster.redis_client import Client, connect
@@ -80,7 +80,7 @@ class RegistryReader:
                 for key in keys:
                     pipeline.get(key)
                 values = await pipeline.execute()
-        except (RedisError, OSError, ValueError, TimeoutError) as error:
+        except (RedisError, RedisClusterException, OSError, ValueError, TimeoutError) as error:
             if not self._away:
                 log.warning("registry away: %s", error)
             self._away = True

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any, TypeVar, cast
 
 from redis.asyncio import RedisCluster
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from voicefleet_contract.call_id import CallIdError, peek_call_id
 from voicefleet_contract.registry import HEARTBEAT_TTL_S, epoch_key, events_key, heartbeat_key, index_key, sessions_key
@@ -223,7 +223,7 @@ class SessionRegistry:
         try:
             async with asyncio.timeout(timeout_s):
                 return await answer
-        except (RedisError, OSError, TimeoutError) as error:
+        except (RedisError, RedisClusterException, OSError, TimeoutError) as error:
             raise RegistryAwayError(f"the registry does not answer: {error or type(error).__name__}") from None
 
     def _parsed(self, value: bytes | None) -> SessionRecord | None:
