@@ -1,6 +1,7 @@
 """Rollouts: proof before the next slot moves, what stops one, and one on top of another."""
 
 from dataclasses import replace
+from datetime import datetime
 
 from tests.support.fleet_world import World, empty_fleet, pool
 from voicefleet_contract.topology import join
@@ -153,3 +154,24 @@ def test_a_rollout_in_the_middle_of_another_ends_at_the_newest_spec():
     template = {pod.template for pod in made.serving()}
     assert len(template) == 1
     assert made.fleet.pools["agents"].status["updatedReplicas"] == 3
+
+
+def test_a_rollout_says_when_it_ends_at_the_earliest_and_does_not_say_it_anew_each_second():
+    made = world(replicas=4, rollout={"maxSurge": 1, "minReady": "10s"})
+    made.change_pool(capacity={"sessions": 9})
+    said = []
+    for _ in range(90):
+        written = [change for change in made.step().statuses if change.kind == "Transceiver"]
+        found = condition(made, "Reconciling")
+        said += [found["message"].partition("ends at ")[2]] if written and found["status"] == "True" else []
+        if found["status"] == "False":
+            break
+    ended = made.now
+    assert found["reason"] == "Settled"
+    told = [text.removesuffix(" at the earliest") for text in said if text]
+    assert told == sorted(told), "never earlier than said before"
+    last = datetime.fromisoformat(told[-1]).timestamp()
+    assert last <= ended <= last + 3
+    first = datetime.fromisoformat(told[0]).timestamp()
+    assert ended - first <= 4 * 3, "each slot's start is what the first word could not know"
+    assert len(said) <= 4 * 4, "a few writes a slot"

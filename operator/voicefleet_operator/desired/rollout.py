@@ -12,6 +12,7 @@ Owns: which slots move. Does not own: what is done to their pods (transceiver).
 
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from voicefleet_contract.resources import Rollout
 from voicefleet_operator.desired.state import Pod
@@ -80,6 +81,20 @@ def look_at_slot(
         proven=proven,
         proven_at=None if proven else proven_at,
     )
+
+
+def ends_at(slots: Iterable[SlotView], limits: Rollout) -> float | None:
+    """Return when a rollout ends at the earliest; None while nothing of it is ready, or nothing moves.
+
+    From the proofs that are under way, whose time is known, and one more for each wave of slots that wait. It moves when
+    a slot does, and not with the clock: a status that says it is not written for nothing.
+    """
+    views = list(slots)
+    proofs = [view.proven_at for view in views if view.proven_at is not None]
+    if not proofs:
+        return None
+    waves = ceil(sum(view.waiting for view in views) / max(1, limits.max_surge, limits.max_unavailable))
+    return max(proofs) + waves * limits.min_ready
 
 
 @dataclass(frozen=True, slots=True)

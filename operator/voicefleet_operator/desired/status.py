@@ -167,7 +167,7 @@ def pool_status(
     drain = drain_status(fleet, resource, draining, now)
     conditions = [
         _pool_ready(resource, len(ready_slots), stuck),
-        _reconciling(moving=moving and not resource.paused, updated=len(updated), replicas=wanted),
+        _reconciling(steps, moving=moving and not resource.paused, updated=len(updated), replicas=wanted),
         _stalled(fleet, "Transceiver", resource.name, stuck),
         _ports_allocated(fleet, resource, steps, ports, served=len(ready_slots), draining=len(draining)),
         _members_healthy(serving),
@@ -227,11 +227,11 @@ def _relay_ports(conflicts: list[RelayConflict], holders: list[str]) -> Conditio
     return Condition("PortsAllocated", False, "PortConflict", text)
 
 
-def _reconciling(*, moving: bool, updated: int, replicas: int) -> Condition:
+def _reconciling(steps: PoolSteps, *, moving: bool, updated: int, replicas: int) -> Condition:
     if moving:
-        return Condition(
-            "Reconciling", True, "Progressing", f"{updated} of {replicas} slots have a ready pod of the newest spec"
-        )
+        text = f"{updated} of {replicas} slots have a ready pod of the newest spec"
+        until = f"; ends at {stamp(steps.ends_at)} at the earliest" if steps.ends_at is not None else ""
+        return Condition("Reconciling", True, "Progressing", text + until)
     return Condition("Reconciling", False, "Settled")
 
 

@@ -26,7 +26,7 @@ from voicefleet_operator.desired.drain import avoids_in_vain, hang_up_at, wanted
 from voicefleet_operator.desired.ledger import Entry, FreeSlots
 from voicefleet_operator.desired.ports import PortLedger
 from voicefleet_operator.desired.quarantine import QUARANTINE_S
-from voicefleet_operator.desired.rollout import look_at_slot, next_moves
+from voicefleet_operator.desired.rollout import ends_at, look_at_slot, next_moves
 from voicefleet_operator.desired.state import Component, Drained, Fleet, Place, Pod, PoolResource, PortRefusal
 
 FAILED_POD_RETRY_S = 10.0  # a pod that ended by itself is replaced no faster than this
@@ -75,6 +75,7 @@ class PoolSteps:
     deletes: tuple[Delete, ...] = ()
     without_port: tuple[int, ...] = ()  # slots that need a pod and got no port number
     unsettled: tuple[int, ...] = ()  # slots that are not as wanted yet, or whose old generation still stands by
+    ends_at: float | None = None  # of what moves: the earliest time
     look_again_at: float | None = None
 
 
@@ -123,6 +124,7 @@ def pool_steps(
         deletes=tuple(deletes),
         without_port=tuple(without_port),
         unsettled=tuple(sorted(view.slot for view in views if not view.settled)),
+        ends_at=ends_at(views, pool.spec.rollout),
         look_again_at=min(times, default=None),
     )
 
