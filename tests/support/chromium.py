@@ -14,8 +14,9 @@ import os
 import shutil
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import aiohttp
@@ -172,10 +173,13 @@ class Chromium:
 
 
 @contextlib.asynccontextmanager
-async def chromium(microphone: Path, flags: Sequence[str] = ()) -> AsyncIterator[Chromium]:
+async def chromium(
+    microphone: Path, flags: Sequence[str] = (), files: Mapping[str, Path] = MappingProxyType({})
+) -> AsyncIterator[Chromium]:
     """Start Chromium with a WAV as its microphone (again and again), open the page, and end every process after it.
 
-    ``flags`` are added, for example ``--ignore-certificate-errors`` for a self-signed gateway.
+    ``flags`` are added, for example ``--ignore-certificate-errors`` for a self-signed gateway. ``files`` are folders that the
+    page's server has beside the page, by the path where they stand.
     """
     program = shutil.which(PROGRAM)
     assert program, "chromium is missing: run `make deps`"
@@ -197,7 +201,7 @@ async def chromium(microphone: Path, flags: Sequence[str] = ()) -> AsyncIterator
     try:
         endpoint = await _devtools(process, home)
         async with (
-            _page_server() as page,
+            _page_server(files) as page,
             aiohttp.ClientSession() as http,
             http.ws_connect(endpoint, max_msg_size=0) as socket,
         ):
@@ -249,12 +253,14 @@ async def _read(socket: aiohttp.ClientWebSocketResponse, waiting: dict[int, asyn
 
 
 @contextlib.asynccontextmanager
-async def _page_server() -> AsyncIterator[str]:
+async def _page_server(files: Mapping[str, Path]) -> AsyncIterator[str]:
     async def page(request: web.Request) -> web.Response:
         return web.Response(text=_PAGE, content_type="text/html")
 
     app = web.Application()
     app.router.add_get("/", page)
+    for path, folder in files.items():
+        app.router.add_static(path, folder)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
@@ -280,6 +286,20 @@ def contains(spoken: np.ndarray, heard: np.ndarray) -> float:
     energy = float(np.sum(np.square(reference)))
     windows = np.maximum(running[len(reference) :] - running[:lags], 1e-4 * energy)  # silence is no match
     return float(np.max(products / np.sqrt(windows * energy)))
+
+
+def resembles(spoken: np.ndarray, heard: np.ndarray) -> float:
+    """Return 0–1: the median of `contains` over the recording's pieces, third of a second by third of a second where it is not silent.
+
+    For speech that is heard once: a busy machine inserts silence, which moves what follows.
+    """
+    pieces = [spoken[at : at + 16_000] for at in range(0, len(spoken) - 16_000, 16_000)]
+    loudness = [float(np.abs(piece.astype(int)).mean()) for piece in pieces]
+    return float(
+        np.median(
+            [contains(piece, heard) for piece, loud in zip(pieces, loudness, strict=True) if loud > max(loudness) / 8]
+        )
+    )
 
 
 def _at_8_khz(samples: np.ndarray) -> np.ndarray:

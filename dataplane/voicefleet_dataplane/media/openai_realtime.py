@@ -36,7 +36,8 @@ from voicefleet_dataplane.media.events import build_error
 from voicefleet_dataplane.media.realtime_profiles import DIALECTS, Dialect, Profile
 from voicefleet_dataplane.wire.rtp import RtpPacket
 
-# Of a session object that came with the call: set by the server, or by the resource's URL, and by nobody else.
+# Of a session object, whoever brings it: set by the server, or by the resource's URL, and by nobody else. Clients name the model that
+# their package has as its default.
 _NOT_OURS_TO_SET = frozenset(("id", "object", "expires_at", "client_secret", "model"))
 _ITEMS_REMEMBERED = 64
 _LARGEST_NAME = 256
@@ -68,7 +69,7 @@ class OpenAIRealtime:
     def open(self) -> Actions:
         """Set the session."""
         self._our_update_id = "event_" + secrets.token_hex(8)
-        session = {key: value for key, value in self._config.session.items() if key not in _NOT_OURS_TO_SET}
+        session = _settable(self._config.session)
         if self._dialect.nested_audio:
             session.setdefault("type", "realtime")
         if self._dialect.commit_first:
@@ -116,7 +117,7 @@ class OpenAIRealtime:
                             build_error("invalid_value", "session.update needs its object 'session'", event_id=event_id)
                         )
                     ]
-                value["session"] = self._with_formats(session)
+                value["session"] = self._with_formats(_settable(session))
                 self._updates.append(False)
                 return [Send(json.dumps(value, separators=(",", ":")))]
             case "output_audio_buffer.clear":
@@ -282,6 +283,10 @@ class OpenAIRealtime:
                 type=f"output_audio_buffer.{what}", event_id="event_" + secrets.token_hex(8), response_id=response
             )
         )
+
+
+def _settable(session: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in session.items() if key not in _NOT_OURS_TO_SET}
 
 
 def _text(event: dict[str, Any], field: str) -> str:
