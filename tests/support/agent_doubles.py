@@ -25,8 +25,11 @@ class AgentDouble:
     path = "/agent"
     subprotocols: tuple[str, ...] = ()
 
-    def __init__(self, behave: Callable[[web.WebSocketResponse, "AgentDouble"], Awaitable[None]] | None = None) -> None:
+    def __init__(
+        self, behave: Callable[[web.WebSocketResponse, "AgentDouble"], Awaitable[None]] | None = None, port: int = 0
+    ) -> None:
         self.behave = behave
+        self._port = port
         self.requests: list[web.Request] = []
         self.sockets: list[web.WebSocketResponse] = []
         self.received: list[dict] = []
@@ -41,7 +44,7 @@ class AgentDouble:
         app.router.add_get("/{path:.*}", self._serve)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, HOST, 0)
+        site = web.TCPSite(self._runner, HOST, self._port)
         await site.start()
         port = site._server.sockets[0].getsockname()[1]
         self.url = f"ws://{HOST}:{port}{self.path}"

@@ -9,6 +9,7 @@ import base64
 import itertools
 import json
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,8 +43,10 @@ class Call:
 class ConversingAgent(RealtimeAgent):
     """`script` has the next answers; `heard_as` what each turn of the user is said to have been."""
 
-    def __init__(self, script: list[Speak | Call], heard_as: str = "what the user said") -> None:
-        super().__init__()
+    def __init__(
+        self, script: Sequence[Speak | Call] = (), heard_as: str = "what the user said", port: int = 0
+    ) -> None:
+        super().__init__(port=port)
         self.script = deque(script)
         self.heard_as = heard_as
         self.turns: list[bytes] = []  # the user's, in samples
