@@ -30,6 +30,8 @@ from voicefleet_operator.desired.state import (
     PoolResource,
     PortRefusal,
     RelayResource,
+    Unread,
+    Verdict,
 )
 
 Object = dict[str, Any]
@@ -73,10 +75,9 @@ def observe_pod(body: Object) -> Pod:
         capacity = int(annotations.get(ANNOTATION_CAPACITY, 0))
         draining = annotations.get(ANNOTATION_DRAINING)
         draining_since = None if draining is None else float(draining)
-        verdict = annotations.get(ANNOTATION_GRAY)
-        gray = None if verdict is None else decode_verdict(verdict)
     except (KeyError, ValueError) as error:
         raise UnreadableError(f"pod {metadata['name']}: label or annotation {error}") from None
+    verdict = annotations.get(ANNOTATION_GRAY)
     conditions = {c["type"]: c for c in status.get("conditions") or []}
     containers = status.get("containerStatuses") or []
     trouble, message = _trouble(conditions, containers)
@@ -110,12 +111,20 @@ def observe_pod(body: Object) -> Pod:
         drain=drain,
         drain_problem=drain_problem,
         draining_since=draining_since,
-        verdict=gray,
+        verdict=None if verdict is None else _verdict(verdict),
         created_at=_unix(metadata.get("creationTimestamp")),
         trouble=trouble,
         trouble_message=message,
         port_refused=_port_refused(trouble, message, containers),
     )
+
+
+def _verdict(text: str) -> Verdict | None:
+    """Whose verdict is not understood is judged anew: its pod is a member like any other."""
+    try:
+        return decode_verdict(text)
+    except ValueError:
+        return None
 
 
 def _ended(container: Object) -> Object | None:
@@ -219,6 +228,11 @@ def _resource(kind: str, model: type[VoiceRelaySpec | TransceiverSpec], body: Ob
         "deleting": "deletionTimestamp" in metadata,
         "paused": _paused(metadata),
     }
+
+
+def observe_unread(body: Object, problem: str) -> Unread:
+    """Read of a resource that is not understood what can be read."""
+    return Unread(body["metadata"].get("generation", 0), problem, body.get("status") or {})
 
 
 def observe_slice(body: Object) -> TopologySlice:

@@ -12,13 +12,18 @@ from voicefleet_operator.desired import objects
 from voicefleet_operator.desired.state import Component, Fleet, Manifest, PoolResource
 
 
+def budget_name(pool: str) -> str:
+    """Return the name of a pool's PodDisruptionBudget."""
+    return f"transceiver-{pool}"
+
+
 def disruption_budget(fleet: Fleet, pool: PoolResource) -> Manifest:
     """Return the pool's only PodDisruptionBudget: a pod under two of them cannot be evicted at all."""
     return {
         "apiVersion": "policy/v1",
         "kind": "PodDisruptionBudget",
         "metadata": {
-            "name": f"transceiver-{pool.name}",
+            "name": budget_name(pool.name),
             "namespace": fleet.namespace,
             "labels": objects.labels(Component.TRANSCEIVER, pool.name, pool=pool.name),
             "annotations": {objects.ANNOTATION_DIGEST: objects.digest("none away but idle ones", pool.uid)},

@@ -13,9 +13,9 @@ from typing import Any
 from voicefleet_contract.topology import Pool, TopologySlice, join
 from voicefleet_operator.desired.autoscaling import autoscaled, scales
 from voicefleet_operator.desired.conflicts import RelayConflict, held_relays, relay_conflicts
-from voicefleet_operator.desired.disruption import disruption_budget
+from voicefleet_operator.desired.disruption import budget_name, disruption_budget
 from voicefleet_operator.desired.drain import avoided_nodes
-from voicefleet_operator.desired.drain_status import REFRESH_S
+from voicefleet_operator.desired.drain_status import REFRESH_S, stamp
 from voicefleet_operator.desired.gateway import gateway_objects
 from voicefleet_operator.desired.gray import Judgement, judge
 from voicefleet_operator.desired.idle import Mark, idle_marks
@@ -25,10 +25,11 @@ from voicefleet_operator.desired.ports import PortLedger
 from voicefleet_operator.desired.quarantine import extended
 from voicefleet_operator.desired.relay import relay_daemonset
 from voicefleet_operator.desired.state import Component, Fleet, Manifest, Place
-from voicefleet_operator.desired.status import pool_status, relay_status
+from voicefleet_operator.desired.status import CONDITIONS, pool_status, relay_status
 from voicefleet_operator.desired.topology import desired_slices
 from voicefleet_operator.desired.transceiver import Delete, Fence, PoolSteps, pool_steps
 from voicefleet_operator.desired.transceiver_pod import pool_template, transceiver_pod
+from voicefleet_operator.desired.unread import unread_status
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ def _next_look(fleet: Fleet, steps: dict[str, PoolSteps], returns: list[float], 
 
 def _abandoned_slots(fleet: Fleet) -> dict[int, Entry]:
     """Release the slots of pools that are no more."""
-    gone = fleet.ledger.pools() - fleet.pools.keys()
+    gone = {name for name in fleet.ledger.pools() - fleet.pools.keys() if not fleet.is_unread("Transceiver", name)}
     return {
         slot: Entry("", entry.generation)
         for slot, entry in fleet.ledger.entries.items()
@@ -185,6 +186,7 @@ def _digests(manifests: list[Manifest]) -> dict[str, str]:
 def _prune(fleet: Fleet, wanted: list[Manifest]) -> tuple[tuple[str, str], ...]:
     """Return our objects that nobody wants. Relays go with their VoiceRelay: owner references do that."""
     keep = {(manifest["kind"], manifest["metadata"]["name"]) for manifest in wanted}
+    keep |= {("PodDisruptionBudget", budget_name(name)) for kind, name in fleet.unread if kind == "Transceiver"}
     return tuple(sorted(key for key in fleet.applied if key not in keep and key[0] != "DaemonSet"))
 
 
@@ -209,6 +211,10 @@ def _statuses(
         status = pool_status(fleet, pool, part, templates[pool.name], steps[pool.name], ports, now)
         if not pool.deleting and status != _comparable(pool.status, status):
             found.append(StatusChange("Transceiver", pool.name, status))
+    for (kind, name), unread in fleet.unread.items():
+        said = unread_status(unread, stamp(now) or "", CONDITIONS)
+        if said is not None:
+            found.append(StatusChange(kind, name, said))
     return tuple(sorted(found, key=lambda change: (change.kind, change.name)))
 
 

@@ -34,7 +34,9 @@ def ownerless_relays(fleet: Fleet, published: Iterable[Relay]) -> list[Relay]:
     return [
         entry.model_copy(update={"state": RelayState.DRAINING, "leaving": True})
         for entry in published
-        if entry.relay not in fleet.relays and (entry.relay, entry.node) in there
+        if entry.relay not in fleet.relays
+        and not fleet.is_unread("VoiceRelay", entry.relay)
+        and (entry.relay, entry.node) in there
     ]
 
 

@@ -148,6 +148,15 @@ class PoolResource:
 
 
 @dataclass(frozen=True, slots=True)
+class Unread:
+    """A VoiceRelay or Transceiver that says what this release does not understand (unread.py)."""
+
+    generation: int
+    problem: str
+    status: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Applied:
     """An object that the operator applied: the digest of what it was made from."""
 
@@ -194,6 +203,7 @@ class Fleet:
     ledger: Ledger = field(default_factory=Ledger)
     relays: Mapping[str, RelayResource] = field(default_factory=dict)
     pools: Mapping[str, PoolResource] = field(default_factory=dict)
+    unread: Mapping[tuple[str, str], Unread] = field(default_factory=dict)  # by (kind, name)
     pods: Mapping[str, Pod] = field(default_factory=dict)
     nodes: Mapping[str, Node] = field(default_factory=dict)
     slices: Mapping[str, TopologySlice] = field(default_factory=dict)
@@ -220,6 +230,10 @@ class Fleet:
         """Return when what a resource needs may be asked for again, if it was refused lately."""
         refusal = self.refused.get((kind, name))
         return refusal.retry_at if refusal is not None and now < refusal.retry_at else None
+
+    def is_unread(self, kind: str, name: str) -> bool:
+        """Tell whether a resource is there that this release does not understand."""
+        return (kind, name) in self.unread
 
     def pods_of(self, component: Component, resource: str) -> list[Pod]:
         """Return the pods of one resource in a stable order."""

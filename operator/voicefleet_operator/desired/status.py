@@ -33,6 +33,11 @@ from voicefleet_operator.desired.transceiver_pod import CPU, MEMORY
 
 _MAX_MESSAGE = 1000
 CRASH_LOOP_RESTARTS = 2
+# All that we write, on either resource.
+CONDITIONS = (
+    *("Ready", "Reconciling", "Stalled", "PortsAllocated", "RingConverged", "Draining"),
+    *("MembersHealthy", "Autoscaling", "FastPath"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from voicefleet_operator.desired.relay import advertised_addresses
 from voicefleet_operator.desired.relay_leaving import ownerless_relays, why_leaving, why_withdrawn
 from voicefleet_operator.desired.ring import active_weights, next_epoch, weight_of
 from voicefleet_operator.desired.state import Component, Fleet, Pod, PoolResource, RelayResource
+from voicefleet_operator.desired.unread import kept_pools, kept_relays
 
 
 def desired_slices(fleet: Fleet) -> dict[str, TopologySlice]:
@@ -36,8 +37,9 @@ def desired_slices(fleet: Fleet) -> dict[str, TopologySlice]:
         relays=(
             *(relay for resource in _by_name(fleet.relays.values()) for relay in _relays(fleet, resource, published)),
             *ownerless_relays(fleet, published.relays),
+            *kept_relays(fleet, published),
         ),
-        pools=tuple(_pool(fleet, name, published) for name in sorted(fleet.pools)),
+        pools=(*(_pool(fleet, name, published) for name in sorted(fleet.pools)), *kept_pools(fleet, published)),
     )
     slices = _with_own_epochs(split(topology), fleet.slices)
     # A process takes an empty topology for "nothing published": one slice is always there.

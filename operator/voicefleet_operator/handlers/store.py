@@ -27,6 +27,7 @@ from voicefleet_operator.cluster.observe import (
     observe_pool,
     observe_relay,
     observe_slice,
+    observe_unread,
 )
 from voicefleet_operator.desired.config import CONFIG_KEY, FleetConfig, FleetConfigError, parse_config, unknown_fields
 from voicefleet_operator.desired.gray import History
@@ -34,7 +35,8 @@ from voicefleet_operator.desired.ledger import Ledger
 from voicefleet_operator.desired.objects import LABEL_FLEET, LABEL_FLEET_PORTS, MANAGED_BY
 from voicefleet_operator.desired.quarantine import NAME as QUARANTINE
 from voicefleet_operator.desired.quarantine import decode_quarantine
-from voicefleet_operator.desired.state import Drained, Fleet, ForeignPod, Place, Recommendation, Refusal
+from voicefleet_operator.desired.state import Drained, Fleet, ForeignPod, Place, Recommendation, Refusal, Unread
+from voicefleet_operator.desired.unread import KINDS as UNREAD_KINDS
 
 log = logging.getLogger("voicefleet.operator")
 
@@ -120,7 +122,7 @@ class FleetStore:
             record = observe_applied(kind, body) if kind in _APPLIED else _READERS[kind](body)
         except UnreadableError as error:
             log.error("%s; left alone", error)
-            record = None
+            record = observe_unread(body, str(error)) if kind in UNREAD_KINDS else None
         self._set(kind, metadata["name"], record)
 
     def forget(self, kind: str, name: str, version: int | None = None) -> None:
@@ -207,6 +209,9 @@ class FleetStore:
             self._config = taken
             self.mark()
 
+    def _understood(self, kind: str) -> dict[str, Any]:
+        return {name: record for name, record in self._records[kind].items() if not isinstance(record, Unread)}
+
     def fleet(self) -> Fleet | None:
         """Return the fleet, or None while nobody has said what it is to be."""
         if self._config is None:
@@ -218,8 +223,14 @@ class FleetStore:
             config_name=self._config_name,
             config_uid=uid,
             ledger=self.ledger,
-            relays=dict(self._records["VoiceRelay"]),
-            pools=dict(self._records["Transceiver"]),
+            relays=self._understood("VoiceRelay"),
+            pools=self._understood("Transceiver"),
+            unread={
+                (kind, name): record
+                for kind in UNREAD_KINDS
+                for name, record in self._records[kind].items()
+                if isinstance(record, Unread)
+            },
             pods=dict(self._records["Pod"]),
             nodes=dict(self._records["Node"]),
             slices=dict(self._records["TopologySlice"]),
