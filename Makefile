@@ -22,7 +22,7 @@ deps: ## Debian packages that the tests and the local cluster need (root)
 lock: ## write requirements/*.lock again from pyproject.toml
 	@test -x .venv/bin/uv || { python3 -m venv .venv && .venv/bin/python -m pip install --quiet uv==$(UV_VERSION); }
 	@.venv/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --all-extras --group dev pyproject.toml -o requirements/dev.lock
-	@for role in operator dataplane; do .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --extra $$role pyproject.toml -o requirements/$$role.lock -c requirements/dev.lock || exit 1; done
+	@for role in operator dataplane pipeline; do .venv/bin/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --extra $$role pyproject.toml -o requirements/$$role.lock -c requirements/dev.lock || exit 1; done
 	@.venv/bin/uv pip compile --quiet --generate-hashes --no-emit-index-url --no-header --group build -o requirements/build.lock -c requirements/dev.lock
 
 BPF := dataplane/voicefleet_dataplane/fastpath/bpf

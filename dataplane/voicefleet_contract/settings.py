@@ -136,14 +136,26 @@ class TransceiverSettings(_Inner):
     idle_timeout_s: Seconds = 60.0  # no media and no data from the client
     setup_timeout_s: Seconds = 30.0  # from the offer to the first authenticated check and DTLS
     drain_deadline_s: Seconds = 3600.0
-    backend: Literal["Echo", "OpenAIRealtime", "MediaStream", "OpusStream"] = "Echo"
-    backend_url: str = ""  # of the agent's WebSocket
+    backend: Literal["Echo", "OpenAIRealtime", "MediaStream", "OpusStream", "Pipeline"] = "Echo"
+    backend_url: str = ""  # of the agent's WebSocket, or of the pipeline's hook
     backend_fallback_urls: str = ""  # separated by spaces: tried in their order when the first does not answer
     backend_key_file: str = ""  # sent as a bearer token; empty: none
     backend_profile: Literal["OpenAI", "OpenAIBeta", "vLLM"] = "OpenAI"
     backend_network: Literal["Public", "Private", "Loopback"] = "Public"
     backend_connect_timeout_s: Seconds = 5.0
     backend_reconnect_s: Seconds = 0.0  # how long a lost agent is looked for; 0: its call ends
+    pipeline_voice_activity: str = "Silero"  # engines by the names of their entry points (docs/pipeline.md)
+    pipeline_speech_to_text: str = "PocketSphinx"
+    pipeline_speech_to_text_timeout_s: Seconds = 10.0  # from the end of an utterance to its words
+    pipeline_text: str = "Hook"
+    pipeline_text_model: str = ""  # what the hook is asked for; empty: default
+    pipeline_text_timeout_s: Seconds = 15.0  # without a word of an answer
+    pipeline_text_to_speech: str = "Hibari"
+    pipeline_text_to_speech_timeout_s: Seconds = 10.0  # without a sound of a sentence
+    pipeline_voice: str = ""  # empty: the engine's own
+    pipeline_processes: int = Field(default=1, ge=1, le=64)  # of engines: one a core that they may fill
+    pipeline_utterances: int = Field(default=4, ge=1, le=64)  # recognised at once in each
+    pipeline_hang_up_on_failure: bool = False  # a stage that fails ends the call; else it goes on with the next turn
     dtls_role: Literal["active", "passive"] = "active"
     srtp_profiles: Literal["default", "gcm"] = "default"  # gcm: only AES-GCM, cheaper for us, not every client has it
     accept_direct: bool = False  # bare packets without a relay: tests only
@@ -156,7 +168,10 @@ class TransceiverSettings(_Inner):
 
     @model_validator(mode="after")
     def _has_what_its_backend_needs(self) -> Self:
-        if (self.backend == "Echo") == bool(self.backend_url):
+        if self.backend == "Pipeline":
+            if self.pipeline_text == "Hook" and not self.backend_url:
+                raise ValueError("backend_url: the text handler Hook needs it")
+        elif (self.backend == "Echo") == bool(self.backend_url):
             raise ValueError("backend_url: every backend but Echo needs it, Echo takes none")
         return self
 

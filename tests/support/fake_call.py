@@ -62,9 +62,9 @@ class FakeCall:
 
     # ---- Call
 
-    def open_voice(self, rate: RateHz, listener) -> CallVoice:
+    def open_voice(self, rate: RateHz, listener, hear: RateHz | None = None) -> CallVoice:
         self.rate = rate
-        self.voice = CallVoice(rate, listener, self.send_audio, self.codec, self.clock)
+        self.voice = CallVoice(rate, listener, self.send_audio, self.codec, self.clock, hear=hear)
         return self.voice
 
     def send_audio(self, payload, sequence, timestamp, *, marker=False) -> bool:

@@ -48,15 +48,15 @@ def refusal_of_address(host: str, network: Network) -> str | None:
     return None
 
 
-def refusal_of_url(url: str) -> str | None:
-    """Return why a URL cannot be an agent's, or None."""
+def refusal_of_url(url: str, *, http: bool = False) -> str | None:
+    """Return why a URL cannot be an agent's, or None. ``http``: it may be a hook of a pipeline."""
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError as error:
         return f"is not a URL: {error}"
-    if parts.scheme not in ("ws", "wss"):
-        return "is not a WebSocket URL: write ws:// or wss://"
+    if parts.scheme not in ("ws", "wss") and not (http and parts.scheme in ("http", "https")):
+        return f"is not a WebSocket URL: write ws:// or wss://{', or http:// or https://' if http else ''}"
     if not parts.hostname or port == 0:
         return "names no host"
     if parts.username is not None or parts.password is not None:

@@ -132,8 +132,8 @@ class Call(Protocol):
     def config(self) -> CallConfig:
         """What came with it."""
 
-    def open_voice(self, rate: RateHz, listener: VoiceListener) -> Voice:
-        """Hear and speak in PCM of this rate from now on; once, before `on_connected` returns."""
+    def open_voice(self, rate: RateHz, listener: VoiceListener, hear: RateHz | None = None) -> Voice:
+        """Speak in PCM of this rate from now on, and hear in it or in ``hear``; once, before `on_connected` returns."""
 
     def send_audio(self, payload: bytes, sequence: int, timestamp: int, *, marker: bool = False) -> bool:
         """Send one Opus packet. Sequence (mod 2^16) and timestamp (48 kHz, mod 2^32) are the backend's own numbering."""

@@ -78,17 +78,20 @@ class CallVoice:
         codec: Codec,
         clock: Clock,
         loss: Callable[[], float] = lambda: 0.0,
+        hear: RateHz | None = None,
     ) -> None:
+        """``hear``: the client's rate, where it is not the agent's."""
+        hear = rate if hear is None else hear
         self._listener = listener
         self._send_audio = send_audio
         self._codec = codec
         self._clock = clock
         self._loss = loss
-        self._frame_bytes = rate * FRAME_MS // 1_000 * 2
+        self._frame_bytes = hear * FRAME_MS // 1_000 * 2  # of the client
         self.jitter = JitterBuffer()
-        self._decoder = OpusDecoder(rate) if rate else None
+        self._decoder = OpusDecoder(hear) if hear else None
         self._encoder = OpusEncoder(rate) if rate else None
-        self._playout = Playout(self._frame_bytes, MAX_QUEUED_BYTES if rate else MAX_QUEUED_OPUS_BYTES)
+        self._playout = Playout(rate * FRAME_MS // 1_000 * 2, MAX_QUEUED_BYTES if rate else MAX_QUEUED_OPUS_BYTES)
         self._in_flight: deque[_Taken] = deque()
         self._decoding = 0
         self._rest = b""  # of the client's speech: less than a frame

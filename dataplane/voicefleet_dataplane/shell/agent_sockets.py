@@ -1,13 +1,14 @@
-"""WebSockets to agents: one HTTP session for all calls of a process, and the rules about whom it may dial.
+"""WebSockets and requests to agents: one HTTP session for all calls of a process, and the rules about whom it may dial.
 
 Owns: resolving with the address rules, refusing redirects, the key's header, bounds of a message. Does not own: what is said
 (shell/agent_link.py).
 """
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -58,40 +59,61 @@ class AgentSockets:
         self, url: str, timeout_s: float, subprotocols: tuple[str, ...], traceparent: str = ""
     ) -> aiohttp.ClientWebSocketResponse:
         """Connect. Raises OSError, aiohttp.ClientError or TimeoutError, which say why not."""
-        host = urlsplit(url).hostname or ""
-        if _is_address(host):  # aiohttp resolves no address, so nobody else would look at it
-            why = refusal_of_address(host, self._network)
-            if why is not None:
-                raise AgentRefusedError(f"{host} {why}")
-        session = self._open_session()
-        headers = dict(self._headers)
-        if traceparent:
-            headers[HEADER] = traceparent
-        key = self._key()
-        if key:
-            headers["Authorization"] = f"Bearer {key}"
-        timeout = aiohttp.ClientWSTimeout(ws_close=1.0)
-        try:
+        self._judge(url)
+        with _refusals():
             async with asyncio.timeout(timeout_s):
-                return await session.ws_connect(
+                return await self._open_session().ws_connect(
                     url,
-                    headers=headers,
+                    headers=self._with_key(dict(self._headers), traceparent),
                     protocols=subprotocols,
-                    timeout=timeout,
+                    timeout=aiohttp.ClientWSTimeout(ws_close=1.0),
                     autoping=False,  # pongs are what tells an agent that hangs (shell/agent_link.py)
                     max_msg_size=MAX_MESSAGE_BYTES,
                     compress=0,
                 )
-        except aiohttp.ClientConnectorError as error:
-            if isinstance(error.os_error, AgentRefusedError):
-                raise error.os_error from None
-            raise
+
+    async def post(
+        self, url: str, body: bytes, headers: dict[str, str], connect_s: float, traceparent: str = ""
+    ) -> aiohttp.ClientResponse:
+        """Send a request and return its answer, not yet read; how long that may take is the caller's business.
+
+        Raises OSError, aiohttp.ClientError or TimeoutError.
+        """
+        self._judge(url)
+        with _refusals():
+            response = await self._open_session().post(
+                url,
+                data=body,
+                headers=self._with_key(headers, traceparent),
+                timeout=aiohttp.ClientTimeout(total=None, connect=connect_s),
+                allow_redirects=False,
+            )
+        if 300 <= response.status < 400:
+            location = response.headers.get("Location", "")
+            response.close()
+            raise _redirected(location)
+        return response
 
     async def close(self) -> None:
         """Close what is idle; a call closes its own."""
         if self._session is not None:
             await self._session.close()
             self._session = None
+
+    def _judge(self, url: str) -> None:
+        host = urlsplit(url).hostname or ""
+        if _is_address(host):  # aiohttp resolves no address, so nobody else would look at it
+            why = refusal_of_address(host, self._network)
+            if why is not None:
+                raise AgentRefusedError(f"{host} {why}")
+
+    def _with_key(self, headers: dict[str, str], traceparent: str) -> dict[str, str]:
+        if traceparent:
+            headers[HEADER] = traceparent
+        key = self._key()
+        if key:
+            headers["Authorization"] = f"Bearer {key}"
+        return headers
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -107,8 +129,22 @@ class AgentSockets:
 
 
 async def _refuse_redirect(session: aiohttp.ClientSession, context: Any, parameters: Any) -> None:
-    location = parameters.response.headers.get("Location", "")[:200]
-    raise AgentRefusedError(f"the agent redirects to {location!r}; put the final URL into spec.backend.url")
+    raise _redirected(parameters.response.headers.get("Location", ""))
+
+
+def _redirected(location: str) -> AgentRefusedError:
+    return AgentRefusedError(f"the agent redirects to {location[:200]!r}; put the final URL into spec.backend.url")
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Say why an address was refused, not that a connection could not be made."""
+    try:
+        yield
+    except aiohttp.ClientConnectorError as error:
+        if isinstance(error.os_error, AgentRefusedError):
+            raise error.os_error from None
+        raise
 
 
 def _is_address(host: str) -> bool:

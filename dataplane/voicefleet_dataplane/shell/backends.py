@@ -21,6 +21,7 @@ from voicefleet_dataplane.media.realtime_profiles import DIALECTS, Profile
 from voicefleet_dataplane.shell.agent_backend import AgentBackend, FailurePolicy
 from voicefleet_dataplane.shell.agent_link import AgentLink, LinkListener
 from voicefleet_dataplane.shell.agent_sockets import AgentSockets
+from voicefleet_dataplane.shell.pipelines import Pipelines
 from voicefleet_dataplane.shell.watched import Watched
 
 _GOOD_BYE_S = 1.0
@@ -34,7 +35,7 @@ class Backends:
         self._kind = settings.backend
         self._urls = [url for url in (settings.backend_url, *settings.backend_fallback_urls.split()) if url]
         for url in self._urls:
-            why = refusal_of_url(url)
+            why = refusal_of_url(url, http=self._kind == "Pipeline")
             if why is not None:
                 raise ValueError(f"the backend's URL {url!r} {why}")
         self._profile = Profile(settings.backend_profile)
@@ -48,11 +49,21 @@ class Backends:
             Network(settings.backend_network), lambda: self._key.value if self._key else "", headers
         )
         self._links: set[AgentLink] = set()
+        self._pipelines: Pipelines | None = None
+        if self._kind == "Pipeline":
+            self._pipelines = Pipelines(settings, self._urls, self._sockets)
+
+    def start(self) -> None:
+        """Warm up, on the running loop."""
+        if self._pipelines is not None:
+            self._pipelines.start()
 
     def make(self, call: Call) -> Backend:
         """Return the backend of one call."""
         if self._kind == "Echo":
             return Echo(call)
+        if self._pipelines is not None:
+            return self._pipelines.make(call)
         open_link = partial(self._open_link, traceparent=call.config.traceparent)
         return AgentBackend(call, self._protocol(), open_link, self._policy)
 
@@ -65,6 +76,8 @@ class Backends:
         """Let the agents hear good-bye, and close."""
         if self._links:
             await asyncio.gather(*(link.wait_closed(_GOOD_BYE_S) for link in self._links))
+        if self._pipelines is not None:
+            await self._pipelines.close()
         await self._sockets.close()
 
     def _protocol(self) -> Callable[[CallConfig], AgentProtocol]:

@@ -67,13 +67,13 @@ class RunningCall:
         """Which call it is."""
         return self.session.agreed.call_id
 
-    def open_voice(self, rate: RateHz, listener: VoiceListener) -> Voice:
+    def open_voice(self, rate: RateHz, listener: VoiceListener, hear: RateHz | None = None) -> Voice:
         """Hear and speak in PCM, or speak in Opus on our clock."""
         if self._voice is not None:
             raise RuntimeError("a call has one voice")
         sending = self.session.sending
         self._voice = CallVoice(
-            rate, _Guarded(listener, self._fail), self.send_audio, self._codec, self._clock, lambda: sending.loss
+            rate, _Guarded(listener, self._fail), self.send_audio, self._codec, self._clock, lambda: sending.loss, hear
         )
         return self._voice
 

@@ -1,4 +1,4 @@
-"""One thread that codes and decodes for all calls of the process, off the packet loop.
+"""One thread that works on the samples of all calls of the process, off the packet loop: one codes and decodes, another hears.
 
 Work is handed over in batches: everything that one turn of the loop caused goes in one queue entry, and its results come
 back in one call. So the price of crossing threads (tens of microseconds) does not grow with the number of calls. libopus
@@ -23,7 +23,8 @@ _Done = tuple[Callable[[Any, bytes], None], Any, bytes]
 class CodecThread:
     """Starts with the first work; `close` ends it."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "codec") -> None:
+        self._name = name
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._batch: list[_Job] = []
@@ -35,7 +36,7 @@ class CodecThread:
         if not self._batch:
             if self._loop is None:
                 self._loop = asyncio.get_running_loop()
-                self._thread = threading.Thread(target=self._run, name="codec", daemon=True)
+                self._thread = threading.Thread(target=self._run, name=self._name, daemon=True)
                 self._thread.start()
             self._loop.call_soon(self._hand_over)
         self._batch.append((work, on, done))

@@ -184,6 +184,7 @@ class TransceiverProcess:
                     await self._runner.cleanup()
                     raise
         self.socket.start()
+        self._backends.start()
         self._records.start()
         self._use_topology()
         self._tasks.append(asyncio.create_task(self._keep_house()))

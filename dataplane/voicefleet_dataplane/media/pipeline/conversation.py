@@ -1,0 +1,448 @@
+"""A conversation by stages, spoken to the client in the events of the OpenAI Realtime API.
+
+::
+
+    audio ─▶ Hearing ─▶ utterances ─▶ words ─▶ items ─▶ Ask ─▶ Response ─▶ speech
+    client's events ─▶ session, items, responses
+
+Everything is told as it happens and answered with actions (media/pipeline/actions.py); time is an argument.
+
+Owns: turns, interruptions, deadlines, what a failed stage means. Does not own: a stage, sockets, clocks, the voice.
+Invariants
+- At most one response is in progress; what a stage says about another one is no news.
+- Somebody who interrupts is told, and remembered as having heard, exactly what went out.
+- Each stage that is waited for has a deadline: it answers, fails, or is counted as failed.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from voicefleet_dataplane.media.agent import AgentError, Clear, End, parse_json_object
+from voicefleet_dataplane.media.backend import CallConfig, Cleared, Digit, Ending
+from voicefleet_dataplane.media.pipeline.actions import Actions
+from voicefleet_dataplane.media.pipeline.chat import HookError, Piece
+from voicefleet_dataplane.media.pipeline.events import EventWriter, NewId
+from voicefleet_dataplane.media.pipeline.hearing import LEAST_MS, Heard, Hearing, What
+from voicefleet_dataplane.media.pipeline.items import Item, ItemError, Items, parse_item
+from voicefleet_dataplane.media.pipeline.response import END_OF, Response
+from voicefleet_dataplane.media.pipeline.session import SessionError, SessionObject
+from voicefleet_dataplane.media.pipeline.wanted import Wanted, build_request, parse_wanted
+
+_LOOK_S = 0.5  # how often it is seen whether there is room for more speech
+MAX_PENDING_WORDS = 8  # utterances whose words have not come: more is an engine that does not keep up
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the resource says."""
+
+    transcriber: str
+    voice: str
+    model: str = ""
+    words_within_s: float = 10.0
+    text_within_s: float = 15.0
+    speech_within_s: float = 10.0
+    hangs_up_on_failure: bool = False
+
+
+class Conversation:
+    """One call's."""
+
+    def __init__(self, config: CallConfig, plan: Plan, new_id: NewId, queued_ms: Callable[[], int]) -> None:
+        """``queued_ms``: how much speech waits to go out."""
+        self._config = config
+        self._plan = plan
+        self._events = EventWriter(new_id)
+        self._new_id = new_id
+        self._queued_ms = queued_ms
+        self._session = SessionObject(new_id("sess"), plan.model or "pipeline", plan.transcriber, plan.voice)
+        self._conversation_id = new_id("conv")
+        self._hearing = Hearing(self._events, detects_turns=True)
+        self._items = Items()
+        self._response: Response | None = None
+        self._answer_next = False  # somebody spoke to the end while a response that cannot be interrupted went on
+        self._words_due: dict[str, float] = {}  # utterances that are being recognised
+        self._text_due = self._speech_due = 0.0
+        self._sounding: dict[str, str] = {}  # item → response, not heard to the end
+        self._playing = ""  # the response that the client was told about
+        self._why_cleared = ""
+        self._ended = False
+
+    # ---- the call
+
+    def open(self) -> Actions:
+        """Begin: the client learns its session."""
+        trouble: Actions = []
+        try:
+            self._set_session(self._session.updated(self._config.session))
+        except SessionError as error:
+            trouble = [self._events.error("invalid_value", str(error), param=error.param)]
+        return [self._events.tell("session.created", session=self._session.to_json()), *trouble]
+
+    def speech(self, pcm: bytes, probabilities: Sequence[float], window_ms: float, now: float) -> Actions:
+        """Take the client's next samples, and what the voice activity engine says of them."""
+        actions: Actions = []
+        for heard in self._hearing.hear(pcm, probabilities, window_ms):
+            actions += heard.actions
+            if heard.what is What.STOPPED:
+                actions += self._committed(heard, now)
+            elif self._session.interrupts:
+                actions += self._interrupt()
+        return [*actions, *self._hearing.feed()]
+
+    def digit(self, digit: Digit) -> Actions:
+        """The client pressed a key."""
+        return [self._events.tell("input_audio_buffer.dtmf_event_received", event=digit.digit, received_at=0)]
+
+    # ---- speech to text
+
+    def words(self, utterance: str, text: str, now: float) -> Actions:
+        """An utterance is recognised; no text: nobody said a word."""
+        if self._words_due.pop(utterance, None) is None or utterance not in self._items:
+            return []
+        item = self._items.get(utterance)
+        item.text = text.strip()
+        actions: Actions = []
+        if self._session.transcribes:
+            about: dict[str, Any] = {"item_id": utterance, "content_index": 0}
+            kind = "conversation.item.input_audio_transcription."
+            if item.text:
+                actions.append(self._events.tell(kind + "delta", delta=item.text, **about))
+            usage = {"type": "duration", "seconds": round(item.audio_ms / 1_000, 3)}
+            actions.append(self._events.tell(kind + "completed", transcript=item.text, usage=usage, **about))
+        if item.text and self._session.detects_turns and self._session.creates_response:
+            actions += self._answer(now)
+        return actions
+
+    def words_failed(self, utterance: str, code: str, message: str) -> Actions:
+        """An utterance could not be recognised."""
+        if self._words_due.pop(utterance, None) is None:
+            return []
+        error = {"type": "server_error", "code": code, "message": message}
+        failed = self._events.tell(
+            "conversation.item.input_audio_transcription.failed", item_id=utterance, content_index=0, error=error
+        )
+        return [failed, *self._failed(code, message)]
+
+    # ---- the text handler
+
+    def answered(self, turn: str, pieces: Sequence[Piece], now: float) -> Actions:
+        """More of an answer."""
+        actions: Actions = []
+        for piece in pieces:
+            response = self._response
+            if response is None or response.id != turn or not response.waits_for_hook:
+                break
+            try:
+                actions += response.answered(piece)
+            except HookError as error:
+                return [*actions, *self.text_failed(turn, "text_handler_malformed", str(error), now)]
+            self._text_due = now + self._plan.text_within_s
+            actions += self._go_on(now)
+        return actions
+
+    def text_failed(self, turn: str, code: str, message: str, now: float) -> Actions:
+        """There will be no answer, or no more of it."""
+        response = self._response
+        if response is None or response.id != turn or not response.waits_for_hook:
+            return []
+        return self._fail_response(response, code, f"the text handler: {message}", now)
+
+    def text_handler_left(self, reason: str) -> Actions:
+        """The text handler ends the call."""
+        return self._end(End(Ending.HANG_UP, reason))
+
+    # ---- text to speech
+
+    def sound(self, job: str, pcm: bytes, now: float) -> Actions:
+        """More speech of a sentence."""
+        response = self._response
+        if response is None or response.job != job or not pcm:
+            return []
+        self._speech_due = now + self._plan.speech_within_s
+        assert response.message is not None
+        self._sounding[response.message.id] = response.id
+        return response.sound(pcm)
+
+    def spoken(self, job: str, now: float) -> Actions:
+        """A sentence is complete."""
+        response = self._response
+        if response is None or response.job != job:
+            return []
+        response.spoken()
+        return self._go_on(now)
+
+    def speech_failed(self, job: str, code: str, message: str, now: float) -> Actions:
+        """A sentence could not be spoken."""
+        response = self._response
+        if response is None or response.job != job:
+            return []
+        response.note_part_spoken()
+        response.job = ""
+        return self._fail_response(response, code, message, now)
+
+    # ---- the voice
+
+    def playing(self, tag: str) -> Actions:
+        """The first of an item goes out."""
+        response = self._sounding.get(tag, "")
+        if not response or response == self._playing:
+            return []
+        self._playing = response
+        return [self._events.tell("output_audio_buffer.started", response_id=response)]
+
+    def marked(self, name: str) -> Actions:
+        """The voice came to a mark: a response was heard to its end."""
+        response = name.removeprefix(END_OF)
+        for item in [item for item, of in self._sounding.items() if of == response]:
+            del self._sounding[item]
+        if response != self._playing:
+            return []
+        self._playing = ""
+        return [self._events.tell("output_audio_buffer.stopped", response_id=response)]
+
+    def cleared(self, cleared: Cleared, *, was_speaking: bool) -> Actions:
+        """The voice was stopped: note what was heard, and end the response that is in progress."""
+        actions: Actions = []
+        response, sounding = self._response, self._sounding
+        if response is not None:
+            response.note_part_spoken()
+        playing = self._playing or next(iter(sounding.values()), "")
+        if was_speaking and playing:
+            actions.append(self._events.tell("output_audio_buffer.cleared", response_id=playing))
+        self._sounding, self._playing = {}, ""
+        if response is not None and response.message is not None and response.speaks:
+            sounding.setdefault(response.message.id, response.id)  # nothing of it was heard
+        for item_id in sounding:
+            if item_id in self._items:
+                played_ms = cleared.played_ms if item_id == cleared.tag else 0
+                actions += self._cut(self._items.get(item_id), played_ms)
+        if response is not None:
+            response.said_anything = False  # nothing waits that a mark could follow
+            actions += self._close(response, "cancelled", reason=self._why_cleared)
+        return actions
+
+    # ---- time
+
+    def deadline(self) -> float | None:
+        """When to call `advance`."""
+        due = list(self._words_due.values())
+        response = self._response
+        if response is not None:
+            due += [self._text_due] if response.waits_for_hook else []
+            due += [self._speech_due] if response.has_to_speak else []
+        return min(due, default=None)
+
+    def advance(self, now: float) -> Actions:
+        """Time has passed."""
+        actions: Actions = []
+        for utterance in [one for one, due in self._words_due.items() if now >= due]:
+            message = f"speech to text has given no words within {self._plan.words_within_s:g} s"
+            actions += self.words_failed(utterance, "speech_to_text_timeout", message)
+        response = self._response
+        if response is not None and response.waits_for_hook and now >= self._text_due:
+            message = f"no answer within {self._plan.text_within_s:g} s"
+            actions += self.text_failed(response.id, "text_handler_timeout", message, now)
+        response = self._response
+        if response is not None and response.has_to_speak and now >= self._speech_due:
+            if response.job:
+                message = f"text to speech has given nothing within {self._plan.speech_within_s:g} s"
+                actions += self.speech_failed(response.job, "text_to_speech_timeout", message, now)
+            else:
+                actions += self._go_on(now)
+        return actions
+
+    # ---- the client's events
+
+    def event(self, text: str, now: float) -> Actions:
+        """An event of the client, or of who watches."""
+        try:
+            event = parse_json_object(text)
+        except AgentError as error:
+            return [self._events.error("invalid_json", f"an event is a JSON object: {error}")]
+        given = event.get("event_id")
+        event_id = given[:256] if isinstance(given, str) else None
+        try:
+            return self._event(event, event_id, now)
+        except (SessionError, ItemError) as error:
+            return [self._events.error("invalid_value", str(error), param=error.param, event_id=event_id)]
+
+    def _event(self, event: dict[str, Any], event_id: str | None, now: float) -> Actions:
+        kind = event.get("type")
+        match kind:
+            case "session.update":
+                session = event.get("session")
+                if not isinstance(session, Mapping):
+                    return [
+                        self._events.error(
+                            "invalid_value", "session.update needs its object 'session'", event_id=event_id
+                        )
+                    ]
+                actions = self._set_session(self._session.updated(session))
+                return [self._events.tell("session.updated", session=self._session.to_json()), *actions]
+            case "response.create":
+                return self._create_response(event.get("response"), event_id, now)
+            case "response.cancel":
+                return self._cancel_response(event, event_id)
+            case "conversation.item.create":
+                item = parse_item(event.get("item"), self._new_id("item"))
+                after = event.get("previous_item_id")
+                previous = self._items.add(item, after if isinstance(after, str) else None)
+                return self._item_events(item, previous)
+            case "conversation.item.retrieve":
+                item = self._items.get(event.get("item_id"))
+                return [self._events.tell("conversation.item.retrieved", item=item.to_json())]
+            case "conversation.item.delete":
+                self._items.delete(event.get("item_id"))
+                return [self._events.tell("conversation.item.deleted", item_id=event["item_id"])]
+            case "conversation.item.truncate":
+                return self._truncate(event)
+            case "input_audio_buffer.commit":
+                heard = self._hearing.commit()
+                if heard is None:
+                    message = f"there is no audio to commit: at least {LEAST_MS} ms are needed"
+                    return [self._events.error("input_audio_buffer_commit_empty", message, event_id=event_id)]
+                return [*heard.actions, *self._committed(heard, now)]
+            case "input_audio_buffer.clear":
+                return [*self._hearing.forget(), self._events.tell("input_audio_buffer.cleared")]
+            case "output_audio_buffer.clear":
+                self._why_cleared = "client_cancelled"
+                return [Clear()]
+            case "input_audio_buffer.append":
+                message = "audio comes over the call's audio track, not in events"
+                return [self._events.error("unsupported_event", message, event_id=event_id)]
+            case str():
+                message = f"there is no client event {kind[:64]!r}"
+                return [self._events.error("unknown_event", message, param="type", event_id=event_id)]
+            case _:
+                return [self._events.error("missing_type", "an event needs its 'type'", event_id=event_id)]
+
+    def _set_session(self, session: SessionObject) -> Actions:
+        self._session = session
+        self._hearing.turns.patience = session.patience
+        return self._hearing.detect_turns(session.detects_turns)
+
+    def _create_response(self, given: Any, event_id: str | None, now: float) -> Actions:
+        if self._response is not None:
+            message = f"response {self._response.id} is in progress; cancel it or wait for its end"
+            return [self._events.error("conversation_already_has_active_response", message, event_id=event_id)]
+        return self._respond(parse_wanted(given if isinstance(given, Mapping) else {}, self._session), now)
+
+    def _cancel_response(self, event: dict[str, Any], event_id: str | None) -> Actions:
+        response, wanted = self._response, event.get("response_id")
+        if response is None or (wanted is not None and wanted != response.id):
+            return [
+                self._events.error(
+                    "response_cancel_not_active", "there is no such response in progress", event_id=event_id
+                )
+            ]
+        response.note_part_spoken()
+        if response.message is not None and response.speaks:
+            response.message.cut(response.message.audio_ms)  # what was made of it is heard, or cleared
+        return self._close(response, "cancelled", reason="client_cancelled")
+
+    def _truncate(self, event: dict[str, Any]) -> Actions:
+        item, heard_ms = self._items.get(event.get("item_id")), event.get("audio_end_ms")
+        if item.part != "output_audio":
+            raise ItemError("item_id", "only what was spoken can be truncated")
+        if isinstance(heard_ms, bool) or not isinstance(heard_ms, int) or heard_ms < 0:
+            raise ItemError("audio_end_ms", "a number of milliseconds")
+        if heard_ms > item.audio_ms and item.status != "in_progress":
+            raise ItemError("audio_end_ms", f"the item has {item.audio_ms} ms of audio")
+        return self._cut(item, heard_ms)
+
+    # ---- inside
+
+    def _committed(self, heard: Heard, now: float) -> Actions:
+        """An utterance is complete: it is an item, and its words are waited for."""
+        item = Item(heard.utterance, "message", "user", "input_audio")
+        previous = self._items.add(item)
+        committed = self._events.tell(
+            "input_audio_buffer.committed", previous_item_id=previous, item_id=heard.utterance
+        )
+        item.spoken = [(heard.audio_ms, 0)]
+        self._words_due[heard.utterance] = now + self._plan.words_within_s
+        actions: Actions = [committed, *self._item_events(item, previous)]
+        while len(self._words_due) > MAX_PENDING_WORDS:
+            message = "speech to text does not keep up with the speaker"
+            actions += self.words_failed(next(iter(self._words_due)), "speech_to_text_behind", message)
+        return actions
+
+    def _item_events(self, item: Item, previous: str | None) -> Actions:
+        shown = item.to_json()
+        return [
+            self._events.tell(f"conversation.item.{what}", previous_item_id=previous, item=shown)
+            for what in ("added", "done")
+        ]
+
+    def _answer(self, now: float) -> Actions:
+        if self._response is not None:
+            self._answer_next = True
+            return []
+        return self._respond(Wanted(self._session), now)
+
+    def _respond(self, wanted: Wanted, now: float) -> Actions:
+        self._answer_next = False
+        response = Response(self._new_id("resp"), self._conversation_id, wanted, self._items, self._events)
+        self._response = response
+        self._text_due = now + self._plan.text_within_s
+        self._speech_due = now + self._plan.speech_within_s
+        messages = self._items.messages(wanted.session.instructions)
+        return response.open(build_request(wanted.session, messages, self._plan.model, self._config.call_id))
+
+    def _go_on(self, now: float) -> Actions:
+        """Whatever the response can do next."""
+        response = self._response
+        if response is None:
+            return []
+        actions = response.next_sentence(self._queued_ms())
+        if actions:
+            self._speech_due = now + self._plan.speech_within_s
+        elif response.is_complete:
+            return [*self._close(response, "completed"), *self._after(response, now)]
+        elif not response.job:
+            self._speech_due = now + _LOOK_S
+        return actions
+
+    def _after(self, response: Response, now: float) -> Actions:
+        if response.hangs_up:
+            return self._end(End(Ending.HANG_UP, "the text handler has said what it had to say"))
+        return self._respond(Wanted(self._session), now) if self._answer_next else []
+
+    def _interrupt(self) -> Actions:
+        """Somebody speaks: the voice stops at once, and `cleared` tells the rest."""
+        self._answer_next = False
+        self._why_cleared = "turn_detected"
+        return [Clear()] if self._response is not None or self._sounding else []
+
+    def _cut(self, item: Item, heard_ms: int) -> Actions:
+        item.cut(heard_ms)
+        return [
+            self._events.tell("conversation.item.truncated", item_id=item.id, content_index=0, audio_end_ms=heard_ms)
+        ]
+
+    def _close(self, response: Response, status: str, **details: Any) -> Actions:
+        self._response = None
+        return response.close(status, **details)
+
+    def _fail_response(self, response: Response, code: str, message: str, now: float) -> Actions:
+        error = {"type": "server_error", "code": code, "message": message}
+        if response.message is not None and response.speaks:
+            response.note_part_spoken()
+            response.message.cut(response.message.audio_ms)
+        actions = [*self._close(response, "failed", error=error), *self._failed(code, message)]
+        if self._answer_next and not self._ended:
+            actions += self._respond(Wanted(self._session), now)
+        return actions
+
+    def _failed(self, code: str, message: str) -> Actions:
+        """A stage failed: it is told, and the call goes on or ends, as the resource says."""
+        actions: Actions = [self._events.error(code, message, ours=True)]
+        if self._plan.hangs_up_on_failure:
+            actions += self._end(End(Ending.BACKEND_FAILED, f"{code}: {message}"))
+        return actions
+
+    def _end(self, end: End) -> Actions:
+        self._ended = True
+        return [end]

@@ -1,0 +1,328 @@
+"""Processes that recognise and speak for all pipelines of a transceiver: no engine runs where packets do.
+
+::
+
+    call ── listen, feed, conclude ─▶ the process with the fewest utterances ─▶ words
+    call ── speak ──────────────────▶ the process with the fewest sentences ──▶ sound, spoken
+
+A process takes a few utterances at once, a piece of each in turn; when all have as many as they take, an utterance waits with
+its audio, and catches up faster than it was spoken.
+
+Owns: the processes' lives, who gets which job, bounds of what waits. Does not own: engines (engines/), deadlines of a job
+(media/pipeline/conversation.py).
+Invariant: each job ends once, with its result or with a failure, whatever becomes of its process; a job that was forgotten
+tells nothing more.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from voicefleet_dataplane.engines.wire import HEADER, MAX_PAYLOAD, Kind, build_frame
+
+log = logging.getLogger("voicefleet.transceiver")
+
+MAX_WAITING = 64  # utterances without a process
+MAX_SENTENCES = 256  # in all processes
+MAX_UNSENT_BYTES = 8 << 20  # to one process: it does not keep up
+HANGS_AFTER_S = 30.0  # with work and without a word
+_LOOK_S = 1.0
+_FIRST_RETRY_S, _LAST_RETRY_S = 0.25, 10.0
+_END_WITHIN_S = 2.0
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+class JobListener(Protocol):
+    """Who wants a job done. Nothing here may block."""
+
+    def on_words(self, job: "Job", text: str) -> None:
+        """What was said."""
+
+    def on_sound(self, job: "Job", pcm: bytes) -> None:
+        """More speech."""
+
+    def on_spoken(self, job: "Job") -> None:
+        """That was all of it."""
+
+    def on_job_failed(self, job: "Job", code: str, message: str) -> None:
+        """There will be nothing, or nothing more."""
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """One utterance to hear, or one sentence to speak. ``name`` is its owner's."""
+
+    name: str
+    listener: JobListener
+    number: int
+    hears: bool
+    worker: "_Worker | None" = None
+    waiting: list[bytes] = field(default_factory=list)  # frames, until there is a process
+    is_over: bool = False
+
+
+class _Worker:
+    """One process, started again when it ends."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.jobs: dict[int, Job] = {}
+        self.writer: asyncio.StreamWriter | None = None
+        self.process: asyncio.subprocess.Process | None = None
+        self.is_ready = False
+        self.heard_at = 0.0
+        self.trouble = ""
+
+    def count(self, *, hears: bool) -> int:
+        return sum(job.hears == hears for job in self.jobs.values())
+
+    def send(self, frame: bytes) -> bool:
+        writer = self.writer
+        if writer is None or writer.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
+            return False
+        writer.write(frame)
+        return True
+
+
+class EnginePool:
+    """One transceiver's. `start` on the running loop."""
+
+    def __init__(self, speech_to_text: str, text_to_speech: str, processes: int, utterances: int) -> None:
+        """``utterances``: at once in each process."""
+        self._engines = (speech_to_text, text_to_speech)
+        self._utterances = utterances
+        self._workers = [_Worker(f"engines {number}") for number in range(processes)]
+        self._waiting: deque[Job] = deque()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._last_number = 0
+        self.restarts = self.refused = self.failed = 0
+
+    def start(self) -> None:
+        """Start the processes; jobs may come before they are ready."""
+        if not self._tasks:
+            self._tasks = [asyncio.create_task(self._keep(worker)) for worker in self._workers]
+            self._tasks.append(asyncio.create_task(self._watch()))
+
+    async def close(self) -> None:
+        """End the processes."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    # ---- jobs
+
+    def listen(self, name: str, listener: JobListener) -> Job:
+        """An utterance begins."""
+        job = self._make(name, listener, hears=True)
+        if len(self._waiting) >= MAX_WAITING:
+            self._refuse(job, "more people speak at once than speech to text has room for")
+            return job
+        job.waiting.append(build_frame(Kind.LISTEN, job.number))
+        self._waiting.append(job)
+        self._place()
+        return job
+
+    def feed(self, job: Job, pcm: bytes) -> None:
+        """More of it."""
+        self._send(job, Kind.FEED, pcm)
+
+    def conclude(self, job: Job) -> None:
+        """That was all of it."""
+        self._send(job, Kind.CONCLUDE)
+
+    def speak(self, name: str, listener: JobListener, text: str, voice: str, speed: float) -> Job:
+        """Make speech of a sentence."""
+        job = self._make(name, listener, hears=False)
+        workers = [worker for worker in self._workers if worker.is_ready] or self._workers
+        worker = min(workers, key=lambda one: one.count(hears=False))
+        if worker.count(hears=False) * len(self._workers) >= MAX_SENTENCES:
+            self._refuse(job, "more waits to be spoken than text to speech has room for")
+            return job
+        wanted = {"text": text, "voice": voice, "speed": speed}
+        job.waiting.append(build_frame(Kind.SPEAK, job.number, json.dumps(wanted).encode()))
+        self._give(job, worker)
+        return job
+
+    def forget(self, job: Job) -> None:
+        """Nobody wants it any more."""
+        if job.is_over:
+            return
+        worker = job.worker
+        self._finish(job)
+        if worker is not None:
+            worker.send(build_frame(Kind.FORGET, job.number))
+
+    # ---- inside
+
+    def _make(self, name: str, listener: JobListener, *, hears: bool) -> Job:
+        self._last_number = self._last_number % 0xFFFFFFFF + 1
+        return Job(name, listener, self._last_number, hears)
+
+    def _place(self) -> None:
+        """Give utterances that wait to processes that have room."""
+        while self._waiting:
+            worker = min(self._workers, key=lambda one: (not one.is_ready, one.count(hears=True)))
+            if not worker.is_ready or worker.count(hears=True) >= self._utterances:
+                return
+            self._give(self._waiting.popleft(), worker)
+
+    def _give(self, job: Job, worker: _Worker) -> None:
+        if not worker.jobs:
+            worker.heard_at = time.monotonic()
+        worker.jobs[job.number] = job
+        job.worker = worker
+        if worker.is_ready:
+            self._send_waiting(job, worker)
+
+    def _send_waiting(self, job: Job, worker: _Worker) -> None:
+        frames, job.waiting = job.waiting, []
+        if not worker.send(b"".join(frames)):
+            self._fail(job, "engine_busy", "an engine process does not keep up")
+
+    def _send(self, job: Job, kind: Kind, payload: bytes = b"") -> None:
+        if job.is_over:
+            return
+        frame = build_frame(kind, job.number, payload)
+        if job.worker is None or not job.worker.is_ready:
+            job.waiting.append(frame)
+        elif not job.worker.send(frame):
+            self._fail(job, "engine_busy", "an engine process does not keep up")
+
+    def _refuse(self, job: Job, message: str) -> None:
+        self.refused += 1
+        asyncio.get_running_loop().call_soon(self._fail, job, "engine_busy", message)  # not before it is returned
+
+    def _fail(self, job: Job, code: str, message: str) -> None:
+        if not job.is_over:
+            self.failed += 1
+            worker = job.worker
+            self._finish(job)
+            if worker is not None:
+                worker.send(build_frame(Kind.FORGET, job.number))
+            _tell(lambda: job.listener.on_job_failed(job, code, message))
+
+    def _finish(self, job: Job) -> None:
+        job.is_over = True
+        job.waiting.clear()
+        worker, job.worker = job.worker, None
+        if worker is not None:
+            worker.jobs.pop(job.number, None)
+            self._place()
+        elif job in self._waiting:
+            self._waiting.remove(job)
+
+    # ---- a process
+
+    async def _keep(self, worker: _Worker) -> None:
+        retry_s = _FIRST_RETRY_S
+        while True:
+            worker.trouble = ""
+            try:
+                await self._run(worker)
+            except (OSError, EOFError) as error:
+                worker.trouble = worker.trouble or str(error)
+            if worker.is_ready:
+                retry_s = _FIRST_RETRY_S
+            worker.is_ready = False
+            self.restarts += 1
+            trouble = worker.trouble or "it ended by itself"
+            log.error("%s: %s; starting again in %g s", worker.name, trouble, retry_s)
+            for job in list(worker.jobs.values()):
+                self._fail(job, "engine_failed", f"the engine process ended: {trouble}")
+            if not any(one.is_ready for one in self._workers):
+                for job in list(self._waiting):
+                    self._fail(job, "engine_failed", f"no engine process runs: {trouble}")
+            await asyncio.sleep(retry_s)
+            retry_s = min(_LAST_RETRY_S, retry_s * 2)
+
+    async def _run(self, worker: _Worker) -> None:
+        """Start it, and read until it ends."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            argv = ["-m", "voicefleet_dataplane.engines.worker", str(theirs.fileno()), *self._engines]
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *argv,
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env=os.environ | _ONE_THREAD,
+            )
+        worker.process = process
+        reader, writer = await asyncio.open_connection(sock=ours)
+        worker.writer, worker.heard_at = writer, time.monotonic()
+        try:
+            while True:
+                length, kind, number = HEADER.unpack(await reader.readexactly(HEADER.size))
+                if length > MAX_PAYLOAD:
+                    raise OSError(f"a frame of {length} bytes")
+                payload = await reader.readexactly(length)
+                worker.heard_at = time.monotonic()
+                self._take(worker, Kind(kind), number, payload)
+        finally:
+            worker.writer = worker.process = None
+            writer.close()
+            await _end(process)
+
+    def _take(self, worker: _Worker, kind: Kind, number: int, payload: bytes) -> None:
+        if kind is Kind.READY:
+            worker.is_ready = True
+            for placed in list(worker.jobs.values()):
+                self._send_waiting(placed, worker)
+            self._place()
+            return
+        if kind is Kind.FAILED and number == 0:
+            worker.trouble = payload.decode(errors="replace")
+            return
+        job = worker.jobs.get(number)
+        if job is None:
+            return  # forgotten
+        match kind:
+            case Kind.SOUND:
+                _tell(lambda: job.listener.on_sound(job, payload))
+            case Kind.SPOKEN:
+                self._finish(job)
+                _tell(lambda: job.listener.on_spoken(job))
+            case Kind.WORDS:
+                self._finish(job)
+                _tell(lambda: job.listener.on_words(job, payload.decode(errors="replace")))
+            case Kind.FAILED:
+                self._fail(job, "engine_failed", payload.decode(errors="replace"))
+
+    async def _watch(self) -> None:
+        """End processes that hang: C code has no deadline."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            now = time.monotonic()
+            for worker in self._workers:
+                if worker.process is not None and worker.jobs and now - worker.heard_at > HANGS_AFTER_S:
+                    worker.trouble = f"it said nothing for {HANGS_AFTER_S:g} s"
+                    with contextlib.suppress(ProcessLookupError):
+                        worker.process.kill()
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """It ends when its socket closes; what it is computing just now is not waited for long."""
+    try:
+        async with asyncio.timeout(_END_WITHIN_S):
+            await process.wait()
+    except (TimeoutError, asyncio.CancelledError):
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def _tell(tell: Callable[[], None]) -> None:
+    try:
+        tell()
+    except Exception as error:
+        log.error("a pipeline failed", exc_info=error)
