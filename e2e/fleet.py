@@ -66,6 +66,7 @@ class Fleet:
         return {
             "cluster": {"id": CLUSTER_ID, "name": "local"},
             "images": {name: self.site.image(name) for name in ("operator", "dataplane", "redis")}
+            | {"pipeline": self.site.images.get("pipeline", "")}
             | {"pullPolicy": "Never" if self.site.local else "IfNotPresent"},
             "gateway": {
                 "replicas": 1,

@@ -5,6 +5,7 @@
     VOICEFLEET_IMAGE_DATAPLANE
     VOICEFLEET_IMAGE_REDIS
     VOICEFLEET_IMAGE_OPERATOR_NEXT       another operator, for the story of its upgrade
+    VOICEFLEET_IMAGE_PIPELINE            the dataplane's with engines, for the stories and the demo of voice pipelines
 
 Owns: which programs, images and nodes. Does not own: what is installed (fleet.py). What a place cannot do is an error that says
 so, never a skip.
@@ -43,7 +44,7 @@ class Site:
     kubeconfig: Path
     kubectl: tuple[str, ...]
     helm: tuple[str, ...]
-    images: Mapping[str, str]  # operator, dataplane, redis, and operator_next where there is one
+    images: Mapping[str, str]  # operator, dataplane, redis; pipeline and operator_next where there is one
 
     def image(self, name: str) -> str:
         """Return an image's name. Raises ClusterError naming the variable that is missing."""
@@ -65,6 +66,7 @@ def find_site(environment: Mapping[str, str] = os.environ) -> Site:
             "operator": "voicefleet.local/operator:dev",
             "operator_next": "voicefleet.local/operator:next",
             "dataplane": "voicefleet.local/dataplane:dev",
+            "pipeline": "voicefleet.local/pipeline:dev",
             "redis": "voicefleet.local/redis:7",
         }
         return Site(
@@ -81,7 +83,7 @@ def find_site(environment: Mapping[str, str] = os.environ) -> Site:
     context = run(["kubectl", "config", "current-context"]).strip()
     images = {
         name: environment[PREFIX + name.upper()]
-        for name in (*names, "operator_next")
+        for name in (*names, "pipeline", "operator_next")
         if environment.get(PREFIX + name.upper())
     }
     kubeconfig = Path(environment.get("KUBECONFIG") or Path.home() / ".kube" / "config")

@@ -179,6 +179,7 @@ class BackendType(StrEnum):
     OPENAI_REALTIME = "OpenAIRealtime"
     MEDIA_STREAM = "MediaStream"
     OPUS_STREAM = "OpusStream"
+    PIPELINE = "Pipeline"
 
 
 class BackendProfile(StrEnum):
@@ -203,6 +204,54 @@ class OnFailure(StrEnum):
     RECONNECT = "Reconnect"
 
 
+class VoiceActivity(_Spec):
+    """What tells speech from noise."""
+
+    engine: str = "Silero"
+
+
+class SpeechToText(_Spec):
+    """What makes words of speech."""
+
+    engine: str = "PocketSphinx"
+    timeout: Duration = "10s"  # type: ignore[assignment]
+
+
+class TextHandler(_Spec):
+    """Who answers words with words."""
+
+    handler: str = "Hook"
+    model: str | None = None
+    timeout: Duration = "15s"  # type: ignore[assignment]
+
+
+class TextToSpeech(_Spec):
+    """What makes speech of words."""
+
+    engine: str = "Hibari"
+    voice: str | None = None
+    timeout: Duration = "10s"  # type: ignore[assignment]
+
+
+class OnStageFailure(StrEnum):
+    """What a stage that fails means for its call."""
+
+    CONTINUE = "Continue"
+    HANG_UP = "HangUp"
+
+
+class Pipeline(_Spec):
+    """The stages of a voice pipeline."""
+
+    voice_activity: VoiceActivity = VoiceActivity()
+    speech_to_text: SpeechToText = SpeechToText()
+    text: TextHandler = TextHandler()
+    text_to_speech: TextToSpeech = TextToSpeech()
+    processes: int = 1
+    utterances_per_process: int = 4
+    on_failure: OnStageFailure = OnStageFailure.CONTINUE
+
+
 class Backend(_Spec):
     """What the sessions talk to."""
 
@@ -215,6 +264,7 @@ class Backend(_Spec):
     connect_timeout: Duration = "5s"  # type: ignore[assignment]
     on_failure: OnFailure = OnFailure.HANG_UP
     reconnect_timeout: Duration = "10s"  # type: ignore[assignment]
+    pipeline: Pipeline = Pipeline()
 
 
 class Rollout(_Spec):

@@ -52,6 +52,7 @@ class Image:
     context: Path
     sources: tuple[str, ...]  # what the Dockerfile copies, below the context
     tag: str | None = None  # None: the caller's
+    target: str = ""  # a stage of the Dockerfile; empty: the last
     builders: tuple[tuple[str, Base], ...] = ()  # build argument → base of a stage that leaves nothing but a file
 
     def full_name(self, tag: str) -> str:
@@ -60,7 +61,7 @@ class Image:
     def key(self) -> str:
         """Of everything that goes in."""
         bases = "".join(base.key for base in (self.base, *(builder for _, builder in self.builders)))
-        digest = hashlib.sha256(bases.encode() + self.dockerfile.read_bytes())
+        digest = hashlib.sha256(bases.encode() + self.target.encode() + self.dockerfile.read_bytes())
         for source in self.sources:
             root = self.context / source
             for path in sorted(root.rglob("*")) if root.is_dir() else [root]:
@@ -101,8 +102,17 @@ IMAGES = (
         PYTHON,
         CHECKOUT / "dataplane" / "Dockerfile",
         CHECKOUT,
-        _sources("dataplane"),
+        (*_sources("dataplane"), "requirements/pipeline.lock"),
         builders=(("BPF_BASE", BPF),),
+    ),
+    Image(
+        "pipeline",
+        PYTHON,
+        CHECKOUT / "dataplane" / "Dockerfile",
+        CHECKOUT,
+        (*_sources("dataplane"), "requirements/pipeline.lock"),
+        builders=(("BPF_BASE", BPF),),
+        target="pipeline",
     ),
     Image("redis", REDIS, _REDIS_FOLDER / "Dockerfile", _REDIS_FOLDER, (), tag="7"),
 )
@@ -192,6 +202,7 @@ class Builder:
                     *(*self._buildah, "bud", "--isolation", "chroot", "--layers", "--pull-never"),
                     *("--build-arg", f"BASE={image.base.tag}", *options, "--tag", name),
                     *(word for key, base in image.builders for word in ("--build-arg", f"{key}={base.tag}")),
+                    *(("--target", image.target) if image.target else ()),
                     *("--file", str(image.dockerfile), str(image.context)),
                 ]
                 if subprocess.run(argv, stdout=out, stderr=out, check=False).returncode != 0:
@@ -216,12 +227,14 @@ def build_here(tag: str) -> list[Path]:
         together(*(lambda b=base: builder.ensure_base(b) for base in (PYTHON, REDIS, BPF)))
         options = builder.pip_options()
         archives: dict[str, Path] = {}
-        together(
-            *(
-                lambda i=image: archives.update({i.name: builder.build(i, tag, options if i.base is PYTHON else [])})
-                for image in IMAGES
-            )
-        )
+        # Images of one Dockerfile follow each other: the second finds the first one's layers.
+        files = {image.dockerfile: [one for one in IMAGES if one.dockerfile == image.dockerfile] for image in IMAGES}
+
+        def build(those: list[Image]) -> None:
+            for image in those:
+                archives[image.name] = builder.build(image, tag, options if image.base is PYTHON else [])
+
+        together(*(lambda those=those: build(those) for those in files.values()))
         return [archives[image.name] for image in IMAGES]
 
 

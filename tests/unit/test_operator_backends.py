@@ -2,6 +2,7 @@
 
 from tests.support.fleet_world import CONFIG, pool
 from voicefleet_contract.settings import TransceiverSettings
+from voicefleet_operator.desired.config import PipelineImage
 from voicefleet_operator.desired.transceiver import Create
 from voicefleet_operator.desired.transceiver_pod import pool_template, transceiver_pod
 
@@ -62,3 +63,47 @@ def test_another_backend_replaces_the_pods():
     assert pool_template(CONFIG, pool(backend=AGENT)) != pool_template(
         CONFIG, pool(backend=AGENT | {"url": "wss://x/"})
     )
+
+
+PIPELINE = {
+    "type": "Pipeline",
+    "url": "https://brain.example.com/v1/chat/completions",
+    "pipeline": {
+        "voiceActivity": {"engine": "WebRTC"},
+        "speechToText": {"timeout": "4s"},
+        "text": {"model": "tiny", "timeout": "8s"},
+        "textToSpeech": {"engine": "EspeakNG", "voice": "de"},
+        "processes": 2,
+        "utterancesPerProcess": 3,
+        "onFailure": "HangUp",
+    },
+}
+
+
+def test_a_pipelines_stages_reach_its_pods():
+    settings = settings_of(pod(**PIPELINE))
+    assert (settings.backend, settings.backend_url) == ("Pipeline", PIPELINE["url"])
+    assert (settings.pipeline_voice_activity, settings.pipeline_speech_to_text) == ("WebRTC", "PocketSphinx")
+    assert (settings.pipeline_text, settings.pipeline_text_model) == ("Hook", "tiny")
+    assert (settings.pipeline_text_to_speech, settings.pipeline_voice) == ("EspeakNG", "de")
+    assert (settings.pipeline_speech_to_text_timeout_s, settings.pipeline_text_timeout_s) == (4.0, 8.0)
+    assert (settings.pipeline_processes, settings.pipeline_utterances) == (2, 3)
+    assert settings.pipeline_hang_up_on_failure
+
+
+def test_a_pipeline_asks_for_what_its_engines_take_and_gets_the_image_that_has_them():
+    config = CONFIG.model_copy(update={"pipeline": PipelineImage(image="engines:1")})
+    (container,) = transceiver_pod(config, "voice", pool(backend=PIPELINE), CREATE)["spec"]["containers"]
+    assert container["image"] == "engines:1"
+    assert container["resources"]["requests"] == {"cpu": "1100m", "memory": "1152Mi"}
+    (container,) = transceiver_pod(config, "voice", pool(backend=AGENT), CREATE)["spec"]["containers"]
+    assert container["image"] == CONFIG.dataplane.image
+    own = pool(backend=PIPELINE, image="mine:2")
+    (container,) = transceiver_pod(config, "voice", own, CREATE)["spec"]["containers"]
+    assert container["image"] == "mine:2"
+
+
+def test_another_image_of_engines_replaces_the_pods_of_pipelines_and_no_others():
+    config = CONFIG.model_copy(update={"pipeline": PipelineImage(image="engines:1")})
+    assert pool_template(config, pool(backend=PIPELINE)) != pool_template(CONFIG, pool(backend=PIPELINE))
+    assert pool_template(config, pool(backend=AGENT)) == pool_template(CONFIG, pool(backend=AGENT))

@@ -42,6 +42,12 @@ class Dataplane(_Config):
     priority_class_name: str = ""
 
 
+class PipelineImage(_Config):
+    """The dataplane's image with engines for voice pipelines in it. Empty: pipelines run in the dataplane's own."""
+
+    image: str = ""
+
+
 class Redis(_Config):
     """The registry. No URL: the fleet works without one."""
 
@@ -109,6 +115,7 @@ class FleetConfig(_Config):
 
     cluster: Cluster
     dataplane: Dataplane
+    pipeline: PipelineImage = PipelineImage()
     redis: Redis = Redis()
     gateway: Gateway = Gateway()
     keys: Keys = Keys()

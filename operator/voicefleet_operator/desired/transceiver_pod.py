@@ -8,7 +8,7 @@ from collections.abc import Collection
 from typing import Any
 
 from voicefleet_contract import names
-from voicefleet_contract.resources import Backend, BackendType, DrainPolicy, OnFailure
+from voicefleet_contract.resources import Backend, BackendType, DrainPolicy, OnFailure, OnStageFailure, Pipeline
 from voicefleet_contract.settings import TransceiverSettings
 from voicefleet_operator.desired import objects
 from voicefleet_operator.desired.config import FleetConfig
@@ -16,6 +16,7 @@ from voicefleet_operator.desired.state import Component, Manifest, PoolResource
 from voicefleet_operator.desired.transceiver import Create
 
 CPU, MEMORY = "100m", "128Mi"  # requests of a pod whose pool asks for none
+_ENGINES_CPU_M, _ENGINES_MEMORY_MI = 500, 512  # and of each engine process, which may fill a core
 _BACKEND_KEY = "key"
 _END_GRACE_S = 15  # between the drain deadline and SIGKILL: a process hangs up what is left
 
@@ -32,6 +33,8 @@ def pool_template(config: FleetConfig, pool: PoolResource) -> str:
     )
     parts = [spec, config.cluster.id, config.dataplane.model_dump(), config.redis.model_dump()]
     more = [part.model_dump(mode="json", exclude_defaults=True) for part in (config.call_records, config.tracing)]
+    if pool.spec.backend.type is BackendType.PIPELINE:
+        more.append(config.pipeline.model_dump(mode="json"))
     return objects.digest(*parts, *(part for part in more if part))
 
 
@@ -127,7 +130,7 @@ def transceiver_pod(
             "containers": [
                 {
                     "name": "transceiver",
-                    "image": spec.image or config.dataplane.image,
+                    "image": spec.image or _image(config, spec.backend),
                     "imagePullPolicy": config.dataplane.pull_policy,
                     "args": ["transceiver"],
                     "env": objects.environment(
@@ -145,13 +148,25 @@ def transceiver_pod(
                     "terminationMessagePolicy": "FallbackToLogsOnError",  # `kubectl describe` then shows its last words
                     "readinessProbe": {**probe, "periodSeconds": 2, "failureThreshold": 3},
                     "livenessProbe": {**probe, "periodSeconds": 10, "failureThreshold": 6},
-                    "resources": objects.resource_requirements(spec.resources, CPU, MEMORY),
+                    "resources": objects.resource_requirements(spec.resources, *_requests(spec.backend)),
                     "securityContext": objects.CONTAINER_SECURITY,
                     "volumeMounts": mounts,
                 }
             ],
         },
     }
+
+
+def _image(config: FleetConfig, backend: Backend) -> str:
+    """Engines are no small thing: only pools that need them pull them."""
+    return (config.pipeline.image if backend.type is BackendType.PIPELINE else "") or config.dataplane.image
+
+
+def _requests(backend: Backend) -> tuple[str, str]:
+    if backend.type is not BackendType.PIPELINE:
+        return CPU, MEMORY
+    processes = backend.pipeline.processes
+    return f"{100 + _ENGINES_CPU_M * processes}m", f"{128 + _ENGINES_MEMORY_MI * processes}Mi"
 
 
 def _affinity(avoid: Collection[str]) -> Manifest:
@@ -191,4 +206,23 @@ def _backend_settings(backend: Backend) -> dict[str, Any]:
         settings["backend_profile"] = backend.profile.value
     if backend.secret_ref is not None:
         settings["backend_key_file"] = f"{names.ETC}/backend/{_BACKEND_KEY}"
+    if backend.type is BackendType.PIPELINE:
+        settings |= _pipeline_settings(backend.pipeline)
     return settings
+
+
+def _pipeline_settings(pipeline: Pipeline) -> dict[str, Any]:
+    return {
+        "pipeline_voice_activity": pipeline.voice_activity.engine,
+        "pipeline_speech_to_text": pipeline.speech_to_text.engine,
+        "pipeline_speech_to_text_timeout_s": pipeline.speech_to_text.timeout,
+        "pipeline_text": pipeline.text.handler,
+        "pipeline_text_model": pipeline.text.model or "",
+        "pipeline_text_timeout_s": pipeline.text.timeout,
+        "pipeline_text_to_speech": pipeline.text_to_speech.engine,
+        "pipeline_text_to_speech_timeout_s": pipeline.text_to_speech.timeout,
+        "pipeline_voice": pipeline.text_to_speech.voice or "",
+        "pipeline_processes": pipeline.processes,
+        "pipeline_utterances": pipeline.utterances_per_process,
+        "pipeline_hang_up_on_failure": pipeline.on_failure is OnStageFailure.HANG_UP,
+    }
