@@ -75,10 +75,18 @@ class RelayDrain(_Spec):
 MOST_WORKERS = 32
 
 
+_UNITS = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "": 1.0} | {
+    prefix + binary: float(base) ** (power + 1)
+    for power, prefix in enumerate("kMGTPE")
+    for binary, base in (("", 1000), ("i", 1024))
+}
+
+
 def _cores(cpu: str | float) -> float:
     """Return cores of a Kubernetes quantity of CPU. Admission has refused what is none."""
     text = str(cpu)
-    return float(text[:-1]) / 1000 if text.endswith("m") else float(text)
+    number = text.rstrip("numkKMGTPEi")
+    return float(number) * _UNITS[text[len(number) :].replace("K", "k")]
 
 
 class Datapath(StrEnum):

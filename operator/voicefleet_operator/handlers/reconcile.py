@@ -11,7 +11,8 @@ import time
 
 from voicefleet_operator.cluster.api import KubeApi, KubeError
 from voicefleet_operator.cluster.apply import LedgerStore, apply_plan
-from voicefleet_operator.desired.plan import Plan, plan
+from voicefleet_operator.desired.isolation import plan_around
+from voicefleet_operator.desired.plan import Plan
 from voicefleet_operator.desired.state import REFUSAL_RETRY_S, Fleet, Refusal
 from voicefleet_operator.handlers.metrics import LoopMetrics
 from voicefleet_operator.handlers.store import FleetStore
@@ -61,7 +62,9 @@ class Reconciler:
             log.warning("waiting: %s", self._store.config_problem)
             return LOOK_AGAIN_S / 2
         since, now = self._store.take_up(), time.time()
-        todo = plan(fleet, now)
+        todo, problem = plan_around(fleet, now)
+        if problem is not None:
+            log.error("a resource breaks the plan and is left as it is; please report this", exc_info=problem)
         self._planned_s = time.monotonic() - self.last_pass_at
         self._metrics.plan.observe(self._planned_s)
         try:
