@@ -30,12 +30,13 @@ from voicefleet_dataplane.shell.http_calls import RealtimeCalls
 from voicefleet_dataplane.shell.http_client_secrets import ClientSecrets
 from voicefleet_dataplane.shell.http_errors import api_errors
 from voicefleet_dataplane.shell.http_fleet import FleetApi, Registry
-from voicefleet_dataplane.shell.http_health import add_public_health, inner_app, topology_problems
+from voicefleet_dataplane.shell.http_health import PublicHealth, inner_app, topology_problems
 from voicefleet_dataplane.shell.http_page import Page
 from voicefleet_dataplane.shell.http_sideband import Sideband
 from voicefleet_dataplane.shell.http_small_webrtc import SmallWebRtc
 from voicefleet_dataplane.shell.http_whep import Whep
 from voicefleet_dataplane.shell.http_whip import Whip
+from voicefleet_dataplane.shell.openapi import Interface, OpenApi
 from voicefleet_dataplane.shell.redis_sink import RedisSink
 from voicefleet_dataplane.shell.topology import open_topology
 from voicefleet_dataplane.shell.tracing import open_tracer
@@ -132,7 +133,7 @@ class Gateway:
         # http_bodies reads bodies and knows each one's size; aiohttp's own limit is the last resort.
         app = web.Application(middlewares=[api_errors], client_max_size=1)
         ice_servers = tuple(filter(None, map(str.strip, self._settings.ice_servers.split(","))))
-        interfaces = (
+        interfaces: tuple[Interface, ...] = (
             RealtimeCalls(self._placer),
             ClientSecrets(self._placer.admission, self._call_keys, self._metrics),
             self._sideband,
@@ -141,10 +142,10 @@ class Gateway:
             Whip(self._placer, ice_servers),
             Whep(self._placer, ice_servers),
             SmallWebRtc(self._placer),
+            PublicHealth(self.problems),
         )
-        for interface in interfaces:
+        for interface in (*interfaces, OpenApi(interfaces)):
             interface.add_routes(app.router)
-        add_public_health(app, self.problems)
         return app
 
     async def _listen(self, app: web.Application, host: str, port: int, context: ssl.SSLContext | None) -> int:

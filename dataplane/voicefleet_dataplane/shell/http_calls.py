@@ -11,8 +11,23 @@ from aiohttp import web
 from voicefleet_contract.http_api import SDP_TYPE
 from voicefleet_dataplane.shell.call_placing import CallPlacer, Offer
 from voicefleet_dataplane.shell.http_admission import Caller
-from voicefleet_dataplane.shell.http_bodies import FORM_TYPE, read_call_form, read_offer
+from voicefleet_dataplane.shell.http_bodies import FORM_TYPE, JSON_TYPE, read_call_form, read_offer
 from voicefleet_dataplane.shell.http_errors import ApiError, preflight
+from voicefleet_dataplane.shell.openapi import (
+    BODY_ERRORS,
+    CALL_ID,
+    KEY_ERRORS,
+    LOCATION,
+    PLACING_ERRORS,
+    PLACING_PARAMETERS,
+    SDP,
+    SDP_CONTENT,
+    SESSION,
+    STANDARD_KEY,
+    Paths,
+    ok,
+    operation,
+)
 
 CALLS_PATH = "/v1/realtime/calls"
 
@@ -28,6 +43,34 @@ class RealtimeCalls:
         for path, handler in ((CALLS_PATH, self.create), (CALLS_PATH + "/{call_id}/hangup", self.hang_up)):
             router.add_post(path, handler)
             router.add_options(path, preflight)
+
+    def describe(self) -> Paths:
+        """Return the paths."""
+        form = {
+            "type": "object",
+            "required": ["sdp", "session"],
+            "additionalProperties": False,
+            "properties": {"sdp": SDP, "session": SESSION},
+        }
+        encoding = {"sdp": {"contentType": SDP_TYPE}, "session": {"contentType": JSON_TYPE}}
+        create = operation(
+            "createCall",
+            "Place a call",
+            {201: ok("The answer.", SDP_CONTENT, LOCATION)},
+            (*KEY_ERRORS, *BODY_ERRORS, 415, *PLACING_ERRORS),
+            parameters=PLACING_PARAMETERS,
+            body=SDP_CONTENT | {FORM_TYPE: {"schema": form, "encoding": encoding}},
+            description="The offer alone, or offer and session object as a form (standard keys: an ephemeral key brings its session).",
+        )
+        hang_up = operation(
+            "hangUp",
+            "End a call",
+            {200: ok("It is over.")},
+            (*KEY_ERRORS, 403, 404, 503),
+            security=STANDARD_KEY,
+            parameters=(CALL_ID,),
+        )
+        return {CALLS_PATH: {"post": create}, CALLS_PATH + "/{call_id}/hangup": {"post": hang_up}}
 
     async def create(self, request: web.Request) -> web.Response:
         """Answer an offer: 201, the answer, and where to hang up."""

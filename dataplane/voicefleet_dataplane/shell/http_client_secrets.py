@@ -26,6 +26,17 @@ from voicefleet_dataplane.shell.gateway_metrics import GatewayMetrics
 from voicefleet_dataplane.shell.http_admission import Admission
 from voicefleet_dataplane.shell.http_bodies import read_json
 from voicefleet_dataplane.shell.http_errors import ApiError, preflight
+from voicefleet_dataplane.shell.openapi import (
+    BODY_ERRORS,
+    KEY_ERRORS,
+    SESSION,
+    STANDARD_KEY,
+    Paths,
+    json_content,
+    ok,
+    operation,
+    schema_of,
+)
 from voicefleet_dataplane.shell.watched import Watched
 
 PATH = "/v1/realtime/client_secrets"
@@ -58,6 +69,28 @@ class ClientSecrets:
         """Serve this interface."""
         router.add_post(PATH, self.create)
         router.add_options(PATH, preflight)
+
+    def describe(self) -> Paths:
+        """Return the paths."""
+        made = {
+            "type": "object",
+            "required": ["value", "expires_at", "session"],
+            "properties": {
+                "value": {"type": "string", "pattern": "^ek_", "description": "The key."},
+                "expires_at": {"type": "integer", "description": "Unix seconds."},
+                "session": SESSION,
+            },
+        }
+        create = operation(
+            "createClientSecret",
+            "Make an ephemeral key for a browser",
+            {200: ok("The key.", json_content(made))},
+            (*KEY_ERRORS, 403, *BODY_ERRORS, 415),
+            security=STANDARD_KEY,
+            body=json_content(schema_of(ClientSecretRequest)),
+            body_required=False,
+        )
+        return {PATH: {"post": create}}
 
     async def create(self, request: web.Request) -> web.Response:
         """Make a key."""

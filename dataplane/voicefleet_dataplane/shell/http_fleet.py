@@ -22,6 +22,7 @@ from voicefleet_contract.topology import MemberState, TopologyIndex
 from voicefleet_dataplane.core.fleet_view import Beats, fleet_view
 from voicefleet_dataplane.shell.http_admission import Admission
 from voicefleet_dataplane.shell.http_errors import ApiError
+from voicefleet_dataplane.shell.openapi import KEY_ERRORS, STANDARD_KEY, Paths, json_content, ok, operation
 
 FLEET_PATH = "/v1/fleet"
 _FRESH_S = 2.0  # as often as heartbeats come
@@ -53,6 +54,17 @@ class FleetApi:
     def add_routes(self, router: web.UrlDispatcher) -> None:
         """Serve this interface."""
         router.add_get(FLEET_PATH, self.fleet)
+
+    def describe(self) -> Paths:
+        """Return the paths."""
+        fleet = operation(
+            "fleet",
+            "Relays, transceivers and their loads",
+            {200: ok("The fleet.", json_content({"type": "object", "required": ["cluster", "relays", "pools"]}))},
+            (*KEY_ERRORS, 403, 503),
+            security=STANDARD_KEY,
+        )
+        return {FLEET_PATH: {"get": fleet}}
 
     async def fleet(self, request: web.Request) -> web.Response:
         """Return the fleet."""

@@ -12,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, gen
 from voicefleet_contract.release import BUILD_INFO, BUILD_INFO_HELP, release
 from voicefleet_contract.topology import TopologyIndex
 from voicefleet_dataplane.core.placement import ready_relays
+from voicefleet_dataplane.shell.openapi import NO_KEY, Paths, ok, operation
 
 Problems = Callable[[], list[str]]
 
@@ -31,14 +32,29 @@ def topology_problems(index: TopologyIndex | None, pool: str) -> list[str]:
     return found
 
 
-def add_public_health(app: web.Application, problems: Problems) -> None:
-    """Add /healthz and /readyz that tell nothing but the state."""
+class PublicHealth:
+    """/healthz and /readyz that tell nothing but the state."""
 
-    async def ready(request: web.Request) -> web.Response:
-        return web.Response(status=503, text="not ready\n") if problems() else web.Response(text="ready\n")
+    def __init__(self, problems: Problems) -> None:
+        self._problems = problems
 
-    app.router.add_get("/healthz", _alive)
-    app.router.add_get("/readyz", ready)
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        """Serve them."""
+        router.add_get("/healthz", _alive)
+        router.add_get("/readyz", self.ready)
+
+    def describe(self) -> Paths:
+        """Return the paths."""
+        text = {"text/plain": {"schema": {"type": "string"}}}
+        ready = {200: ok("Yes.", text), 503: ok("No.", text)}
+        return {
+            "/healthz": {"get": operation("healthz", "Does it run", {200: ok("Yes.", text)}, (), security=NO_KEY)},
+            "/readyz": {"get": operation("readyz", "Could a call be placed now", ready, (), security=NO_KEY)},
+        }
+
+    async def ready(self, request: web.Request) -> web.Response:
+        """Say whether a call could be placed."""
+        return web.Response(status=503, text="not ready\n") if self._problems() else web.Response(text="ready\n")
 
 
 def tell_release(registry: CollectorRegistry) -> CollectorRegistry:

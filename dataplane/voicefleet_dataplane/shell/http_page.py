@@ -9,6 +9,8 @@ from importlib import resources
 
 from aiohttp import web
 
+from voicefleet_dataplane.shell.openapi import Paths
+
 _TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
 _HEADERS = {
     "Content-Security-Policy": (
@@ -37,6 +39,10 @@ class Page:
         """Serve the page."""
         router.add_get("/", self.file)
         router.add_get("/page/{name}", self.file)
+
+    def describe(self) -> Paths:
+        """Return no paths: it is no API."""
+        return {}
 
     async def file(self, request: web.Request) -> web.Response:
         """Return a file."""

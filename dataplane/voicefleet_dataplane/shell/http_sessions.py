@@ -8,6 +8,8 @@ restart does (core/ice).
 """
 
 import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import quote
 
 from aiohttp import hdrs, web
@@ -16,6 +18,18 @@ from voicefleet_contract.http_api import SDP_TYPE
 from voicefleet_dataplane.shell.call_placing import MAX_CANDIDATES, CallPlacer, Placed
 from voicefleet_dataplane.shell.http_bodies import read_body
 from voicefleet_dataplane.shell.http_errors import PREFLIGHT_HEADERS, ApiError
+from voicefleet_dataplane.shell.openapi import (
+    BODY_ERRORS,
+    CALL_ID,
+    KEY_ERRORS,
+    LOCATION,
+    PLACING_ERRORS,
+    PLACING_PARAMETERS,
+    SDP_CONTENT,
+    Paths,
+    ok,
+    operation,
+)
 from voicefleet_dataplane.wire.sdp_fragment import (
     MAX_FRAGMENT_BYTES,
     FragmentError,
@@ -42,6 +56,44 @@ class SessionUrls:
         router.add_patch(path, self.patch)
         router.add_delete(path, self.delete)
         router.add_options(path, self.options)
+
+    def describe(self) -> Paths:
+        """Return the paths."""
+        fragment = {FRAGMENT_TYPE: {"schema": {"type": "string"}}}
+        tag = {"ETag": {"schema": {"type": "string"}, "description": "The ICE session."}}
+        if_match = {"name": "If-Match", "in": "header", "required": True, "schema": {"type": "string"}}
+        name = self._endpoint.strip("/")
+        errors = (*KEY_ERRORS, 404, 503)
+        patch = operation(
+            f"{name}SessionPatch",
+            "More candidates, or an ICE restart",
+            {200: ok("ICE was restarted.", fragment, tag), 204: ok("The candidates were heard.")},
+            (*errors, *BODY_ERRORS, 412, 415, 428, 501),
+            parameters=(CALL_ID, if_match),
+            body=fragment,
+        )
+        return {
+            self._endpoint + "/{call_id}": {
+                "get": operation(
+                    f"{name}SessionGet", "Is it of this fleet", {204: ok("Yes.")}, errors, parameters=(CALL_ID,)
+                ),
+                "patch": patch,
+                "delete": operation(
+                    f"{name}SessionDelete", "End the session", {200: ok("It is over.")}, errors, parameters=(CALL_ID,)
+                ),
+            }
+        }
+
+    def describe_post(self, summary: str, parameters: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Return the operation of the endpoint's POST."""
+        return operation(
+            f"{self._endpoint.strip('/')}Post",
+            summary,
+            {201: ok("The answer.", SDP_CONTENT, LOCATION)},
+            (*KEY_ERRORS, *BODY_ERRORS, 404, 415, *PLACING_ERRORS),
+            parameters=(*parameters, *PLACING_PARAMETERS),
+            body=SDP_CONTENT,
+        )
 
     def created(self, request: web.Request, placed: Placed, *links: str) -> web.Response:
         """Return the 201 of a POST."""

@@ -21,6 +21,7 @@ from voicefleet_dataplane.shell.call_placing import CallPlacer, call_not_found, 
 from voicefleet_dataplane.shell.event_sockets import HEARTBEAT_S, Close, close_socket, send_in_time
 from voicefleet_dataplane.shell.gateway_metrics import GatewayMetrics
 from voicefleet_dataplane.shell.http_errors import ApiError
+from voicefleet_dataplane.shell.openapi import CALL_ID, KEY_ERRORS, STANDARD_KEY, Paths, ok, operation
 
 PATH = "/v1/realtime"
 _MAX_MESSAGE_BYTES = 4 * MAX_EVENT_BYTES  # past the bound of an event its sender gets an error event; past this, 1009
@@ -39,6 +40,18 @@ class Sideband:
     def add_routes(self, router: web.UrlDispatcher) -> None:
         """Serve this interface."""
         router.add_get(PATH, self.attach, allow_head=False)
+
+    def describe(self) -> Paths:
+        """Return the paths."""
+        attach = operation(
+            "sideband",
+            "Watch a call's events and speak in it (WebSocket)",
+            {101: ok("From now on text messages, one JSON event each, both ways, until the call is over.")},
+            (*KEY_ERRORS, 400, 403, 404, 426, 503),
+            security=STANDARD_KEY,
+            parameters=({**CALL_ID, "in": "query"},),
+        )
+        return {PATH: {"get": attach}}
 
     def leave(self) -> None:
         """End every sideband: its client comes back through another gateway."""

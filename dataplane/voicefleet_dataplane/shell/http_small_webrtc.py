@@ -20,6 +20,18 @@ from voicefleet_dataplane.shell.call_placing import CallPlacer, Offer
 from voicefleet_dataplane.shell.http_admission import Caller
 from voicefleet_dataplane.shell.http_bodies import parse_offer, read_json
 from voicefleet_dataplane.shell.http_errors import ApiError, preflight
+from voicefleet_dataplane.shell.openapi import (
+    BODY_ERRORS,
+    KEY_ERRORS,
+    PLACING_ERRORS,
+    PLACING_PARAMETERS,
+    SDP,
+    SESSION,
+    Paths,
+    json_content,
+    ok,
+    operation,
+)
 from voicefleet_dataplane.wire.sdp_fragment import MAX_CANDIDATES, MAX_FRAGMENT_BYTES, is_candidate
 
 log = logging.getLogger("voicefleet.gateway")
@@ -48,6 +60,48 @@ class SmallWebRtc:
         router.add_post(OFFER_PATH, self.offer)
         router.add_patch(OFFER_PATH, self.patch)
         router.add_options(OFFER_PATH, preflight)
+
+    def describe(self) -> Paths:
+        """Return the paths."""
+        text, maybe = {"type": "string"}, {"type": ["string", "null"]}
+        offer = {
+            "type": "object",
+            "required": ["sdp", "type"],
+            "properties": {
+                "sdp": SDP,
+                "type": {"const": "offer"},
+                "pc_id": maybe,
+                "restart_pc": {"type": ["boolean", "null"]},
+                "request_data": {"type": ["object", "null"], "properties": {"session": SESSION}},
+            },
+        }
+        answer = {
+            "type": "object",
+            "required": ["sdp", "type", "pc_id"],
+            "properties": {"sdp": SDP, "type": {"const": "answer"}, "pc_id": text},
+        }
+        candidate = {"type": "object", "required": ["candidate"], "properties": {"candidate": text}}
+        candidates = {
+            "type": "object",
+            "required": ["pc_id", "candidates"],
+            "properties": {"pc_id": text, "candidates": {"type": "array", "items": candidate}},
+        }
+        post = operation(
+            "pipecatOffer",
+            "Place a call, or offer again in one (Pipecat's SmallWebRTC)",
+            {200: ok("The answer.", json_content(answer))},
+            (*KEY_ERRORS, *BODY_ERRORS, 415, *PLACING_ERRORS, 501),
+            parameters=PLACING_PARAMETERS,
+            body=json_content(offer),
+        )
+        patch = operation(
+            "pipecatCandidates",
+            "Candidates of a call",
+            {200: ok("They were heard.", json_content({"type": "object"}))},
+            (*KEY_ERRORS, *BODY_ERRORS, 404, 415, 501, 503),
+            body=json_content(candidates),
+        )
+        return {OFFER_PATH: {"post": post, "patch": patch}}
 
     async def offer(self, request: web.Request) -> web.Response:
         """Answer a first offer, or a later one."""

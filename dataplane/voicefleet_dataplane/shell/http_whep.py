@@ -14,6 +14,7 @@ from voicefleet_dataplane.shell.http_admission import Caller
 from voicefleet_dataplane.shell.http_bodies import read_offer
 from voicefleet_dataplane.shell.http_errors import PREFLIGHT_HEADERS, ApiError
 from voicefleet_dataplane.shell.http_sessions import SessionUrls
+from voicefleet_dataplane.shell.openapi import NO_KEY, SDP_CONTENT, Paths, ok, operation
 
 WHEP_PATH = "/whep"
 
@@ -31,6 +32,13 @@ class Whep:
         router.add_get(WHEP_PATH, self.get)
         router.add_options(WHEP_PATH, self.options)
         self._sessions.add_routes(router)
+
+    def describe(self) -> Paths:
+        """Return the paths."""
+        call = {"name": "call", "in": "query", "required": True, "schema": {"type": "string"}}
+        post = self._sessions.describe_post("Hear the agent of a call (WHEP)", (call,))
+        get = operation("whepGet", "Is this WHEP", {200: ok("Yes, says its type.", SDP_CONTENT)}, (), security=NO_KEY)
+        return {WHEP_PATH: {"post": post, "get": get}} | self._sessions.describe()
 
     async def create(self, request: web.Request) -> web.Response:
         """Answer an offer."""

@@ -15,6 +15,7 @@ from voicefleet_dataplane.shell.http_bodies import read_offer
 from voicefleet_dataplane.shell.http_errors import PREFLIGHT_HEADERS, ApiError
 from voicefleet_dataplane.shell.http_sessions import SessionUrls
 from voicefleet_dataplane.shell.http_whep import WHEP_PATH
+from voicefleet_dataplane.shell.openapi import NO_KEY, Paths, ok, operation
 
 WHIP_PATH = "/whip"
 PLAYER = "urn:voicefleet:whep"  # the relation of a Link: here the agent of this session is heard
@@ -33,6 +34,14 @@ class Whip:
         router.add_get(WHIP_PATH, self.get)
         router.add_options(WHIP_PATH, self.options)
         self._sessions.add_routes(router)
+
+    def describe(self) -> Paths:
+        """Return the paths."""
+        directions = {"type": "string", "enum": ["recvonly", "sendrecv"]}
+        direction = {"name": "direction", "in": "query", "schema": directions}
+        post = self._sessions.describe_post("Publish speech to an agent (WHIP)", (direction,))
+        get = operation("whipGet", "Nothing to see", {204: ok("It is here.")}, (), security=NO_KEY)
+        return {WHIP_PATH: {"post": post, "get": get}} | self._sessions.describe()
 
     async def create(self, request: web.Request) -> web.Response:
         """Answer an offer."""
