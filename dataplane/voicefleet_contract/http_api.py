@@ -12,9 +12,11 @@
 | ``GET /v1/status``             | 200 `SlotStatus`       | |
 | ``POST /v1/drain`` `DrainOrder`| 202 `SlotStatus`       | 422 `Refusal` |
 
-``tenant`` (of `UpdateIce` and `Renegotiate`, and of the other two requests about one session as a query parameter) must be the call's, or there is no
-such call; a caller that names none may ask about any. The WebSocket ends with 1000 when the call does, and with 1008 for who does
-not read. Each body states ``version``; a process takes the version before and after its own.
+``tenant`` (of `UpdateIce` and `Renegotiate`, and of the other two requests about one session as a query parameter) must be the
+call's, or there is no such call; a caller that names none may ask about any. DELETE with ``replaced``: the client is in another call
+already, and is told no goodbye. The WebSocket ends with 1000 when the call does, and with 1008 for who does not read.
+
+Each body states ``version``; a process takes the version before and after its own.
 """
 
 from enum import StrEnum

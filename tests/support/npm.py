@@ -36,3 +36,15 @@ def _install(home: Path) -> None:
     argv = [program, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
     done = subprocess.run(argv, cwd=home, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, f"npm ci failed:\n{done.stdout}{done.stderr}"
+
+
+def bundle(entry: str, name: str) -> str:
+    """One script of everything that a file of tests/npm exports, in a global variable of that name."""
+    modules = node_modules()
+    source = modules.parent / entry
+    shutil.copy(NPM / entry, source)  # beside the packages, where esbuild looks for them
+    options = ["--bundle", "--format=iife", f"--global-name={name}", "--platform=browser", "--log-level=error"]
+    argv = [str(modules / ".bin" / "esbuild"), str(source), *options, "--define:global=globalThis"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, f"esbuild failed:\n{done.stderr}"
+    return done.stdout

@@ -75,7 +75,7 @@ async def test_another_peer_connection_takes_the_place_of_the_first(secrets_dir)
         second = (await post(p, pc_id=first, restart_pc=True)).json()["pc_id"]
         assert second != first
         assert list(p.owner.process.calls) == [second]
-        assert p.owner.process.core.ended["hang_up"] == 1
+        assert p.owner.process.core.ended["replaced"] == 1
         third = await post(p, pc_id=first, restart_pc=True)  # again, of one that is over
         assert third.status_code == 200
         assert p.calls() == 2

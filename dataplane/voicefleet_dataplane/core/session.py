@@ -67,6 +67,7 @@ class EndReason(StrEnum):
     FINGERPRINT_MISMATCH = "fingerprint_mismatch"
     DTLS_FAILED = "dtls_failed"
     DRAIN_DEADLINE = "drain_deadline"
+    REPLACED = "replaced"  # its client has made another peer connection, and another call
     BACKEND_FAILED = "backend_failed"
 
 

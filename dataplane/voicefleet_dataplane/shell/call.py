@@ -135,7 +135,9 @@ class RunningCall:
             self._channels.receive(packet)
 
     def on_ending(self) -> None:
-        """Last words of those protocols that have some."""
+        """Last words of those protocols that have some; none for a client that is in another call already."""
+        if self.session.end_reason is EndReason.REPLACED:
+            return
         if self._rtvi is not None and self._channels is not None:
             self._rtvi.say_goodbye()
             self._channels.flush()

@@ -137,9 +137,9 @@ class CallPlacer:
             raise not_found
         return owner
 
-    async def hang_up(self, call_id: str, tenant: str) -> None:
+    async def hang_up(self, call_id: str, tenant: str, *, replaced: bool = False) -> None:
         """End a call. Raises ApiError: 404 when there is none of this tenant, 503 when its owner cannot be reached."""
-        ended = await self.client().hang_up(self.owner(call_id), call_id, tenant)
+        ended = await self.client().hang_up(self.owner(call_id), call_id, tenant, replaced=replaced)
         self._metrics.hang_ups.labels({True: "ended", False: "unknown", None: "not_reached"}[ended]).inc()
         if ended is None:
             raise owner_not_reached()

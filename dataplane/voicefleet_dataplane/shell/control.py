@@ -65,7 +65,7 @@ class Calls(Protocol):
     def update_ice(self, call_id: str, request: UpdateIce) -> IceUpdated | Refusal:
         """Hear what a client says of ICE in a running call."""
 
-    def hang_up(self, call_id: str, tenant: str | None = None) -> bool:
+    def hang_up(self, call_id: str, tenant: str | None = None, *, replaced: bool = False) -> bool:
         """End a call; False if there is none, or not of this tenant (None: whoever's)."""
 
     def events(self, call_id: str, tenant: str | None) -> EventHub | None:
@@ -239,7 +239,7 @@ class _Handlers:
 
     async def hang_up(self, request: web.Request) -> web.Response:
         call_id = request.match_info["call_id"]
-        if self._calls.hang_up(call_id, request.query.get("tenant")):
+        if self._calls.hang_up(call_id, request.query.get("tenant"), replaced="replaced" in request.query):
             return web.json_response({})
         return _json(no_call(call_id), 404)
 

@@ -151,9 +151,13 @@ class ControlClient:
         except ValidationError as error:
             return NotReached(f"unreadable answer: {error.errors()[0]['msg']}")
 
-    async def hang_up(self, member: Member, call_id: str, tenant: str | None = None) -> bool | None:
+    async def hang_up(
+        self, member: Member, call_id: str, tenant: str | None = None, *, replaced: bool = False
+    ) -> bool | None:
         """End a session, of this tenant if one is named: True when it was there, False when not, None: not reached."""
-        query = {"tenant": tenant} if tenant is not None else None
+        query = {"tenant": tenant} if tenant is not None else {}
+        if replaced:
+            query["replaced"] = ""
         try:
             response = await self._http.delete(
                 _url(member, f"/v1/sessions/{call_id}"), params=query, extensions=_EXTENSIONS

@@ -144,7 +144,7 @@ class SmallWebRtc:
     async def _replace(self, pc_id: str, caller: Caller) -> None:
         """Hang up the call before; it may be over, or its owner away, and then it ends by itself."""
         try:
-            await self._placer.hang_up(pc_id, caller.tenant)
+            await self._placer.hang_up(pc_id, caller.tenant, replaced=True)
         except ApiError as error:
             log.info("call %s, which its client replaced, was not hung up: %s", pc_id[:64], error.code)
 

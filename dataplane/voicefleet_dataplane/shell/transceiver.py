@@ -332,11 +332,11 @@ class TransceiverProcess:
         call = self._call_of(call_id, tenant)
         return call.hub if call is not None else None
 
-    def hang_up(self, call_id: str, tenant: str | None = None) -> bool:
+    def hang_up(self, call_id: str, tenant: str | None = None, *, replaced: bool = False) -> bool:
         """End a call; False if there is none, or not of this tenant (None: whoever's)."""
         if self._call_of(call_id, tenant) is None:
             return False
-        ended = self.core.hang_up(call_id)
+        ended = self.core.hang_up(call_id, EndReason.REPLACED if replaced else EndReason.HANG_UP)
         self.socket.wake()
         return ended
 

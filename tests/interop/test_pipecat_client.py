@@ -1,0 +1,118 @@
+"""Pipecat's client and its SmallWebRTC transport, unmodified, in a real browser.
+
+Its media manager is the WavMediaManager of the same package: the other one loads its code from a CDN.
+"""
+
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.support.chromium import contains
+from tests.support.web_clients import web_clients
+from voicefleet_dataplane.media.speech import read_wav
+
+pytestmark = pytest.mark.interop
+
+SAME, OTHER = 0.6, 0.5  # the package leaves the browser's noise suppression and gain control on
+SELF_SIGNED = ["--ignore-certificate-errors"]
+
+CONNECT = """
+const transport = page.transport = new clients.SmallWebRTCTransport({
+  mediaManager: new clients.WavMediaManager(),
+  webrtcRequestParams: {endpoint: gateway + '/api/offer', headers: new Headers({Authorization: 'Bearer ' + key}),
+                        requestData: {session: {instructions: 'be brief'}}},
+});
+page.states = []; page.seen = [];
+const callbacks = {onTransportStateChanged: state => page.states.push(state)};
+for (const name of ['onBotReady', 'onBotConnected', 'onBotDisconnected', 'onDisconnected', 'onMessageError', 'onError'])
+  callbacks[name] = value => page.seen.push([name, value && value.data !== undefined ? value.data : value]);
+callbacks.onTrackStarted = (track, participant) => {
+  if (!participant) page.record('bot', new MediaStream([track]));
+};
+const client = page.client = new clients.PipecatClient({transport, enableMic: true, enableCam: false, callbacks});
+const ready = await client.connect();
+return {ready, state: client.state, pcId: transport.pc_id};
+"""
+
+
+@asynccontextmanager
+async def pipecat(fleet, microphone):
+    async with web_clients(microphone, SELF_SIGNED) as page:
+        connected = await page.run(CONNECT, gateway=fleet.url, key=fleet.api_key)
+        assert connected["state"] == "ready"
+        yield page, connected
+
+
+async def seen(page, name: str) -> list:
+    return [value for what, value in await page.run("return page.seen") if what == name]
+
+
+async def test_pipecats_client_connects_talks_renegotiates_and_starts_over(fleet, speech):
+    own, other = read_wav(speech[3]), read_wav(speech[-1])
+    async with pipecat(fleet, speech[3]) as (page, connected):
+        assert connected["ready"]["version"].startswith("2.")
+        assert connected["pcId"].startswith("call_")
+        heard = await page.hears("bot", own, SAME)  # pings go by meanwhile
+        assert contains(other, heard) < OTHER
+        assert {one.status for one in await page.requests("PATCH")} == {200}
+        # The camera's transceiver is where the client looks for it, and nothing comes or goes.
+        counted = "return page.transport.pc.getTransceivers().map(one => [one.mid !== null, one.currentDirection])"
+        assert await page.run(counted) == [[True, "sendrecv"], [True, "inactive"]]
+
+        # A later offer of the same peer connection, as after their server's `renegotiate`.
+        await page.run(
+            """
+            const answered = page.requests.length;
+            page.transport.handleMessage(JSON.stringify({type: 'signalling', message: {type: 'renegotiate'}}));
+            await page.until(() => page.requests.length > answered && page.requests.at(-1).status, 'an answer');
+            await page.until(() => page.transport.pc.signalingState === 'stable', 'the answer in place');
+            """
+        )
+        assert await page.run("return page.transport.pc_id") == connected["pcId"]
+        await page.hears("bot", own, SAME)
+
+        # What it does when ICE has failed.
+        await page.run(
+            """
+            const before = page.transport.pc;
+            page.transport.attemptReconnection(true);
+            await page.until(() => page.transport.pc !== before && page.transport.dc.readyState === 'open', 'a new one');
+            // With the old one it has stopped the microphone's track, which is the new one's too.
+            await page.until(() => before.connectionState === 'closed', 'the old one is closed');
+            const [microphone] = (await page.microphone()).getTracks();
+            await page.transport.pc.getTransceivers()[0].sender.replaceTrack(microphone);
+            """
+        )
+        assert await page.run("return page.transport.pc_id") != connected["pcId"]
+        await page.hears("bot", own, SAME)
+        assert [one.status for one in await page.requests("POST")] == [200, 200, 200]
+        assert await seen(page, "onError") == []
+
+
+async def test_what_the_agent_cannot_do_is_an_error_and_a_hang_up_is_the_bot_that_left(fleet, speech):
+    async with pipecat(fleet, speech[4]) as (page, connected):
+        refused = "return await page.client.sendClientRequest('anything', {}).then(() => 'answered', error => error.data.error)"
+        assert "does not take 'client-message'" in await page.run(refused)
+        status = await page.run(
+            """
+            const headers = {Authorization: 'Bearer ' + key};
+            const response = await fetch(gateway + '/v1/realtime/calls/' + id + '/hangup', {method: 'POST', headers});
+            await page.until(() => page.client.state === 'disconnected', 'the end');
+            return response.status;
+            """,
+            gateway=fleet.url,
+            key=fleet.api_key,
+            id=connected["pcId"],
+        )
+        assert status == 200
+        assert len(await seen(page, "onBotDisconnected")) == 1
+        posts = [one for one in await page.requests("POST") if one.url.endswith("/api/offer")]
+        assert len(posts) == 1  # it does not dial again
+
+
+async def test_a_wrong_key_is_told_at_once(fleet, speech):
+    async with web_clients(speech[0], SELF_SIGNED) as page:
+        connect = "try {" + CONNECT + "} catch (error) { return error.message; }"
+        said = await page.run(connect, gateway=fleet.url, key="sk-wrong-0123456789")
+        assert "401" in said
+        assert len(await page.requests("POST")) == 1
