@@ -22,7 +22,8 @@ RULE = struct.Struct("=16s16s2s2sIIIQQQ")
 CONTROL = struct.Struct("=Q2sHHBB")
 _CARRIED = struct.Struct("=48xQQQ")
 _COUNTER = struct.Struct("=Q")
-_BATCH = 4_096  # entries; a bucket never holds so many, so no read has to be repeated with a larger buffer
+# Entries read at once: some two milliseconds of ours. A bucket never holds so many, so no read has to be repeated.
+_BATCH = 1_024
 
 
 class How(IntEnum):

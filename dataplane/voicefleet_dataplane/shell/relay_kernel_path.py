@@ -16,6 +16,7 @@ at all (core/relay.py), maps and hooks (fastpath).
 import asyncio
 import logging
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from voicefleet_contract.addresses import Address
@@ -30,17 +31,22 @@ log = logging.getLogger("voicefleet.relay")
 
 _ROUTES_KEPT_S = 5.0
 _SWEEP_S = 5.0
-_NOTHING = Carried(0, 0, 0)
+_SWEEP_AT_ONCE_S = 0.05  # of the half second from one `tend` to the next
 
 
 @dataclass(slots=True)
-class _Direction:
-    """A rule that is in the kernel, whose it is, and what is accounted for already."""
+class _Ways:
+    """A flow with rules in the kernel, and what of theirs is accounted for already.
+
+    The rules themselves follow from the flow and ``public``, so nothing of them is kept: a million flows are as many of these.
+    """
 
     flow: Flow
-    rule: Rule
-    inward: bool
-    carried: Carried = _NOTHING
+    public: Address  # what the client sends to: one object for all flows of an address
+    packets_in: int = 0
+    bytes_in: int = 0
+    packets_out: int = 0
+    bytes_out: int = 0
 
 
 class KernelPath:
@@ -50,14 +56,18 @@ class KernelPath:
         self._core, self._engine, self._ports = core, engine, ports
         self._public = public
         self._any_address = public.host in ("0.0.0.0", "::")
-        self._rules: dict[bytes, _Direction] = {}
+        self._publics: dict[str, Address] = {}
+        # By the ends that a rule sees, as the kernel spells them.
+        self._outward: dict[bytes, _Ways] = {}
+        self._inward: dict[bytes, _Ways] = {}
         self._ways: dict[str, Way | None] = {}
         self._ways_at = float("-inf")
-        self._swept_at = float("-inf")
+        self._swept_at = float("-inf")  # when the last sweep, or the one under way, began
+        self._sweep: Iterator[list[tuple[bytes, Carried]]] | None = None
         self.refused = 0  # flows that had a way, and for which there was no room
 
     def __len__(self) -> int:
-        return len(self._rules)
+        return len(self._outward) + len(self._inward)
 
     # ---- Bypass
 
@@ -72,42 +82,39 @@ class KernelPath:
         to_client = self._engine.way(client.host)
         if to_client is None or to_client.local:
             return None
-        public = self._public._replace(host=to_client.source) if self._any_address else self._public
-        if to_owner.local:
-            bare = client
-            rule = Rule(Ends(owner, client), Ends(public, client), How.RETURN, flow.owner)
-        else:
+        bare = client
+        if not to_owner.local:
             port = self._ports.take(owner)
             if port is None:
                 self.refused += 1
                 return None
             bare = Address(inner.host, port)
-            rule = Rule(Ends(owner, bare), Ends(public, client), How.FORWARD, flow.owner)
-        if self._put(flow, rule, inward=False):
+        ways = _Ways(flow, self._public_at(to_client.source))
+        rule = _rule_out(flow, bare, ways.public)
+        if self._put(rule):
+            self._outward[rule.seen.encode()] = ways
             return bare
         self._give_back(flow, bare)
         return None
 
     def open(self, flow: Flow) -> None:
         """Make the rule of the way in."""
-        out = self._rules.get(_out_key(flow))
-        if out is None or flow.bare is None:
+        ways = self._outward.get(_out_key(flow))
+        if ways is None or flow.bare is None:
             return
-        public = out.rule.to.source
-        how = How.DELIVER if flow.bare == flow.client else How.FORWARD
-        self._put(
-            flow, Rule(Ends(flow.client, public), Ends(flow.bare, flow.owner_address), how, flow.owner), inward=True
-        )
+        rule = _rule_in(flow, flow.bare, ways.public)
+        if self._put(rule):
+            self._inward[rule.seen.encode()] = ways
 
     def close(self, flow: Flow) -> None:
         """Take both rules away, and account for what they carried to the end."""
-        out = self._rules.pop(_out_key(flow), None)
-        if out is None or flow.bare is None:
+        ways = self._outward.pop(_out_key(flow), None)
+        if ways is None or flow.bare is None:
             return
-        self._drop(out)
-        inward = self._rules.pop(Ends(flow.client, out.rule.to.source).encode(), None)
-        if inward is not None:
-            self._drop(inward)
+        self._account_outward(ways, self._engine.drop(_rule_out(flow, flow.bare, ways.public)))
+        inward = _rule_in(flow, flow.bare, ways.public)
+        if self._inward.pop(inward.seen.encode(), None) is not None:
+            self._account_inward(ways, self._engine.drop(inward))
         self._give_back(flow, flow.bare)
 
     # ---- time
@@ -138,18 +145,24 @@ class KernelPath:
         return adopted
 
     async def tend(self, now: float) -> None:
-        """Keep rules in force; now and then take account of all of them, without keeping packets waiting."""
+        """Keep rules in force; now and then take account of all of them, between packets.
+
+        A sweep takes a tenth of the core at most: one over a million flows goes on for many calls, and what it proves is proven
+        as of its beginning.
+        """
         self._engine.tend(now)
-        if now - self._swept_at < _SWEEP_S:
-            return
-        self._swept_at = now
-        for batch in self._engine.carried():
-            for key, carried in batch:
-                found = self._rules.get(key)
-                if found is not None and carried != found.carried:
-                    self._account(found, carried)
+        if self._sweep is None:
+            if now - self._swept_at < _SWEEP_S:
+                return
+            self._sweep, self._swept_at = self._engine.carried(), now
+        began = time.monotonic()
+        for batch in self._sweep:
+            self._account(batch)
+            if time.monotonic() - began > _SWEEP_AT_ONCE_S:
+                return
             await asyncio.sleep(0)
-        self._core.flows.evidence_until = now
+        self._sweep = None
+        self._core.flows.evidence_until = self._swept_at
 
     # ---- inside
 
@@ -162,9 +175,12 @@ class KernelPath:
             return False
         if bare != client:
             self._ports.claim(owner_address, bare.port)
-        self._rules[out.seen.encode()] = _Direction(flow, out, inward=False, carried=carried)
+        public = self._publics.setdefault(out.to.source.host, out.to.source)
+        ways = _Ways(flow, public, packets_out=carried.packets, bytes_out=carried.bytes)
+        self._outward[out.seen.encode()] = ways
         if inward is not None:
-            self._rules[inward[0].seen.encode()] = _Direction(flow, inward[0], inward=True, carried=inward[1])
+            ways.packets_in, ways.bytes_in = inward[1].packets, inward[1].bytes
+            self._inward[inward[0].seen.encode()] = ways
         return True
 
     def _way(self, host: str) -> Way | None:
@@ -177,7 +193,13 @@ class KernelPath:
             self._ways[host] = self._engine.way(host)
         return self._ways[host]
 
-    def _put(self, flow: Flow, rule: Rule, *, inward: bool) -> bool:
+    def _public_at(self, host: str) -> Address:
+        """What a client sends to, of a relay that listens on all addresses: it answers from the same one."""
+        if not self._any_address:
+            return self._public
+        return self._publics.setdefault(host, self._public._replace(host=host))
+
+    def _put(self, rule: Rule) -> bool:
         try:
             self._engine.put(rule)
         except OSError as error:
@@ -187,27 +209,49 @@ class KernelPath:
                 )
             self.refused += 1
             return False
-        self._rules[rule.seen.encode()] = _Direction(flow, rule, inward)
         return True
 
-    def _drop(self, direction: _Direction) -> None:
-        self._account(direction, self._engine.drop(direction.rule))
+    def _account(self, batch: list[tuple[bytes, Carried]]) -> None:
+        inward, outward = self._inward, self._outward
+        to_public = self._public.port.to_bytes(2, "big")
+        for key, carried in batch:
+            # A client's port may be the same number: then it is found in the second place.
+            first, second = (inward, outward) if key.endswith(to_public) else (outward, inward)
+            ways = first.get(key)
+            if ways is None:
+                first, ways = second, second.get(key)
+            if ways is None:
+                continue
+            if first is inward:
+                self._account_inward(ways, carried)
+            else:
+                self._account_outward(ways, carried)
 
-    def _account(self, direction: _Direction, carried: Carried | None) -> None:
-        if carried is None:
-            return
-        before, direction.carried = direction.carried, carried
-        self._core.account(
-            direction.flow,
-            carried.packets - before.packets,
-            carried.bytes - before.bytes,
-            carried.last_ns / 1e9,
-            inward=direction.inward,
-        )
+    def _account_inward(self, ways: _Ways, carried: Carried | None) -> None:
+        if carried is not None and carried.packets != ways.packets_in:
+            packets, size_bytes = carried.packets - ways.packets_in, carried.bytes - ways.bytes_in
+            ways.packets_in, ways.bytes_in = carried.packets, carried.bytes
+            self._core.account(ways.flow, packets, size_bytes, carried.last_ns / 1e9, inward=True)
+
+    def _account_outward(self, ways: _Ways, carried: Carried | None) -> None:
+        if carried is not None and carried.packets != ways.packets_out:
+            packets, size_bytes = carried.packets - ways.packets_out, carried.bytes - ways.bytes_out
+            ways.packets_out, ways.bytes_out = carried.packets, carried.bytes
+            self._core.account(ways.flow, packets, size_bytes, carried.last_ns / 1e9, inward=False)
 
     def _give_back(self, flow: Flow, bare: Address) -> None:
         if bare != flow.client:
             self._ports.give_back(flow.owner_address, bare.port)
+
+
+def _rule_out(flow: Flow, bare: Address, public: Address) -> Rule:
+    how = How.RETURN if bare == flow.client else How.FORWARD
+    return Rule(Ends(flow.owner_address, bare), Ends(public, flow.client), how, flow.owner)
+
+
+def _rule_in(flow: Flow, bare: Address, public: Address) -> Rule:
+    how = How.DELIVER if bare == flow.client else How.FORWARD
+    return Rule(Ends(flow.client, public), Ends(bare, flow.owner_address), how, flow.owner)
 
 
 def _out_key(flow: Flow) -> bytes:
