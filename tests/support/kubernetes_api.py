@@ -25,6 +25,7 @@ class FakeApi:
         self.refuse = 0  # a status for every request while it is set
         self.watch_status = 0  # a status for watches only
         self.tokens = set()
+        self.relays = {}  # VoiceRelays by name: their metadata
         self._watchers = set()
 
     def put(self, name, spec):
@@ -67,6 +68,12 @@ class FakeApi:
             {"metadata": {"resourceVersion": str(self.version)}, "items": list(self.objects.values())}
         )
 
+    async def _relay(self, request):
+        if self.refuse:
+            return web.Response(status=self.refuse, text="no")
+        metadata = self.relays.get(request.match_info["name"])
+        return web.json_response({"metadata": metadata}, status=404 if metadata is None else 200)
+
     async def _watch(self, request):
         self.watches += 1
         if self.watch_status:
@@ -90,6 +97,7 @@ class FakeApi:
         """Listen on loopback; gives a client of this server."""
         app = web.Application()
         app.router.add_get(self.path, self._handle)
+        app.router.add_get(self.path.replace("topologyslices", "voicerelays/{name}"), self._relay)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0)
         await runner.setup()
         site = web.TCPSite(runner, "127.0.0.1", 0)

@@ -140,7 +140,10 @@ def test_the_sessions_api_gets_only_variables_that_it_knows():
     assert set(re.findall(r"name: (VOICEFLEET_\w+)", text)) <= known
 
 
-def test_dataplane_roles_may_read_the_topology_and_nothing_else():
+def test_dataplane_roles_may_read_the_topology_and_a_relay_whether_it_is_deleted_and_nothing_else():
+    assert roles()["Role/voicefleet-relay"] == [
+        {"apiGroups": ["voicefleet.dev"], "resources": ["voicerelays"], "verbs": ["get"]}
+    ]
     assert roles()["Role/voicefleet-topology-reader"] == [
         {"apiGroups": ["voicefleet.dev"], "resources": ["topologyslices"], "verbs": ["get", "list", "watch"]}
     ]

@@ -6,6 +6,7 @@ import pytest
 
 from tests.support.relay_process import Owner, Peer, running_relay, until
 from voicefleet_contract.topology import RelayState
+from voicefleet_dataplane.shell import relay as relay_module
 
 RTP = b"\x80\x6f" + bytes(160)
 ALERT = b"\x15\xfe\xfd" + bytes(40)
@@ -124,3 +125,61 @@ async def test_an_ingress_that_is_given_back_is_handed_over_at_once(tmp_path, ow
             await leaving
         assert "the ingress is back" in caplog.text
         assert relay.process.acknowledgement().flows_left is None
+
+
+def deleted(relay, *answers):
+    """Let the API server answer so, time after time, when the relay asks for its VoiceRelay."""
+    left = list(answers)
+
+    async def relay_is_gone(name):
+        assert name == "fra"
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    relay.process._topology.relay_is_gone = relay_is_gone
+
+
+async def test_a_relay_whose_voicerelay_is_deleted_waits_for_its_flows_without_an_operator(tmp_path, owner, client):
+    async with running_relay(tmp_path, owner, relay_name="fra") as relay:
+        await say(relay, owner)
+        await bind(relay, client, owner)
+        deleted(relay, True)
+        leaving = asyncio.create_task(relay.process.leave())
+        await until(lambda: relay.process.waiting)
+        await passes(relay, client, owner)
+        owner.send_spp(ALERT, client.address, relay.inner)
+        async with asyncio.timeout(10):
+            await leaving
+
+
+@pytest.mark.parametrize("answer", [False, None])
+async def test_a_relay_whose_voicerelay_is_there_or_not_to_be_asked_for_hands_over(tmp_path, owner, client, answer):
+    async with running_relay(tmp_path, owner, relay_name="fra") as relay:
+        await say(relay, owner)
+        await bind(relay, client, owner)
+        deleted(relay, answer)
+        await relay.process.leave()
+        assert len(relay.process.core.flows) == 1
+
+
+async def test_a_voicerelay_that_is_made_anew_is_handed_over_to(tmp_path, owner, client, monkeypatch, caplog):
+    monkeypatch.setattr(relay_module, "_ASK_AGAIN_S", 0.0)
+    caplog.set_level("INFO")
+    async with running_relay(tmp_path, owner, relay_name="fra") as relay:
+        await say(relay, owner)
+        await bind(relay, client, owner)
+        deleted(relay, True, None, False)
+        async with asyncio.timeout(10):
+            await relay.process.leave()
+        assert "the ingress is back" in caplog.text
+
+
+@pytest.mark.parametrize(("answer", "kept"), [(True, False), (False, True), (None, True)])
+async def test_what_is_pinned_stays_for_a_successor_only(tmp_path, owner, answer, kept, monkeypatch):
+    async with running_relay(tmp_path, owner, relay_name="fra") as relay:
+        await say(relay, owner)
+        deleted(relay, answer)
+        closed = []
+        monkeypatch.setattr(relay.process.datapath, "close", lambda *, keep: closed.append(keep))
+        await relay.process.leave()
+        await relay.process.stop()
+        assert closed == [kept]

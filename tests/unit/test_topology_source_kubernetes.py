@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 
+import httpx
 import pytest
 
 from tests.support.kubernetes_api import FakeApi
@@ -200,3 +201,23 @@ async def test_outside_a_pod_the_kubernetes_source_says_what_to_set(monkeypatch)
     with pytest.raises(ValueError, match="VOICEFLEET_TOPOLOGY"):
         async with open_topology("kubernetes", "voice"):
             pass
+
+
+async def test_a_relay_may_ask_whether_it_is_deleted(api):
+    api.relays = {"fra": {"name": "fra"}, "lab": {"name": "lab", "deletionTimestamp": "2026-01-01T00:00:00Z"}}
+    async with following(api) as source:
+        assert [await source.relay_is_gone(name) for name in ("fra", "lab", "ams")] == [False, True, True]
+
+
+@pytest.mark.parametrize("status", [401, 403, 500, 503])
+async def test_an_answer_that_is_none_leaves_it_open(api, status):
+    api.refuse = status
+    async with following(api) as source:
+        assert await source.relay_is_gone("fra") is None
+
+
+async def test_an_api_server_that_is_away_leaves_it_open(api):
+    async with api.serving() as client:
+        base = client.base_url
+    async with httpx.AsyncClient(base_url=base, trust_env=False) as client:
+        assert await KubernetesTopology(client, "voice").relay_is_gone("fra") is None

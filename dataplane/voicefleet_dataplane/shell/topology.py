@@ -32,6 +32,7 @@ log = logging.getLogger("voicefleet.topology")
 
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _WATCH_S = 290  # the API server ends a watch after five minutes; ending it ourselves is not an error
+_ASK_WITHIN_S = 1.5  # a relay's grace is two seconds
 _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 _SETTLE_S = 0.2  # silence after an event before the slices are put together …
 _SETTLE_AT_MOST_S = 1.0  # … but a fleet in constant change is followed too
@@ -70,6 +71,10 @@ class TopologyFile:
             log.error("%s; the topology read before stays in use", self.problem)
         return self._index
 
+    async def relay_is_gone(self, name: str) -> bool | None:
+        """Nobody to ask: the topology says all there is."""
+        return None
+
 
 class KubernetesTopology:
     """The TopologySlice objects of one namespace, followed by `run`."""
@@ -87,7 +92,8 @@ class KubernetesTopology:
         self._token = token
         self._backoff_s = backoff_s
         self._settle_s = settle_s
-        self._path = f"/apis/{names.GROUP}/{names.API_VERSION}/namespaces/{namespace}/topologyslices"
+        self._namespace = f"/apis/{names.GROUP}/{names.API_VERSION}/namespaces/{namespace}"
+        self._path = f"{self._namespace}/topologyslices"
         self._slices: dict[str, TopologySlice] = {}
         self._bad_slices: dict[str, str] = {}
         self._index: TopologyIndex | None = None
@@ -106,6 +112,23 @@ class KubernetesTopology:
     def problem(self) -> str:
         """What is wrong with the source, in words; empty when all is well."""
         return "; ".join(filter(None, [self._away, self._not_joined, *self._bad_slices.values()]))
+
+    async def relay_is_gone(self, name: str) -> bool | None:
+        """Say whether a VoiceRelay is deleted; None when nobody answers, or we may not know.
+
+        The operator, which puts that into the topology, may be away; a pod that is told to end can ask for itself.
+        """
+        try:
+            answer = await self._client.get(
+                f"{self._namespace}/voicerelays/{name}", headers=self._headers(), timeout=_ASK_WITHIN_S
+            )
+            if answer.status_code == httpx.codes.NOT_FOUND:
+                return True
+            answer.raise_for_status()
+            return "deletionTimestamp" in answer.json()["metadata"]
+        except (httpx.HTTPError, OSError, ValueError, KeyError, TypeError) as error:
+            log.warning("VoiceRelay %s cannot be read: %s %s", name, type(error).__name__, error)
+            return None
 
     async def run(self) -> None:
         """List and watch until cancelled."""
