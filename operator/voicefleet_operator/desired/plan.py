@@ -12,6 +12,7 @@ from typing import Any
 
 from voicefleet_contract.topology import Pool, TopologySlice, join
 from voicefleet_operator.desired.autoscaling import autoscaled, scales
+from voicefleet_operator.desired.conditions import CONDITIONS
 from voicefleet_operator.desired.conflicts import RelayConflict, held_relays, relay_conflicts
 from voicefleet_operator.desired.disruption import budget_name, disruption_budget
 from voicefleet_operator.desired.drain import avoided_nodes
@@ -21,11 +22,12 @@ from voicefleet_operator.desired.gray import Judgement, judge
 from voicefleet_operator.desired.idle import Mark, idle_marks
 from voicefleet_operator.desired.ledger import Entry, Ledger
 from voicefleet_operator.desired.objects import ANNOTATION_DIGEST
+from voicefleet_operator.desired.pool_status import pool_status
 from voicefleet_operator.desired.ports import PortLedger
 from voicefleet_operator.desired.quarantine import extended
 from voicefleet_operator.desired.relay import relay_daemonset
+from voicefleet_operator.desired.relay_status import relay_status
 from voicefleet_operator.desired.state import Component, Fleet, Manifest, Place
-from voicefleet_operator.desired.status import CONDITIONS, pool_status, relay_status
 from voicefleet_operator.desired.topology import desired_slices
 from voicefleet_operator.desired.transceiver import Delete, Fence, PoolSteps, pool_steps
 from voicefleet_operator.desired.transceiver_pod import pool_template, transceiver_pod

@@ -1,156 +1,33 @@
-"""The observed fleet → status of both resources, with conditions that say why.
+"""The observed fleet → a Transceiver's status: its numbers, and conditions that say why."""
 
-Ready, the kstatus pair Reconciling and Stalled, and PortsAllocated, RingConverged, Draining; each with the generation of the
-spec that it speaks of. A condition's lastTransitionTime moves with its status only, so a status that says the same is
-equal to the one before, and nothing is written.
-"""
-
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterable
 
 from voicefleet_contract import names
-from voicefleet_contract.resources import AdvertiseFrom, Datapath
-from voicefleet_contract.topology import Pool, Relay, RelayState
+from voicefleet_contract.topology import Pool
 from voicefleet_operator.desired.autoscaling import rivals, wants_more_than_allowed
-from voicefleet_operator.desired.conflicts import RelayConflict, relay_port_holders
+from voicefleet_operator.desired.conditions import (
+    Condition,
+    conditions_before,
+    listed,
+    merge_conditions,
+    pod_trouble,
+    stalled,
+)
 from voicefleet_operator.desired.drain import wanted_replicas
 from voicefleet_operator.desired.drain_status import drain_problems, drain_status, stamp, waiting_to_drain
 from voicefleet_operator.desired.objects import resource_requirements
 from voicefleet_operator.desired.ports import Obstacle, PortLedger, overlapping_pools
-from voicefleet_operator.desired.relay_leaving import flows_left, roughly, why_leaving
 from voicefleet_operator.desired.state import (
-    REFUSAL_RETRY_S,
     Component,
     Fleet,
     Manifest,
     Pod,
     PoolResource,
-    RelayResource,
 )
 from voicefleet_operator.desired.transceiver import PoolSteps
 from voicefleet_operator.desired.transceiver_pod import CPU, MEMORY
 
-_MAX_MESSAGE = 1000
 CRASH_LOOP_RESTARTS = 2
-# All that we write, on either resource.
-CONDITIONS = (
-    *("Ready", "Reconciling", "Stalled", "PortsAllocated", "RingConverged", "Draining"),
-    *("MembersHealthy", "Autoscaling", "FastPath"),
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """A condition before it knows since when it holds. ``status`` None is Unknown."""
-
-    type: str
-    status: bool | None
-    reason: str
-    message: str = ""
-
-
-def merge_conditions(
-    before: Iterable[Mapping[str, Any]], conditions: Iterable[Condition], generation: int, now: float
-) -> list[Manifest]:
-    """Return conditions as Kubernetes stores them; a transition time stays while the status does."""
-    known = {str(condition.get("type")): condition for condition in before}
-    at = stamp(now)
-    merged: list[Manifest] = []
-    for condition in conditions:
-        status = {True: "True", False: "False", None: "Unknown"}[condition.status]
-        old = known.get(condition.type, {})
-        merged.append(
-            {
-                "type": condition.type,
-                "status": status,
-                "reason": condition.reason,
-                "message": condition.message[:_MAX_MESSAGE],
-                "observedGeneration": generation,
-                "lastTransitionTime": old.get("lastTransitionTime", at) if old.get("status") == status else at,
-            }
-        )
-    return merged
-
-
-def relay_status(
-    fleet: Fleet, resource: RelayResource, entries: Iterable[Relay], conflicts: list[RelayConflict], now: float
-) -> Manifest:
-    """Return a VoiceRelay's status. ``entries`` are its relays in the topology to publish."""
-    pods = fleet.pods_of(Component.RELAY, resource.name)
-    mine = sorted((entry for entry in entries if entry.relay == resource.name), key=lambda entry: entry.name)
-    active = [entry for entry in mine if entry.state is RelayState.ACTIVE]
-    leaving = [entry for entry in mine if entry.leaving]
-    nodes = len([node for node in fleet.nodes.values() if not why_leaving(resource, node)])
-    addresses = sorted({_endpoint(e.address, e.port) for entry in active for e in entry.advertise})
-    unreachable = [entry.node for entry in mine if not entry.advertise and not entry.leaving]
-    stuck = _trouble(pods)
-    if resource.paused:
-        ready = Condition("Ready", bool(active), "Paused", f"annotation {names.GROUP}/paused: nothing is changed")
-    elif resource.spec.advertise.from_ is AdvertiseFrom.LOAD_BALANCER:
-        text = "spec.advertise.from: LoadBalancer is not built yet; use addresses, NodeExternalIP or NodeInternalIP"
-        ready = Condition("Ready", False, "LoadBalancerNotSupported", text)
-    elif not nodes and leaving:
-        ready = Condition("Ready", False, "AllDraining", "every relay drains: choose another node, or uncordon one")
-    elif not nodes:
-        ready = Condition("Ready", False, "NoNodes", "no node matches spec.placement.nodeSelector; label one")
-    elif unreachable:
-        what = (resource.spec.advertise.from_ or AdvertiseFrom.NODE_EXTERNAL_IP).value
-        text = f"no address to advertise on {_list(unreachable)}: they have no {what}; set spec.advertise.addresses"
-        ready = Condition("Ready", False, "NoAddress", text)
-    elif len(active) < nodes:
-        ready = Condition(
-            "Ready", False, "RelaysNotReady", f"{len(active)} of {nodes} relays are ready. {stuck}".strip()
-        )
-    else:
-        ready = Condition("Ready", True, "Ready", f"{nodes} relays take packets")
-    moving = not resource.paused and len(active) < nodes
-    conditions = [
-        ready,
-        Condition("Reconciling", moving, "RelaysStarting" if moving else "Settled", ""),
-        _stalled(fleet, "VoiceRelay", resource.name, stuck),
-        _relay_ports(conflicts, relay_port_holders(fleet, resource)),
-        _relays_draining(fleet, resource, leaving),
-        _fast_path(fleet, resource, pods),
-    ]
-    return {
-        "observedGeneration": resource.generation,
-        "nodes": nodes,
-        "ready": len(active),
-        "draining": len(leaving),
-        "addresses": addresses[:64],
-        "conditions": merge_conditions(_before(resource.status), conditions, resource.generation, now),
-    }
-
-
-def _fast_path(fleet: Fleet, resource: RelayResource, pods: list[Pod]) -> Condition:
-    """Say whether media moves in the kernel as the spec asks for, from what the relays told the registry."""
-    asked = resource.spec.datapath
-    if asked is Datapath.USERSPACE:
-        return Condition("FastPath", False, "NotAskedFor", "spec.datapath: Userspace")
-    if fleet.datapaths is None:
-        return Condition("FastPath", None, "RegistryAway", "no Redis, or not reachable: the relays cannot tell")
-    told = {pod.node: fleet.datapaths[pod.name] for pod in pods if pod.name in fleet.datapaths and not pod.leaving}
-    if not told:
-        return Condition("FastPath", None, "NotToldYet", "no relay has told yet how it moves media")
-    fallen = {node: reason for node, (mode, reason) in told.items() if mode == Datapath.USERSPACE}
-    if fallen:
-        whys = [f"{node}: {reason}" for node, reason in sorted(fallen.items())]
-        return Condition("FastPath", False, "FellBackToUserspace", _list(whys))
-    modes = sorted({mode for mode, _ in told.values()})
-    return Condition("FastPath", True, "InKernel", f"{', '.join(modes)} on {len(told)} nodes")
-
-
-def _relays_draining(fleet: Fleet, resource: RelayResource, leaving: list[Relay]) -> Condition:
-    if not leaving:
-        return Condition("Draining", False, "NoneDraining")
-    said = []
-    for entry in leaving:
-        left, node = flows_left(fleet, entry), fleet.nodes.get(entry.node)
-        why = why_leaving(resource, node) if node is not None else "the node is gone"
-        flows = "flows not told yet" if left is None else f"about {roughly(left)} flows left"
-        said.append(f"{entry.name}: {flows} ({why})")
-    return Condition("Draining", True, "WaitingForFlows", _list(said))
 
 
 def pool_status(
@@ -166,14 +43,14 @@ def pool_status(
     draining = [pod for pod in pods if pod.leaving and not pod.finished]
     wanted = wanted_replicas(resource)
     moving = bool(steps.unsettled or steps.creates or steps.fences)
-    stuck = _trouble(serving) or _crash_loop(serving, spec.rollout.min_ready, now)
+    stuck = pod_trouble(serving) or _crash_loop(serving, spec.rollout.min_ready, now)
     if stuck and any(pod.ready and pod.template != template for pod in serving):
         stuck += "; the old generation serves on, and no further slot is touched: apply the old spec to roll back"
     drain = drain_status(fleet, resource, draining, now)
     conditions = [
         _pool_ready(resource, len(ready_slots), stuck),
         _reconciling(steps, moving=moving and not resource.paused, updated=len(updated), replicas=wanted),
-        _stalled(fleet, "Transceiver", resource.name, stuck),
+        stalled(fleet, "Transceiver", resource.name, stuck),
         _ports_allocated(fleet, resource, steps, ports, served=len(ready_slots), draining=len(draining)),
         _members_healthy(serving),
         _ring_converged(fleet, pool),
@@ -191,7 +68,7 @@ def pool_status(
         "ports": f"{len(used)}/{spec.ports.size}",
         "ringEpoch": pool.ring_epoch,
         **({"drain": drain} if drain else {}),
-        "conditions": merge_conditions(_before(resource.status), conditions, resource.generation, now),
+        "conditions": merge_conditions(conditions_before(resource.status), conditions, resource.generation, now),
     }
 
 
@@ -208,30 +85,6 @@ def _pool_ready(resource: PoolResource, ready: int, stuck: str) -> Condition:
     return Condition("Ready", False, "TransceiversNotReady", f"{ready} of {replicas} are ready. {stuck}".strip())
 
 
-def _stalled(fleet: Fleet, kind: str, name: str, stuck: str) -> Condition:
-    refusal = fleet.refused.get((kind, name))
-    if refusal is not None:
-        text = f"the API server refuses what this needs; tried again every {REFUSAL_RETRY_S:.0f} s: {refusal.message}"
-        return Condition("Stalled", True, "Refused", text)
-    return Condition("Stalled", bool(stuck), "PodTrouble" if stuck else "NotStalled", stuck)
-
-
-def _relay_ports(conflicts: list[RelayConflict], holders: list[str]) -> Condition:
-    if not conflicts and holders:
-        text = f"{_list(holders)}; the relay there waits: free the number, or change spec.port or the nodes"
-        return Condition("PortsAllocated", False, "PortConflict", text)
-    if not conflicts:
-        return Condition("PortsAllocated", True, "Allocated")
-    parts = [
-        f"VoiceRelay {conflict.other} wants port {_list(conflict.ports)} too, on {_list(conflict.nodes)}"
-        for conflict in conflicts
-    ]
-    text = (
-        f"{'; '.join(parts)}; the one that runs there stays, the other is not rolled out: change spec.port or the nodes"
-    )
-    return Condition("PortsAllocated", False, "PortConflict", text)
-
-
 def _reconciling(steps: PoolSteps, *, moving: bool, updated: int, replicas: int) -> Condition:
     if moving:
         text = f"{updated} of {replicas} slots have a ready pod of the newest spec"
@@ -246,18 +99,18 @@ def _ports_allocated(
     """False while a slot has no number that works; True, and who is in the way, when all do in spite of others."""
     mine, short = resource.spec.ports, bool(steps.without_port)
     obstacles = ports.obstacles(resource)
-    in_the_way = _list(map(_in_the_way, obstacles))
+    in_the_way = listed(map(_in_the_way, obstacles))
     waits = served < wanted_replicas(resource) and any(item.until for item in obstacles)
     if obstacles and (short or steps.quarantine or waits):
         text = f"{in_the_way}; " + ("no other number is left: widen spec.ports" if short else "another number is taken")
         return Condition("PortsAllocated", False, "PortConflict", text)
     if short:
         waiting = f"{draining} draining pods keep theirs until they end" if draining else "none is draining"
-        slots = _list(steps.without_port)
+        slots = listed(steps.without_port)
         text = f"no number left of {mine.min}-{mine.max} for slots {slots}; {waiting}; widen spec.ports"
         return Condition("PortsAllocated", False, "RangeExhausted", text)
     if shared := overlapping_pools(fleet.pools, resource):
-        both = _list(f"{part.min}-{part.max} with Transceiver {name}" for name, part in shared)
+        both = listed(f"{part.min}-{part.max} with Transceiver {name}" for name, part in shared)
         text = f"spec.ports of {resource.name} shares {both}: give each its own range; what runs stays"
         return Condition("PortsAllocated", False, "RangesOverlap", text)
     if obstacles:
@@ -296,7 +149,7 @@ def _ring_converged(fleet: Fleet, pool: Pool) -> Condition:
     asked = sorted(pod.name for pod in fleet.pods.values() if pod.ready and not pod.leaving)
     behind = [name for name in asked if fleet.acknowledged.get(name, {}).get(pool.name, -1) < pool.ring_epoch]
     if behind:
-        return Condition("RingConverged", False, "Waiting", f"epoch {pool.ring_epoch} not yet seen by {_list(behind)}")
+        return Condition("RingConverged", False, "Waiting", f"epoch {pool.ring_epoch} not yet seen by {listed(behind)}")
     text = f"every process works with epoch {pool.ring_epoch}"
     return Condition("RingConverged", True, "Converged", text)
 
@@ -307,11 +160,11 @@ def _draining(fleet: Fleet, resource: PoolResource, pods: list[Pod], drain: Mani
     said = [f"not followed: {problem}" for problem in problems]
     waiting = waiting_to_drain(fleet, pods)
     if waiting:
-        text = _list(f"{pod.name} ({why})" for pod, why in waiting)
+        text = listed(f"{pod.name} ({why})" for pod, why in waiting)
         said.append(f"serve until their replacements are ready: {text}")
     if drain is not None:
         more = drain["morePods"]
-        text = _list([pod["name"] for pod in drain["pods"]]) + (f" and {more} more" if more else "")
+        text = listed([pod["name"] for pod in drain["pods"]]) + (f" and {more} more" if more else "")
         until = f" until {drain['eta']} at the latest" if "eta" in drain else ""
         requests = resource_requirements(resource.spec.resources, CPU, MEMORY)["requests"]
         kept = f"each keeps its port and {requests['cpu']} CPU, {requests['memory']} memory requested"
@@ -324,7 +177,7 @@ def _draining(fleet: Fleet, resource: PoolResource, pods: list[Pod], drain: Mani
 def _autoscaling(fleet: Fleet, resource: PoolResource) -> Condition:
     """Say who chooses the replicas. No load is in the message: it would be written every few seconds."""
     spec, others = resource.spec.autoscaling, rivals(fleet, resource)
-    who = f"HorizontalPodAutoscaler {_list(others)}"
+    who = f"HorizontalPodAutoscaler {listed(others)}"
     if spec is None:
         return Condition(
             "Autoscaling", bool(others), "HorizontalPodAutoscaler" if others else "Disabled", who * bool(others)
@@ -341,32 +194,9 @@ def _autoscaling(fleet: Fleet, resource: PoolResource) -> Condition:
     return Condition("Autoscaling", True, "Active", limits)
 
 
-def _trouble(pods: Iterable[Pod]) -> str:
-    found = [pod for pod in pods if pod.trouble]
-    if not found:
-        return ""
-    first = found[0]
-    more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
-    return f"{first.name}: {first.trouble}: {first.trouble_message}"[: _MAX_MESSAGE - 80] + more
-
-
 def _crash_loop(pods: Iterable[Pod], min_ready_s: float, now: float) -> str:
     """Name a pod that starts and dies again and again, also in the moments in which it runs."""
     for pod in pods:
         if pod.restarts >= CRASH_LOOP_RESTARTS and not (pod.ready and now >= pod.ready_since + min_ready_s):
             return f"{pod.name}: CrashLoopBackOff: ends again and again"
     return ""
-
-
-def _before(status: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    conditions = status.get("conditions")
-    return conditions if isinstance(conditions, list) else []
-
-
-def _endpoint(address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def _list(items: Iterable[object], most: int = 5) -> str:
-    texts = [str(item) for item in items]
-    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
