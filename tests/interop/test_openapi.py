@@ -39,7 +39,7 @@ async def live(secrets_dir: Path) -> AsyncIterator[Fleet]:
         yield f
 
 
-async def test_the_gateway_does_what_its_document_says(secrets_dir):
+async def test_the_gateway_does_what_its_document_says(secrets_dir, tmp_path):
     async with live(secrets_dir) as f:
         url = f"https://{HOST}:{f.gateway.public_port}"
         options = ["--header", f"Authorization: Bearer {KEY}", "--tls-verify", str(secrets_dir / "https" / "ca.crt")]
@@ -49,8 +49,9 @@ async def test_the_gateway_does_what_its_document_says(secrets_dir):
             *(sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json", *options),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            env=os.environ | {"SCHEMATHESIS_HOOKS": "tests.support.schemathesis_hooks"},
-            cwd=Path(__file__).parents[2],
+            env=os.environ
+            | {"SCHEMATHESIS_HOOKS": "tests.support.schemathesis_hooks", "PYTHONPATH": str(Path(__file__).parents[2])},
+            cwd=tmp_path,  # it leaves notes where it stands
         )
         said, _ = await asyncio.wait_for(process.communicate(), 110)
         assert process.returncode == 0, said.decode(errors="replace")[-12_000:]
