@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.support.chromium import contains
-from tests.support.web_clients import web_clients
+from tests.support.web_clients import CONNECT_PIPECAT, web_clients
 from voicefleet_dataplane.media.speech import read_wav
 
 pytestmark = pytest.mark.interop
@@ -16,29 +16,11 @@ pytestmark = pytest.mark.interop
 SAME, OTHER = 0.6, 0.5  # the package leaves the browser's noise suppression and gain control on
 SELF_SIGNED = ["--ignore-certificate-errors"]
 
-CONNECT = """
-const transport = page.transport = new clients.SmallWebRTCTransport({
-  mediaManager: new clients.WavMediaManager(),
-  webrtcRequestParams: {endpoint: gateway + '/api/offer', headers: new Headers({Authorization: 'Bearer ' + key}),
-                        requestData: {session: {instructions: 'be brief'}}},
-});
-page.states = []; page.seen = [];
-const callbacks = {onTransportStateChanged: state => page.states.push(state)};
-for (const name of ['onBotReady', 'onBotConnected', 'onBotDisconnected', 'onDisconnected', 'onMessageError', 'onError'])
-  callbacks[name] = value => page.seen.push([name, value && value.data !== undefined ? value.data : value]);
-callbacks.onTrackStarted = (track, participant) => {
-  if (!participant) page.record('bot', new MediaStream([track]));
-};
-const client = page.client = new clients.PipecatClient({transport, enableMic: true, enableCam: false, callbacks});
-const ready = await client.connect();
-return {ready, state: client.state, pcId: transport.pc_id};
-"""
-
 
 @asynccontextmanager
 async def pipecat(fleet, microphone):
     async with web_clients(microphone, SELF_SIGNED) as page:
-        connected = await page.run(CONNECT, gateway=fleet.url, key=fleet.api_key)
+        connected = await page.run(CONNECT_PIPECAT, gateway=fleet.url, key=fleet.api_key)
         assert connected["state"] == "ready"
         yield page, connected
 
@@ -112,7 +94,7 @@ async def test_what_the_agent_cannot_do_is_an_error_and_a_hang_up_is_the_bot_tha
 
 async def test_a_wrong_key_is_told_at_once(fleet, speech):
     async with web_clients(speech[0], SELF_SIGNED) as page:
-        connect = "try {" + CONNECT + "} catch (error) { return error.message; }"
+        connect = "try {" + CONNECT_PIPECAT + "} catch (error) { return error.message; }"
         said = await page.run(connect, gateway=fleet.url, key="sk-wrong-0123456789")
         assert "401" in said
         assert len(await page.requests("POST")) == 1

@@ -6,53 +6,18 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support.chromium import contains
-from tests.support.web_clients import web_clients
+from tests.support.web_clients import PLAY, PUBLISH, player_path, restart_ice, web_clients
 from voicefleet_dataplane.media.speech import read_wav
 
 pytestmark = pytest.mark.interop
 
 SELF_SIGNED = ["--ignore-certificate-errors"]
 
-# medooze's whip-whep, by the author of both specifications
-PUBLISH = """
-page.pc = new RTCPeerConnection({bundlePolicy: 'max-bundle'});
-const microphone = await page.microphone();
-page.pc.addTransceiver(microphone.getTracks()[0], {direction: 'sendonly', streams: [microphone]});
-page.whip = new clients.WHIPClient();
-await page.whip.publish(page.pc, gateway + '/whip', key);
-await page.connected(page.pc);
-"""
-PLAY = """
-page.player = new RTCPeerConnection({bundlePolicy: 'max-bundle'});
-page.player.addTransceiver('audio', {direction: 'recvonly'});
-page.player.ontrack = event => page.record('player', event.streams[0]);
-page.whep = new clients.WHEPClient();
-await page.whep.view(page.player, gateway + path, key);
-await page.connected(page.player);
-"""
-RESTART = """
-const before = await page.pair(pc());
-const old = pc().remoteDescription.sdp.match(/a=ice-ufrag:(.*)/)[1];
-await client().restart();
-const now = pc().remoteDescription.sdp.match(/a=ice-ufrag:(.*)/)[1];
-await page.until(async () => (await page.pair(pc())).remote === now, 'a pair of the new credentials');
-return {before, after: await page.pair(pc()), old, now, state: pc().connectionState};
-"""
-
 
 @asynccontextmanager
 async def page_of(fleet, microphone):
     async with web_clients(microphone, SELF_SIGNED) as clients:
         yield clients
-
-
-async def restart(page, pc: str, client: str) -> dict:
-    return await page.run(f"const pc = () => {pc}, client = () => {client};" + RESTART)
-
-
-def player_path(link: str) -> str:
-    assert 'rel="urn:voicefleet:whep"' in link
-    return link.split(">", maxsplit=1)[0].strip("<")
 
 
 async def test_what_a_publisher_says_is_heard_by_a_player_and_both_restart_ice_in_mid_word(fleet, speech):
@@ -71,7 +36,7 @@ async def test_what_a_publisher_says_is_heard_by_a_player_and_both_restart_ice_i
         assert {(one.status, one.if_match == post.etag) for one in trickled if "/whip/" in one.url} == {(204, True)}
 
         for pc, client in (("page.pc", "page.whip"), ("page.player", "page.whep")):
-            done = await restart(page, pc, client)
+            done = await restart_ice(page, pc, client)
             assert done["now"] != done["old"]
             assert done["after"]["ufrag"] != done["before"]["ufrag"]
             assert (done["after"]["dtls"], done["state"]) == ("connected", "connected")

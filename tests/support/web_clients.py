@@ -77,6 +77,50 @@ page.until = async (look, what) => {
 };
 """
 
+# medooze's whip-whep, by the author of both specifications; arguments: gateway, key, and the player's path.
+PUBLISH = """
+page.pc = new RTCPeerConnection({bundlePolicy: 'max-bundle'});
+const microphone = await page.microphone();
+page.pc.addTransceiver(microphone.getTracks()[0], {direction: 'sendonly', streams: [microphone]});
+page.whip = new clients.WHIPClient();
+await page.whip.publish(page.pc, gateway + '/whip', key);
+await page.connected(page.pc);
+"""
+PLAY = """
+page.player = new RTCPeerConnection({bundlePolicy: 'max-bundle'});
+page.player.addTransceiver('audio', {direction: 'recvonly'});
+page.player.ontrack = event => page.record('player', event.streams[0]);
+page.whep = new clients.WHEPClient();
+await page.whep.view(page.player, gateway + path, key);
+await page.connected(page.player);
+"""
+_RESTART = """
+const before = await page.pair(pc());
+const old = pc().remoteDescription.sdp.match(/a=ice-ufrag:(.*)/)[1];
+await client().restart();
+const now = pc().remoteDescription.sdp.match(/a=ice-ufrag:(.*)/)[1];
+await page.until(async () => (await page.pair(pc())).remote === now, 'a pair of the new credentials');
+return {before, after: await page.pair(pc()), old, now, state: pc().connectionState};
+"""
+# Pipecat's client; arguments: gateway, key.
+CONNECT_PIPECAT = """
+const transport = page.transport = new clients.SmallWebRTCTransport({
+  mediaManager: new clients.WavMediaManager(),
+  webrtcRequestParams: {endpoint: gateway + '/api/offer', headers: new Headers({Authorization: 'Bearer ' + key}),
+                        requestData: {session: {instructions: 'be brief'}}},
+});
+page.states = []; page.seen = [];
+const callbacks = {onTransportStateChanged: state => page.states.push(state)};
+for (const name of ['onBotReady', 'onBotConnected', 'onBotDisconnected', 'onDisconnected', 'onMessageError', 'onError'])
+  callbacks[name] = value => page.seen.push([name, value && value.data !== undefined ? value.data : value]);
+callbacks.onTrackStarted = (track, participant) => {
+  if (!participant) page.record('bot', new MediaStream([track]));
+};
+const client = page.client = new clients.PipecatClient({transport, enableMic: true, enableCam: false, callbacks});
+const ready = await client.connect();
+return {ready, state: client.state, pcId: transport.pc_id};
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
@@ -153,3 +197,15 @@ async def web_clients(microphone: Path, flags: Sequence[str] = ()) -> AsyncItera
         await browser.evaluate(f"(() => {{ {packages}; window.clients = clients; }})()")
         await browser.evaluate(f"(() => {{ {_TOOLS} }})()")
         yield WebClients(browser)
+
+
+def player_path(link: str) -> str:
+    """Where the agent of a publisher is heard, as the Link of its 201 says."""
+    assert 'rel="urn:voicefleet:whep"' in link
+    return link.split(">", maxsplit=1)[0].strip("<")
+
+
+async def restart_ice(page: WebClients, pc: str, client: str) -> dict[str, Any]:
+    """Restart ICE by the package's own means, and wait until packets go over the new credentials."""
+    done: dict[str, Any] = await page.run(f"const pc = () => {pc}, client = () => {client};" + _RESTART)
+    return done
