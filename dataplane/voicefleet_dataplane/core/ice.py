@@ -114,6 +114,11 @@ class IceAgent:
         return self._credentials[-1].remote_ufrag.decode()
 
     @property
+    def restarts(self) -> int:
+        """How often it has restarted."""
+        return self._credentials[-1].number
+
+    @property
     def ufrags(self) -> list[str]:
         """All that checks may carry now."""
         return [credentials.ufrag for credentials in self._credentials]

@@ -317,15 +317,19 @@ class TransceiverProcess:
         if "*" not in request.if_match and ice.ufrag not in request.if_match:
             message = "the ICE session has been restarted meanwhile"
             return Refusal(reason=RefusalReason.OTHER_ICE_SESSION, message=message)
-        if request.ice_ufrag in ("", ice.remote_ufrag):
+        is_new = request.ice_ufrag not in ("", ice.remote_ufrag)
+        # A restart whose answer was lost is asked for again in the same words: it gets the same answer. Before any restart they
+        # are those of clients that send candidates with `*`.
+        is_repeated = not is_new and request.ice_ufrag != "" and "*" in request.if_match and ice.restarts > 0
+        if not is_new and not is_repeated:
             return IceUpdated(restarted=False, ice_ufrag=ice.ufrag)
-        restarted = self.core.restart_ice(session, request.ice_ufrag, time.monotonic())
-        if not isinstance(restarted, Restarted):
-            return _too_many_restarts(restarted)
+        if is_new:
+            restarted = self.core.restart_ice(session, request.ice_ufrag, time.monotonic())
+            if not isinstance(restarted, Restarted):
+                return _too_many_restarts(restarted)
+            self.socket.wake()  # its timers
         session.agreed = replace(session.agreed, region=request.region, relay=request.relay)
-        self.socket.wake()  # its timers
-        mids = session.agreed.mids
-        return IceUpdated(restarted=True, ice_ufrag=restarted.ufrag, ice_pwd=restarted.pwd, mids=mids)
+        return IceUpdated(restarted=True, ice_ufrag=ice.ufrag, ice_pwd=ice.pwd, mids=session.agreed.mids)
 
     def events(self, call_id: str, tenant: str | None = None) -> EventHub | None:
         """The events of a call; None if there is none, or not of this tenant."""
