@@ -126,9 +126,9 @@ def phones(fleet: Fleet) -> Iterator[Fleet]:
         fleet.kube.run("delete", kind, "agent", "--ignore-not-found")
 
 
-def offered(fleet: Fleet) -> str:
+def offered(fleet: Fleet, pool: str = "phones") -> str:
     answer = httpx.post(
-        f"{fleet.url}/v1/realtime/calls?pool=phones",
+        f"{fleet.url}/v1/realtime/calls?pool={pool}",
         content="v=0\r\n",
         headers={"Content-Type": "application/sdp", "Authorization": f"Bearer {fleet.api_key}"},
         verify=False,

@@ -26,10 +26,13 @@ class AgentDouble:
     subprotocols: tuple[str, ...] = ()
 
     def __init__(
-        self, behave: Callable[[web.WebSocketResponse, "AgentDouble"], Awaitable[None]] | None = None, port: int = 0
+        self,
+        behave: Callable[[web.WebSocketResponse, "AgentDouble"], Awaitable[None]] | None = None,
+        port: int = 0,
+        host: str = HOST,
     ) -> None:
         self.behave = behave
-        self._port = port
+        self._host, self._port = host, port
         self.requests: list[web.Request] = []
         self.sockets: list[web.WebSocketResponse] = []
         self.received: list[dict] = []
@@ -44,10 +47,10 @@ class AgentDouble:
         app.router.add_get("/{path:.*}", self._serve)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, HOST, self._port)
+        site = web.TCPSite(self._runner, self._host, self._port)
         await site.start()
         port = site._server.sockets[0].getsockname()[1]
-        self.url = f"ws://{HOST}:{port}{self.path}"
+        self.url = f"ws://{self._host}:{port}{self.path}"
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -8,7 +8,7 @@ import asyncio
 import base64
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +124,7 @@ class SdkSession:
 
 @contextlib.asynccontextmanager
 async def sdk_session(
-    url: str, key: str, microphone: Path, *, tool: str = "look_up", result: str = "42", flags: tuple[str, ...] = ()
+    url: str, key: str, microphone: Path, *, tool: str = "look_up", result: str = "42", flags: Sequence[str] = ()
 ) -> AsyncIterator[SdkSession]:
     """Connect to ``url`` (…/v1/realtime/calls) with an ephemeral key."""
     packages = await asyncio.to_thread(node_modules)

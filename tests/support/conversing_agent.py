@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.support.agent_doubles import RealtimeAgent
+from tests.support.agent_doubles import HOST, RealtimeAgent
 
 RATE = 24_000
 FRAME_BYTES = RATE // 50 * 2
@@ -44,9 +44,13 @@ class ConversingAgent(RealtimeAgent):
     """`script` has the next answers; `heard_as` what each turn of the user is said to have been."""
 
     def __init__(
-        self, script: Sequence[Speak | Call] = (), heard_as: str = "what the user said", port: int = 0
+        self,
+        script: Sequence[Speak | Call] = (),
+        heard_as: str = "what the user said",
+        port: int = 0,
+        host: str = HOST,
     ) -> None:
-        super().__init__(port=port)
+        super().__init__(port=port, host=host)
         self.script = deque(script)
         self.heard_as = heard_as
         self.turns: list[bytes] = []  # the user's, in samples
