@@ -154,6 +154,12 @@ async def running_relay(directory, *owners, **settings):
         await relay.process.stop()
 
 
+async def bind(relay, client, owner):
+    """Make a flow as a client does: its check reaches the owner."""
+    client.send(owner.check(), relay.public)
+    await owner.receive_spp()
+
+
 async def until(condition):
     """Wait for what another task will do."""
     async with asyncio.timeout(10):

@@ -7,9 +7,14 @@
     198.51.100.7    └── 10.1.2.0/24 ── two: relay ── 10.2.2.0/24 ──┘            10.9.0.1
         └───────────────────── 10.3.0.0/24: signaling ──────────────┘
 
-Both relays have 192.0.2.1; the client's route says which of them gets its packets.
+Both relays have 192.0.2.1; the client's route says which of them gets its packets. Or they and the client share a network, and
+the address itself moves from node to node, as keepalived and its kind have it:
+
+    client ns ── bridge 10.1.0.1/24 ──┬── one  10.1.0.11     10.1.0.100 is on the one or on the other
+                                      └── two  10.1.0.12
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -25,6 +30,7 @@ from voicefleet_contract.topology import Endpoint, Member, Pool, Relay, Topology
 from voicefleet_dataplane.commands.dev_secrets import write_dev_secrets
 
 PUBLIC, CLIENT, OWNER = "192.0.2.1", "198.51.100.7", "10.9.0.1"
+MOVING = "10.1.0.100"
 RELAYS = {"one": 1, "two": 2}
 REDIS_URL = f"redis://{OWNER}:6379/0"
 _READY_WITHIN_S = 60.0
@@ -33,9 +39,11 @@ _READY_WITHIN_S = 60.0
 class TwoRelays:
     """A context manager. The client's packets go to relay one at first."""
 
-    def __init__(self, directory: Path, **relay_settings: object) -> None:
+    def __init__(self, directory: Path, *, address_moves: bool = False, **relay_settings: object) -> None:
         """``relay_settings`` of both relays, beside what makes them find each other."""
         self.directory = directory
+        self.address_moves = address_moves
+        self.public = MOVING if address_moves else PUBLIC
         self._relay_settings = relay_settings
         self.api_key = "sk-test-0123456789abcdef"
         self.url = f"http://{OWNER}:8443"
@@ -81,8 +89,15 @@ class TwoRelays:
         process.wait()
 
     def lead_client_to(self, relay: str) -> None:
-        """Move the public address' route, as a load balancer or a router does."""
+        """Move the public address' route, as a load balancer or a router does; or the address."""
         number = RELAYS[relay]
+        if self.address_moves:
+            for name in RELAYS:
+                change = "replace" if name == relay else "del"
+                with contextlib.suppress(AssertionError):  # it was not there
+                    self._namespaces[name].ip(f"addr {change} {MOVING}/24 dev outside")
+            self.client.ip(f"neigh flush to {MOVING}")  # what a gratuitous ARP says
+            return
         self.client.ip(f"route replace {PUBLIC}/32 via 10.1.{number}.2 src {CLIENT}")
 
     def metrics(self, relay: str) -> dict[str, float]:
@@ -102,19 +117,28 @@ class TwoRelays:
         client.ip("addr add 10.3.0.1/24 dev signal")
         owner.ip("addr add 10.3.0.2/24 dev signal")
         client.ip(f"addr add {CLIENT}/32 dev lo")
+        if self.address_moves:
+            client.ip("link add lan type bridge")
+            client.ip("addr add 10.1.0.1/24 dev lan")
+            client.ip("link set lan up")
         owner.ip(f"addr add {OWNER}/32 dev lo")
         client.ip(f"route add {OWNER}/32 via 10.3.0.2")
         for name, number in RELAYS.items():
             relay = self._namespaces[name]
             connect(client, relay, f"to{name}", "outside")
             connect(relay, owner, "inside", f"to{name}")
-            client.ip(f"addr add 10.1.{number}.1/24 dev to{name}")
-            relay.ip(f"addr add 10.1.{number}.2/24 dev outside")
             relay.ip(f"addr add 10.2.{number}.1/24 dev inside")
             owner.ip(f"addr add 10.2.{number}.2/24 dev to{name}")
             relay.sysctl("net.ipv4.ip_forward", 1)
-            relay.ip(f"addr add {PUBLIC}/32 dev lo")
-            relay.ip(f"route add {CLIENT}/32 via 10.1.{number}.1")
+            if self.address_moves:
+                client.ip(f"link set to{name} master lan")
+                relay.ip(f"addr add 10.1.0.1{number}/24 dev outside")
+                relay.sysctl("net.ipv4.ip_nonlocal_bind", 1)  # a relay starts before the address comes
+            else:
+                client.ip(f"addr add 10.1.{number}.1/24 dev to{name}")
+                relay.ip(f"addr add 10.1.{number}.2/24 dev outside")
+                relay.ip(f"addr add {PUBLIC}/32 dev lo")
+                relay.ip(f"route add {CLIENT}/32 via 10.1.{number}.1")
             relay.ip(f"route add {OWNER}/32 via 10.2.{number}.2")
 
     def _start_all(self) -> None:
@@ -126,7 +150,7 @@ class TwoRelays:
                 name=name,
                 relay="fra",
                 region="local",
-                advertise=(Endpoint(address=PUBLIC, port=3478),),
+                advertise=(Endpoint(address=self.public, port=3478),),
                 inner=(Endpoint(address=f"10.2.{number}.1", port=3479),),
             )
             for name, number in RELAYS.items()
@@ -164,7 +188,7 @@ class TwoRelays:
         settings = RelaySettings.model_validate(
             {
                 "cluster_id": 1, "topology": str(self.directory / "topology.json"), "process_name": name,
-                "hint_keys_file": str(self.directory / "hint-keys" / "keys.json"), "public_address": PUBLIC,
+                "hint_keys_file": str(self.directory / "hint-keys" / "keys.json"), "public_address": self.public,
                 "inner_address": inner, "redis_url": REDIS_URL, "leave_grace_s": 0, "node_name": name, "relay_name": "fra",
                 **self._relay_settings,
             }

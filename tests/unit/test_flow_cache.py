@@ -6,7 +6,7 @@ import time
 import pytest
 
 from tests.support.redis_server import RedisServer, free_port, running_redis
-from tests.support.relay_process import CLUSTER, HOST, KEYS, Owner, Peer, running_relay, until
+from tests.support.relay_process import CLUSTER, HOST, KEYS, Peer, bind, running_relay, until
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.announcement import Addressee, decode_announcement
 from voicefleet_contract.cached_flow import cached_flow_name, encode_cached_flow
@@ -25,27 +25,8 @@ async def redis():
         yield server
 
 
-@pytest.fixture
-def owner():
-    one = Owner(1)
-    yield one
-    one.socket.close()
-
-
-@pytest.fixture
-def client():
-    one = Peer()
-    yield one
-    one.socket.close()
-
-
 def key_of(client: Address) -> str:
     return flow_key(CLUSTER, cached_flow_name(client, CLUSTER, KEYS))
-
-
-async def bind(relay, client, owner):
-    client.send(owner.check(), relay.public)
-    await owner.receive_spp()
 
 
 async def restored(relay, client, owner, packet=RTP):

@@ -4,31 +4,12 @@ import asyncio
 
 import pytest
 
-from tests.support.relay_process import Owner, Peer, running_relay, until
+from tests.support.relay_process import Peer, bind, running_relay, until
 from voicefleet_contract.topology import RelayState
 from voicefleet_dataplane.shell import relay as relay_module
 
 RTP = b"\x80\x6f" + bytes(160)
 ALERT = b"\x15\xfe\xfd" + bytes(40)
-
-
-@pytest.fixture
-def owner():
-    one = Owner(1)
-    yield one
-    one.socket.close()
-
-
-@pytest.fixture
-def client():
-    one = Peer()
-    yield one
-    one.socket.close()
-
-
-async def bind(relay, client, owner):
-    client.send(owner.check(), relay.public)
-    await owner.receive_spp()
 
 
 async def passes(relay, client, owner):

@@ -1,14 +1,16 @@
 """A flow: client address → owner, as one relay holds it; and the table that forgets flows in time.
 
-A flow lives on evidence: an authentic check, or a packet from its owner. Media from the client keeps nothing alive, so who
-can spoof an address but has no call can neither make a flow nor prolong one. Checks, answers and DTLS pass through this
-process always; media of a flow that the kernel carries (`bare`) does not, and what it proves is known up to the last time
-that the kernel was asked: such a flow is judged as of then (`evidence_until`), so it may live a sweep longer, never shorter.
+A flow lives on evidence: an authentic check, or a packet from its owner. Media from the client keeps nothing alive,
+so who can spoof an address but has no call can neither make a flow nor prolong one. Checks, answers and DTLS pass
+through this process always; media of a flow that the kernel carries (`bare`) does not, and what it proves is known up
+to the last time that the kernel was asked: such a flow is judged as of then (`evidence_until`), so it may live a
+sweep longer, never shorter.
 
 Room is bounded twice: by the table's size, and by a number of flows per ufrag, so that one valid caller who spoofs many
 addresses cannot fill the table for all others. A live flow is never evicted for a new one.
 
-Owns: a flow's fields, room, expiry, and which flows the cache should hear of. Does not own: who may bind a flow (core/relay.py).
+Owns: a flow's fields, room, expiry, and which flows the cache should hear of. Does not own: who may bind a flow
+(core/relay.py).
 """
 
 from collections import Counter, deque

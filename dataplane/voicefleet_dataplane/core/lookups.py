@@ -7,9 +7,9 @@
                           ▼                                        ▼
                  pending, limit, unknown: dropped          unknown: dropped
 
-The cache is a hint. Whatever goes wrong with it (away, slow, empty, forged) costs what a relay without one costs: the client's
-next check binds the flow. So everything here is bounded, and what is over a bound is dropped with a reason and asked again with
-a later packet:
+The cache is a hint. Whatever goes wrong with it (away, slow, empty, forged) costs what a relay without one costs: the
+client's next check binds the flow. So everything here is bounded, and what is over a bound is dropped with a reason
+and asked again with a later packet:
 
 - At most MOST_PENDING clients wait, each with HELD_A_WAY packets a way, and MOST_HELD in all. A question is shorter than a frame, but
   packets come in bunches: a relay that has just started finds in its sockets what came since they were bound.
@@ -19,7 +19,8 @@ a later packet:
 - A client that the cache doesn't know is not asked about again for ABSENT_S.
 - After a question that failed nothing is asked, and nothing held, for FAILED_PAUSE_S.
 
-Owns: these bounds and the held packets. Does not own: what an answer is worth (core/recovery.py), Redis (shell/flow_cache.py).
+Owns: these bounds and the held packets. Does not own: what an answer is worth (core/recovery.py), Redis
+(shell/flow_cache.py).
 """
 
 from collections import OrderedDict

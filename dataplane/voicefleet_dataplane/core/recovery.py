@@ -5,14 +5,14 @@
     media of no flow ─▶ lookups.hold ─▶ (shell: one MGET) ─▶ answered ─▶ a flow; announced to its owner; what was held follows
     flows: new, and each now and then ─▶ records ─▶ (shell: one write for many)
 
-An answer is believed as far as it is authentic, names a member of the topology in its present generation, and nobody has bound
-the client meanwhile. The flow that comes of it is on trial (core/relay.py, rule 6).
+An answer is believed as far as it is authentic, names a member of the topology in its present generation, and nobody
+has bound the client meanwhile. The flow that comes of it is on trial (core/relay.py, rule 6).
 
-An announcement is the second outlet of a relay, kept apart from the packet path (docs/adr/0016): one for each restored flow, to
-a member of the topology, never to the outside.
+An announcement is the second outlet of a relay, kept apart from the packet path (docs/adr/0016): one for each
+restored flow, to a member of the topology, never to the outside.
 
-Owns: what an answer is worth, announcements, and what the cache hears. Does not own: the bounds on questions (core/lookups.py),
-Redis (shell/flow_cache.py).
+Owns: what an answer is worth, announcements, and what the cache hears. Does not own: the bounds on questions
+(core/lookups.py), Redis (shell/flow_cache.py).
 """
 
 from collections import deque

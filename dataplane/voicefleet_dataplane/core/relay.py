@@ -8,15 +8,16 @@
     client ──── DTLS, RTP … ───▶ the flow's owner       ── SPP + … ──────▶ owner
     client ◀─── … ────────────── the flow in the header ◀─ SPP + … ─────── owner
 
-It reads the ufrag of STUN checks and ends no protocol: no ICE, no DTLS, no codec. All it knows of a call is its flow, and
-the next check builds that anew, or the flow cache sooner, so a relay may be killed in mid-call. Of everything else it reads the first byte: a DTLS
-alert as its owner's last word says that the call is over.
+It reads the ufrag of STUN checks and ends no protocol: no ICE, no DTLS, no codec. All it knows of a call is its flow,
+and the next check builds that anew, or the flow cache sooner, so a relay may be killed in mid-call. Of everything
+else it reads the first byte: a DTLS alert as its owner's last word says that the call is over.
 
 The rules, each of which has a test by its name in tests/unit/test_relay.py:
 
-1. **Every check is routed by its own hint**, after the hint's tag (a filter) and MESSAGE-INTEGRITY under the password
-   derived from the hint (proof) verify. Who sends many that fail is not looked at any more (core/check_limits.py). No look-up outside this process: only media of a flow that is
-   not here asks the cache (core/lookups.py), and what it says is a hint that gives way to the first check.
+1. **Every check is routed by its own hint**, after the hint's tag (a filter) and MESSAGE-INTEGRITY under the password derived
+   from the hint (proof) verify. Who sends many that fail is not looked at any more (core/check_limits.py). Nothing outside this
+   process is asked: only media of a flow that is not here asks the cache (core/lookups.py), and what that says gives way to
+   the first check.
 2. **Media follows the flow, and a live flow is not rebound.** A valid caller of owner B who spoofs the address of a client
    of owner A gets a check through to B and nothing else: the tuple's media stays with A until A ended the call or the flow
    is idle. Meanwhile B is a `Guest`: its STUN answers go out, at most as many bytes as came in for it. Were they kept back, a
@@ -25,16 +26,17 @@ The rules, each of which has a test by its name in tests/unit/test_relay.py:
 4. **A flow lives on evidence** (core/flow.py), room is bounded, and a live flow is never evicted for a new one.
 5. **A relay originates nothing.** One datagram in is at most one datagram out, and outside it is never longer. The one
    exception goes inside: a restored flow is announced to its owner, once, under a MAC.
-6. A restored flow is its owner's once the owner has said a word; until then it gives way to a check as a flow does whose
-   owner said goodbye. So a cache that is wrong costs no more than an empty one.
-7. A dropped datagram moves exactly one counter and gets silence.
+6. **A restored flow is on trial** until its owner has said a word: it gives way to a check as a flow does whose owner said
+   goodbye. So a cache that is wrong costs no more than an empty one.
+7. **A dropped datagram moves exactly one counter** and gets silence.
 
-Beside it media may go through the kernel (core/bypass.py): the kernel repeats what was decided here for a bound flow, so the
+Media may go past it through the kernel (core/bypass.py), which repeats what was decided here for a bound flow: the
 rules hold there for the same reasons. Checks and DTLS always come by here.
 
-What this does not stop: a valid caller who guesses a tuple that a victim will use only later can bind it first and hold it
-with more checks, for as long as its own call lasts. The victim's checks are answered all the while, its media goes to the
-wrong owner, which drops it: that call fails and nothing is heard. A NAT's next port has to be guessed for each victim.
+What this does not stop: a valid caller who guesses a tuple that a victim will use only later can bind it first and
+hold it with more checks, for as long as its own call lasts. The victim's checks are answered all the while, its media
+goes to the wrong owner, which drops it: that call fails and nothing is heard. A NAT's next port has to be guessed for
+each victim.
 
 Owns: flows and these rules. Does not own: sockets, clocks, where topology and keys come from (shell/relay.py).
 """
@@ -146,9 +148,8 @@ class Relay:
         flow.alive_at = now
         flow.goodbye = payload[0] == ALERT
         if flow.awaits_owner and self.bypass is not None and classify(payload) is Kind.STUN:
-            flow.awaits_owner = (
-                False  # an answer under our own address: the owner understood where bare media comes from
-            )
+            # An answer under our own address: the owner has understood where bare media comes from.
+            flow.awaits_owner = False
             self.bypass.open(flow)
         flow.packets_out += 1
         flow.bytes_out += len(payload)
@@ -158,7 +159,7 @@ class Relay:
 
     def _check(self, data: bytes, client: Address, now: float) -> Forward | DropReason:
         flow = self.flows.by_client.get(client)
-        # A consent check of a bound flow, as it seems: no limit stands before it, and it costs one HMAC.
+        # What seems to be a consent check of the flow is let past the limits: it costs one HMAC, and calls live on it.
         consent = flow is not None and bool(flow.ufrag) and flow.ufrag in data
         if not consent:
             refusal = self._limits.admit_check(client, now)
@@ -181,19 +182,28 @@ class Relay:
             return DropReason.STUN_BAD_INTEGRITY
         if not consent:
             self._limits.check_was_authentic(client)
+        if flow is None or not self._is_held_for_another(flow, member, now):
+            bound = self._hold(flow, client, member, request.server_ufrag, password, now)
+            return bound if isinstance(bound, DropReason) else self._forward_check(bound, data)
+        return self._forward_guest(flow, member, data)
+
+    def _is_held_for_another(self, flow: Flow, member: Member, now: float) -> bool:
+        return flow.owner != (member.slot, member.generation) and self.flows.is_live(flow, now)
+
+    def _hold(
+        self, flow: Flow | None, client: Address, member: Member, ufrag: bytes, password: bytes, now: float
+    ) -> Flow | DropReason:
+        """Return the client's flow to the member that an authentic check named: the one that is there, or a new one."""
         if flow is not None and flow.owner == (member.slot, member.generation):
-            self.flows.rename(flow, request.server_ufrag)
+            self.flows.rename(flow, ufrag)
             flow.password, flow.alive_at = password, now
-        elif flow is not None and self.flows.is_live(flow, now):
-            return self._forward_guest(flow, member, data)
-        else:
-            refusal = self.flows.refusal(request.server_ufrag) or self._limits.admit_flow(client, now)
-            if refusal is not None:
-                return refusal
-            if flow is not None:
-                self.flows.forget(flow)
-            flow = self._bind(client, member, request.server_ufrag, password, now)
-        return self._forward_check(flow, data)
+            return flow
+        refusal = self.flows.refusal(ufrag) or self._limits.admit_flow(client, now)
+        if refusal is not None:
+            return refusal
+        if flow is not None:
+            self.flows.forget(flow)
+        return self._bind(client, member, ufrag, password, now)
 
     def _bind(self, client: Address, member: Member, ufrag: bytes, password: bytes, now: float) -> Flow:
         owner, address = self.place_of(member)

@@ -7,8 +7,8 @@
     XDPGeneric    relay_xdp without TC at ingress, for kernels that refuse it there; relay_egress where it can be had, and
                   where it cannot, flows of transceivers on this node stay in user space
 
-Native XDP is used only where every interface can also send what another one redirects to it, as the kernel says: on a veth whose
-peer neither runs a program nor does GRO such packets would be dropped without a word.
+Native XDP is used only where every interface can also send what another one redirects to it, as the kernel says: on a
+veth whose peer neither runs a program nor does GRO such packets would be dropped without a word.
 
 Owns: what is attached, and which interfaces are seen. Does not own: attaching one thing (hooks.py), maps and the lease
 (kernel.py), whether native XDP is worth using (trial.py).

@@ -2,10 +2,10 @@
 
 Owns: the interface, the ways packets can move (Mode), and in which order they are tried. Does not own: any of them.
 
-The order: **TC** first, by a TCX link (kernels from 6.6) or else a clsact filter. It works on every driver, with checksum
-offload, and its cost is within a microsecond of XDP's beside the 40 that the rest of a packet's way takes. **Native XDP**, where
-`XDP` asks for it, stands before TC and is used when it has been measured to be better (trial.py). Generic XDP is for the odd
-kernel where TC is refused.
+The order: **TC** first, by a TCX link (kernels from 6.6) or else a clsact filter. It works on every driver, with
+checksum offload, and its cost is within a microsecond of XDP's beside the 40 that the rest of a packet's way takes.
+**Native XDP**, where `XDP` asks for it, stands before TC and is used when it has been measured to be better
+(trial.py). Generic XDP is for the odd kernel where TC is refused.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

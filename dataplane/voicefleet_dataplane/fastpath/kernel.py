@@ -8,11 +8,12 @@ Life of what is pinned, each step such that no packet of a live rule finds no pr
 2. *Tend.* The lease moves on; interfaces that appeared are covered; native XDP and TC are compared, where that is asked for.
 3. *Close.* With ``keep`` only descriptors are closed. Without, hooks are detached first, then the pins go.
 
-A rule has force for LEASE_S after the last `tend`: as long as clients' consent can outlive their checks, and a margin for
-a slow start. What has none any more is nobody's: whoever starts next on the node sweeps it, of whatever relay and version.
+A rule has force for LEASE_S after the last `tend`: as long as clients' consent can outlive their checks, and a margin
+for a slow start. What has none any more is nobody's: whoever starts next on the node sweeps it, of whatever relay and
+version.
 
-Owns: maps, programs, the lease, what relay_xdp is told. Does not own: what hangs where (coverage.py), which rules there are
-(shell/relay_kernel_path.py).
+Owns: maps, programs, the lease, what relay_xdp is told. Does not own: what hangs where (coverage.py), which rules
+there are (shell/relay_kernel_path.py).
 """
 
 import contextlib

@@ -1,4 +1,5 @@
-"""What the kernel knows of its interfaces and routes (rtnetlink, RFC 3549; generic netlink), as far as the fast path needs it.
+"""What the kernel knows of its interfaces and routes (rtnetlink, RFC 3549; generic netlink), as far as the fast path
+needs it.
 
 Not from /sys: a container's /sys may show another network namespace than the one that it is in.
 

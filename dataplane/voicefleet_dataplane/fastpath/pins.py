@@ -8,8 +8,8 @@
                                             counters
                                             TCX-ingress-eth0 …   links (hooks.py)
 
-Several nodes may share one bpffs (nodes that are containers or namespaces), and several relays one node: both names are in
-the path. bpffs takes no dot in a name, so names are spelled.
+Several nodes may share one bpffs (nodes that are containers or namespaces), and several relays one node: both names
+are in the path. bpffs takes no dot in a name, so names are spelled.
 
 Owns: paths, and finding what is not ours to adopt. Does not own: what hangs on the hooks (hooks.py).
 """

@@ -1,20 +1,22 @@
-"""Whether native XDP is worth using here: TC and XDP in turns, under the calls' own packets, until one is seen to be cheaper.
+"""Whether native XDP is worth using here: TC and XDP in turns, under the calls' own packets, until one is seen to be
+cheaper.
 
-Both hang on the interfaces. A switch in the programs' control map says whether XDP forwards or passes on to TC, so turns
-change between two packets and cost none. What is compared is the time that the node's CPUs spend in soft interrupts for each
-packet that the relay's programs sent on: the driver's work, which is where XDP saves something, is in it. So is whatever else
-the node receives, which is why one comparison says little, and why turns go TC, XDP, XDP, TC: what grows or falls steadily falls on both
-alike.
+Both hang on the interfaces. A switch in the programs' control map says whether XDP forwards or passes on to TC, so
+turns change between two packets and cost none. What is compared is the time that the node's CPUs spend in soft
+interrupts for each packet that the relay's programs sent on: the driver's work, which is where XDP saves something,
+is in it. So is whatever else the node receives, which is why one comparison says little, and why turns go TC, XDP,
+XDP, TC: what grows or falls steadily falls on both alike.
 
 ::
 
     windows     TC │ XDP │ XDP │ TC      one comparison: log(XDP's time a packet / TC's)
                  `── a window is WINDOW_S ──▶ the mean of many, and how sure it is
 
-TC is used until XDP has been seen to be better by MARGIN, and when it has not been after MOST comparisons. A relay with too few packets goes on comparing;
-the difference is none that anybody would notice then.
+TC is used until XDP has been seen to be better by MARGIN, and when it has not been after MOST comparisons. A relay
+with too few packets goes on comparing; the difference is none that anybody would notice then.
 
-Owns: turns, comparing, the verdict. Pure: counts and times are arguments. Does not own: the switch, reading clocks (kernel.py).
+Owns: turns, comparing, the verdict. Pure: counts and times are arguments. Does not own: the switch, reading clocks
+(kernel.py).
 """
 
 import math

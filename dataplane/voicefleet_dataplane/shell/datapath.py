@@ -1,8 +1,8 @@
 """How this relay moves media: the fast path that the settings ask for, or user space and the reason why.
 
-A relay that starts adopts what its predecessor left in the kernel. What it cannot read (another layout, or user space is asked
-for now) it leaves in force for HAND_OVER_S: checks, which come by here, tell owners in that time to put headers on everything
-again. Then it is removed, and no packet was without a way.
+A relay that starts adopts what its predecessor left in the kernel. What it cannot read (another layout, or user space
+is asked for now) it leaves in force for HAND_OVER_S: checks, which come by here, tell owners in that time to put
+headers on everything again. Then it is removed, and no packet was without a way.
 
 Owns: the choice at start, the hand-over, what is said about it. Does not own: rules of flows (relay_kernel_path.py).
 """

@@ -1,12 +1,14 @@
 """The relay process: a public UDP socket, an inner UDP socket, and health on the inner address (TCP, the same number).
 
-Leaving: readiness goes at once, the sockets stay for ``leave_grace_s`` and forward all the while. Then a relay that restarts
-hands over at once: its successor waits for the ports (shell/udp.py) and the flow cache, or the next check of each client, rebuilds
-its flows. A relay whose ingress is withdrawn, as the topology says of it by then, has no successor: it forwards on, also new
-calls that were told its address just before, until no flow lives or ``drain_deadline_s`` is over (docs/adr/0017). The operator
-writes that into the topology; for when it is away, the relay asks whether its VoiceRelay is deleted.
+Leaving: readiness goes at once, the sockets stay for ``leave_grace_s`` and forward all the while. Then a relay that
+restarts hands over at once: its successor waits for the ports (shell/udp.py) and the flow cache, or the next check of
+each client, rebuilds its flows. A relay whose ingress is withdrawn, as the topology says of it by then, has no
+successor: it forwards on, also new calls that were told its address just before, until no flow lives or
+``drain_deadline_s`` is over (docs/adr/0017). The operator writes that into the topology; for when it is away, the
+relay asks whether its VoiceRelay is deleted.
 
-Owns: sockets, time, and which topology and keys the core works from. Does not own: any rule about packets (core/relay.py).
+Owns: sockets, time, and which topology and keys the core works from. Does not own: any rule about packets
+(core/relay.py).
 """
 
 import asyncio

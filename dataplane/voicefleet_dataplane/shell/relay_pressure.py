@@ -1,13 +1,13 @@
 """How near a relay process is to what it can do, and garbage collection that no packet waits for.
 
-**Pressure.** ``busy`` is the share of one core that the process used since the last look: packets wait longer from about 0.7
-on and are lost at 1. ``queue_drops`` is what the kernel threw away because nobody read in time: anything but zero means that
-it was too much, if only for a moment. Both are for alerts.
+**Pressure.** ``busy`` is the share of one core that the process used since the last look: packets wait longer from
+about 0.7 on and are lost at 1. ``queue_drops`` is what the kernel threw away because nobody read in time: anything
+but zero means that it was too much, if only for a moment. Both are for alerts.
 
-**Garbage.** A full collection looks at every object of every flow: 1.2 s at a million flows, all packets waiting. Flows
-make no cycles and need none. So the collector runs only here, over what is new since the last look, and what survived is
-frozen: never looked at again. Cycles of the control plane that were in use at that moment would so be kept for ever; while the
-table is small everything is looked at now and then.
+**Garbage.** A full collection looks at every object of every flow: 1.2 s at a million flows, all packets waiting.
+Flows make no cycles and need none. So the collector runs only here, over what is new since the last look, and what
+survived is frozen: never looked at again. Cycles of the control plane that were in use at that moment would so be
+kept for ever; while the table is small everything is looked at now and then.
 
 Owns: these two. Does not own: when to look (shell/relay.py), the metrics (shell/relay_metrics.py).
 """

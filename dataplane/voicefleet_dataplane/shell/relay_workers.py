@@ -5,16 +5,17 @@
     clients ──▶ public port ──(kernel: by address)──▶ worker 0 ──▶ owners     inner port + 0
                                                   └─▶ worker 1 ──▶ owners     inner port + 1
 
-The kernel spreads clients over the workers' public sockets by their address, so a client's flow is in one worker. Each worker has an
-inner socket of its own, whose address stands in its SPP headers: what owners send comes back to the same worker.
+The kernel spreads clients over the workers' public sockets by their address, so a client's flow is in one worker.
+Each worker has an inner socket of its own, whose address stands in its SPP headers: what owners send comes back to
+the same worker.
 
 The sockets live in the supervisor. A worker that dies is started again on the same ones: nobody's clients move to another
 worker, and what arrived meanwhile waits in the queue. Its flows come back as they do after any relay's restart.
 
 Workers are separate programs and not forks: a supervisor that forks beside a running loop inherits its trouble.
 
-Owns: sockets, the workers' lives, and one answer for all of them on the inner listener (health, metrics, acknowledgement).
-Does not own: packets (shell/relay.py, in each worker).
+Owns: sockets, the workers' lives, and one answer for all of them on the inner listener (health, metrics,
+acknowledgement). Does not own: packets (shell/relay.py, in each worker).
 """
 
 import asyncio
