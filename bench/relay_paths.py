@@ -33,6 +33,7 @@ RELAY_CPU = "1"
 _KEYS = KeyRing({1: b"k" * 32}, signing=1)
 _CLUSTER, _SLOT, _GENERATION = 9, 1, 1
 _STATISTICS = Path("/proc/sys/kernel/bpf_stats_enabled")
+_READY_WITHIN_S = 60
 _checks: list[bytes] = []
 _mounted: set[str] = set()
 
@@ -158,6 +159,11 @@ class OurRelay(Way):
                 raise ConnectionError(f"{path} answered {answer.status}")
             return answer.read().decode()
 
+    def samples(self) -> dict[str, float]:
+        """What it counts, by name with labels."""
+        lines = (line.rsplit(" ", 1) for line in self.get("/metrics").splitlines() if not line.startswith("#"))
+        return {name: float(value) for name, value in lines}
+
     def dial(self, sockets: list[socket.socket]) -> list[bytes]:
         checks = checks_of(len(sockets))
         _until_all_answer(sockets, checks)
@@ -169,7 +175,7 @@ class OurRelay(Way):
             self._directory.cleanup()
 
     def _await_ready(self) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + _READY_WITHIN_S
         while True:
             with contextlib.suppress(OSError):
                 self.get("/readyz")
@@ -190,6 +196,41 @@ class SecondRelay(OurRelay):
     @property
     def place(self) -> str:
         return self.namespaces.second
+
+
+_REDIS_PORT = 6379
+_WITH_REDIS = {"redis_url": f"redis://{netns.OWNER_HOST}:{_REDIS_PORT}/0"}
+
+
+class CachedRelay(OurRelay):
+    """The same with a flow cache: Redis, beside the owner."""
+
+    name = "voicefleet, user space, flow cache"
+    _redis: subprocess.Popen[bytes] | None = None
+
+    def settings(self) -> dict[str, object]:
+        return dict(_WITH_REDIS)
+
+    def start(self) -> None:
+        command = ("redis-server", "--bind", netns.OWNER_HOST, "--port", str(_REDIS_PORT), "--save", "")
+        self._redis = subprocess.Popen(
+            self.namespaces.command(self.namespaces.owner, *command, "--protected-mode", "no"),
+            stdout=subprocess.DEVNULL,
+        )
+        super().start()
+
+    def stop(self) -> None:
+        super().stop()
+        if self._redis is not None:
+            self._redis.kill()
+            self._redis.wait()
+
+
+class SecondCachedRelay(SecondRelay):
+    """The other one, which asks the same cache."""
+
+    def settings(self) -> dict[str, object]:
+        return dict(_WITH_REDIS)
 
 
 def unmount() -> None:
