@@ -16,8 +16,6 @@ import secrets
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +26,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from voicefleet_contract.http_api import (
     CreateSession,
     DrainOrder,
-    IceUpdated,
     Refusal,
     RefusalReason,
-    Renegotiate,
-    Renegotiated,
     SessionCreated,
     SessionList,
     SlotStatus,
-    UpdateIce,
 )
 from voicefleet_contract.registry import FIRST_MEDIA_S
 from voicefleet_contract.release import release
@@ -49,9 +43,8 @@ from voicefleet_dataplane.core.leaving import HANG_UPS_TAKE_S
 from voicefleet_dataplane.core.negotiation import Terms
 from voicefleet_dataplane.core.session import EndReason, Limits, Session
 from voicefleet_dataplane.core.srtp import AES_128_GCM, AES_256_GCM, PROFILES
-from voicefleet_dataplane.core.transceiver import Place, Restarted, Transceiver
+from voicefleet_dataplane.core.transceiver import Place, Transceiver
 from voicefleet_dataplane.media.backend import BackendFactory, CallConfig
-from voicefleet_dataplane.media.events import EventHub
 from voicefleet_dataplane.media.listening import MAX_LISTENERS
 from voicefleet_dataplane.shell.backends import Backends
 from voicefleet_dataplane.shell.call import RunningCall
@@ -68,6 +61,7 @@ from voicefleet_dataplane.shell.media_socket import MediaSocket
 from voicefleet_dataplane.shell.playout_clock import PlayoutClock
 from voicefleet_dataplane.shell.records import RecordSink
 from voicefleet_dataplane.shell.redis_sink import RedisSink
+from voicefleet_dataplane.shell.running_calls import RunningCalls
 from voicefleet_dataplane.shell.session_records import relay_name
 from voicefleet_dataplane.shell.topology import open_topology
 from voicefleet_dataplane.shell.tracing import Span, open_tracer
@@ -85,7 +79,7 @@ _FINISH_TIMEOUT_S = 2.0
 _ANY_PORT_ATTEMPTS = 20
 
 
-class TransceiverProcess:
+class TransceiverProcess(RunningCalls):
     """One transceiver. `start` binds, `drain` waits for the calls, `stop` ends; several may live in one process."""
 
     def __init__(
@@ -237,7 +231,7 @@ class TransceiverProcess:
 
     def listen(self, call_id: str, request: CreateSession) -> SessionCreated | NoRoom | Refusal:
         """Answer the offer of a client that wants to hear a call's agent; raises SdpError."""
-        heard = self._call_of(call_id, request.tenant)
+        heard = self.call_of(call_id, request.tenant)
         if heard is None or heard.session.description.terms.joins:  # who listens has no agent
             return no_call(call_id)
         if heard.audience.is_full:
@@ -293,57 +287,6 @@ class TransceiverProcess:
             ufrag=outcome.session.ice.ufrag,
         )
 
-    def renegotiate(self, call_id: str, request: Renegotiate) -> Renegotiated | Refusal:
-        """Answer a later offer of a running call; raises SdpError."""
-        call = self._call_of(call_id, request.tenant)
-        if call is None:
-            return no_call(call_id)
-        candidates = [candidate.as_address() for candidate in request.candidates]
-        answer = self.core.renegotiate(call.session, request.offer, candidates, time.monotonic())
-        if not isinstance(answer, str):
-            return _too_many_restarts(answer)
-        call.session.agreed = replace(call.session.agreed, region=request.region, relay=request.relay)
-        call.on_agreed()
-        self.socket.wake()  # its timers
-        return Renegotiated(answer=answer)
-
-    def update_ice(self, call_id: str, request: UpdateIce) -> IceUpdated | Refusal:
-        """Hear what a client says of ICE: a restart when its ufrag is another one, and nothing to do else."""
-        call = self._call_of(call_id, request.tenant)
-        if call is None:
-            return no_call(call_id)
-        session = call.session
-        ice = session.ice
-        if "*" not in request.if_match and ice.ufrag not in request.if_match:
-            message = "the ICE session has been restarted meanwhile"
-            return Refusal(reason=RefusalReason.OTHER_ICE_SESSION, message=message)
-        is_new = request.ice_ufrag not in ("", ice.remote_ufrag)
-        # A restart whose answer was lost is asked for again in the same words: it gets the same answer. Before any restart they
-        # are those of clients that send candidates with `*`.
-        is_repeated = not is_new and request.ice_ufrag != "" and "*" in request.if_match and ice.restarts > 0
-        if not is_new and not is_repeated:
-            return IceUpdated(restarted=False, ice_ufrag=ice.ufrag)
-        if is_new:
-            restarted = self.core.restart_ice(session, request.ice_ufrag, time.monotonic())
-            if not isinstance(restarted, Restarted):
-                return _too_many_restarts(restarted)
-            self.socket.wake()  # its timers
-        session.agreed = replace(session.agreed, region=request.region, relay=request.relay)
-        return IceUpdated(restarted=True, ice_ufrag=ice.ufrag, ice_pwd=ice.pwd, mids=session.agreed.mids)
-
-    def events(self, call_id: str, tenant: str | None = None) -> EventHub | None:
-        """The events of a call; None if there is none, or not of this tenant."""
-        call = self._call_of(call_id, tenant)
-        return call.hub if call is not None else None
-
-    def hang_up(self, call_id: str, tenant: str | None = None, *, replaced: bool = False) -> bool:
-        """End a call; False if there is none, or not of this tenant (None: whoever's)."""
-        if self._call_of(call_id, tenant) is None:
-            return False
-        ended = self.core.hang_up(call_id, EndReason.REPLACED if replaced else EndReason.HANG_UP)
-        self.socket.wake()
-        return ended
-
     def sessions(self) -> SessionList:
         """The calls of this moment."""
         now = time.monotonic()
@@ -386,10 +329,6 @@ class TransceiverProcess:
         return self._metrics.write(accept)
 
     # ---- inside
-
-    def _call_of(self, call_id: str, tenant: str | None) -> RunningCall | None:
-        call = self.calls.get(call_id)
-        return call if call is not None and tenant in (None, call.config.tenant) else None
 
     def _ended(self, call: RunningCall) -> None:
         session = call.session
@@ -477,11 +416,6 @@ class TransceiverProcess:
             self._backends.check_key()
             self.core.hint_keys = self._hint_keys.value
             self.core.call_keys = self._call_keys.value
-
-
-def _too_many_restarts(wait_s: float) -> Refusal:
-    message = "this session restarts ICE too often; what it has serves on"
-    return Refusal(reason=RefusalReason.TOO_MANY_RESTARTS, message=message, retry_after_s=ceil(wait_s))
 
 
 async def run_transceiver(settings: TransceiverSettings) -> None:
