@@ -65,9 +65,14 @@ async def test_realtime_the_client_sees_a_session_as_it_asked_for_and_no_audio_i
             call.say_event(
                 type="session.update",
                 event_id=f"mine_{number}",
-                session={"type": "realtime", "audio": {"output": {"voice": "marin", "format": {"type": "audio/pcmu"}}}},
+                session={
+                    "type": "realtime",
+                    "model": "the package's default",
+                    "audio": {"output": {"voice": "marin", "format": {"type": "audio/pcmu"}}},
+                },
             )
         await call.until(lambda: len(call.told("session.updated")) == 2)
+        assert not any("model" in event["session"] for event in agent.of("session.update"))  # the resource names it
         assert agent.session["audio"]["output"] == {"voice": "marin", "format": {"type": "audio/pcm", "rate": 24_000}}
         await agent.respond(speech_like(0.2, 24_000).tobytes())
         await call.until(lambda: call.told("response.done"))
