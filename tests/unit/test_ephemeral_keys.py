@@ -16,7 +16,9 @@ from voicefleet_contract.ephemeral_keys import (
     decode_ephemeral_key,
     encode_ephemeral_key,
 )
+from voicefleet_contract.http_api import MAX_SESSION_BYTES
 from voicefleet_contract.keys import KeyRing
+from voicefleet_contract.session_object import MAX_DEPTH, parse_session_untrusted
 
 NOW = 1_800_000_000.0
 RING = KeyRing({1: b"a" * 32}, 1)
@@ -45,6 +47,14 @@ def test_what_was_sealed_is_opened():
     text = encode_ephemeral_key(KEY, RING, SALT)
     assert text.startswith("ek_")
     assert decode_ephemeral_key(text, RING, NOW) == KEY
+
+
+def test_every_session_that_is_taken_comes_out_again():
+    deepest = parse_session_untrusted(b'{"a":' * MAX_DEPTH + b"1" + b"}" * MAX_DEPTH)
+    largest = {"instructions": "x" * (MAX_SESSION_BYTES - 40)}
+    for session in (deepest, largest, {}):
+        text = encode_ephemeral_key(EphemeralKey("acme", KEY.expires_at, session), RING, SALT)
+        assert decode_ephemeral_key(text, RING, NOW).session == session
 
 
 def test_a_browser_cannot_read_the_instructions():
