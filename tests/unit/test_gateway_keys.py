@@ -231,3 +231,22 @@ async def test_a_session_beside_an_ephemeral_key_is_refused(secrets_dir):
         bearer = {"Authorization": f"Bearer {sealed(secrets_dir)}"}
         response = await f.http.post(CALLS, files=form(), headers=bearer)
         assert error(response) == (400, "session_in_key", "session")
+
+
+async def test_every_interface_takes_the_session_that_an_ephemeral_key_brings(secrets_dir):
+    bearer = {"Authorization": f"Bearer {sealed(secrets_dir, **SESSION)}"}
+    async with fleet(secrets_dir) as f, FakeTransceiver(1, secrets_dir) as one:
+        f.publish(one.member())
+        whip = await f.http.post("/whip", content=OFFER, headers=SDP | bearer)
+        pipecat = await f.http.post("/api/offer", json={"sdp": OFFER, "type": "offer"}, headers=bearer)
+        assert (whip.status_code, pipecat.status_code) == (201, 200)
+        assert [(body.session, body.tenant) for body in one.bodies] == [(SESSION, "dev")] * 2
+
+
+async def test_a_page_may_place_calls_and_read_where_they_are(secrets_dir):
+    async with fleet(secrets_dir) as f:
+        for path in (CALLS, SECRETS):
+            allowed = (await f.http.options(path)).headers
+            asked = {"authorization", "content-type", "x-openai-agents-sdk"}
+            assert asked <= set(allowed["Access-Control-Allow-Headers"].lower().split(", "))
+            assert "Location" in allowed["Access-Control-Expose-Headers"].split(", ")
