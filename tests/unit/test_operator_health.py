@@ -4,12 +4,16 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 from tests.support.fleet_world import World, empty_fleet, pool
+from tests.support.objects_api import Api
 from tests.unit.test_operator_shell import pod, store
+from voicefleet_operator.cluster.apply import LedgerStore
 from voicefleet_operator.cluster.watching import Watches
 from voicefleet_operator.desired.gauges import HELP, fleet_gauges
 from voicefleet_operator.desired.state import ForeignPod, Place
 from voicefleet_operator.handlers.health import STUCK_AFTER_S, WATCH_DEAD_AFTER_S, WATCH_UNSURE_AFTER_S, Health
 from voicefleet_operator.handlers.metrics import LoopMetrics
+from voicefleet_operator.handlers.reconcile import Reconciler
+from voicefleet_operator.handlers.store import FleetStore
 
 KINDS = {"/api/v1/namespaces/voice/pods": "Pod", "/api/v1/nodes": "Node"}
 PODS, NODES = KINDS
@@ -99,6 +103,19 @@ def test_the_queue_counts_what_no_pass_has_taken_up():
     assert made.take_up() is not None
     assert (made.waiting, made.waiting_since) == (0, None)
     assert made.take_up() is None
+
+
+async def test_an_operator_without_a_configuration_is_not_ready_and_lives_on():
+    made, watches, metrics = FleetStore("voice", "voicefleet-fleet"), Watches(KINDS), LoopMetrics()
+    health = Health(made, watches, metrics)
+    api = Api()
+    health.reconciler = Reconciler(api, made, LedgerStore(api), metrics)
+    made.take("Pod", pod(7))
+    await health.reconciler.once()
+    assert made.waiting_since is None, "nothing waits for a pass that cannot be made"
+    assert health.problems(WATCH_DEAD_AFTER_S) == []
+    assert (await health._readyz(None)).status == 503
+    assert api.calls == []
 
 
 def samples(world: World) -> dict[tuple[str, str], float]:

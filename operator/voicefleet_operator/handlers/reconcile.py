@@ -56,12 +56,11 @@ class Reconciler:
     async def once(self) -> float:
         """Make one pass; return after how many seconds to look again at the latest."""
         self.last_pass_at = time.monotonic()
+        since, now = self._store.take_up(), time.time()
         fleet = self._store.fleet()
-        if fleet is None:
-            self._store.dirty.clear()
+        if fleet is None:  # nobody has said what the fleet is to be: that is not ready, and no reason to end
             log.warning("waiting: %s", self._store.config_problem)
             return LOOK_AGAIN_S / 2
-        since, now = self._store.take_up(), time.time()
         todo, problem = plan_around(fleet, now)
         if problem is not None:
             log.error("a resource breaks the plan and is left as it is; please report this", exc_info=problem)
