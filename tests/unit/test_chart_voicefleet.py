@@ -147,3 +147,14 @@ def test_dataplane_roles_may_read_the_topology_and_a_relay_whether_it_is_deleted
     assert roles()["Role/voicefleet-topology-reader"] == [
         {"apiGroups": ["voicefleet.dev"], "resources": ["topologyslices"], "verbs": ["get", "list", "watch"]}
     ]
+
+
+@pytest.mark.parametrize("path", sorted((CHART / "templates").glob("*.yaml")), ids=lambda path: path.stem)
+def test_no_pod_carries_the_charts_version(path: Path):
+    """Redis would restart with each release of the chart, and with it the flow cache: e2e/test_versions.py saw it."""
+    templates = re.findall(r"\n  template:\n    metadata:\n((?:      .*\n)+?)    spec:", path.read_text())
+    assert len(templates) == path.read_text().count("\n  template:\n")
+    for metadata in templates:
+        assert '"voicefleet.podLabels"' in metadata
+        assert '"voicefleet.labels"' not in metadata
+        assert ".Chart" not in metadata

@@ -1,10 +1,15 @@
 {{- define "voicefleet.labels" -}}
+{{ include "voicefleet.podLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end -}}
+
+{{- /* Of pods: no version in it, or every release of the chart would restart Redis, and the flow cache with it. */ -}}
+{{- define "voicefleet.podLabels" -}}
 app.kubernetes.io/name: voicefleet
 app.kubernetes.io/instance: {{ .Release.Name }}
-app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/part-of: voicefleet
 app.kubernetes.io/managed-by: {{ .Release.Service }}
-helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end -}}
 
 {{- define "voicefleet.redisUrl" -}}
