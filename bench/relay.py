@@ -56,7 +56,7 @@ WAYS: tuple[type[Way], ...] = (
 # Many flows, and latency under load, where it tells something new.
 COMPARED: tuple[type[Way], ...] = (Tcx, OurRelay, Coturn, GoRelay, GoRelayUnlocked)
 WITH_MANY_FLOWS: tuple[type[Way], ...] = (Way, Forwarding, *COMPARED)
-MANY_ROUNDS = 2
+MANY_ROUNDS = 3
 PPS_EACH_WAY = 5_000
 FLOWS = (64, 10_000)
 LOADS = (0.1, 0.5, 0.9)

@@ -75,7 +75,14 @@ spec:
 
 
 def kill_process(pod: Any, program: str = "relay") -> int:
-    """SIGKILL the container's process, as the kernel or a bug would. The nodes are namespaces of this machine."""
+    """SIGKILL the container's process, as the kernel or a bug would."""
+    pid = process_of(pod, program)
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def process_of(pod: Any, program: str = "relay") -> int:
+    """Return the number of the container's process. The nodes are namespaces of this machine."""
     mark = f"pod{pod['metadata']['uid']}"
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
@@ -86,6 +93,5 @@ def kill_process(pod: Any, program: str = "relay") -> int:
         except OSError:
             continue  # it ended meanwhile
         if (mark in groups or mark.replace("-", "_") in groups) and program.encode() in words:
-            os.kill(int(entry.name), signal.SIGKILL)
             return int(entry.name)
     raise AssertionError(f"no process {program!r} of pod {pod['metadata']['name']} on this machine")

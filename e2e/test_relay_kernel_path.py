@@ -1,4 +1,4 @@
-"""Relays in kernel mode: restarted and killed under ten calls, in lost packets; and what each fall back says.
+"""Relays in kernel mode: restarted and killed under ten calls, in lost packets; what each fall back says, and what stays.
 
 Media passes in the kernel, so it must not notice. Relays and transceivers share nodes here: some calls take the way through a
 transceiver on the relay's own node, some the way to another.
@@ -6,19 +6,22 @@ transceiver on the relay's own node, some the way to another.
 
 import asyncio
 import json
-from collections.abc import Collection, Iterator
+import os
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 
 from e2e.fleet import Fleet
 from e2e.kube import eventually
-from e2e.relays import kill_process
+from e2e.relays import Location, kill_process, process_of
 from e2e.talk import PACKETS_PER_S, calling, calls, place_calls
 from voicefleet_dataplane.shell.caller import Caller
 
 RELAYS = "daemonset/fra-relay"
+OPERATOR = "app.kubernetes.io/component=operator"
 MOST_LOST = 3  # of each call, over a restart or a kill of every relay
 
 
@@ -45,6 +48,9 @@ async def test_user_space_by_config_and_for_want_of_rights_says_so_and_carries_c
         _, summary = await asyncio.to_thread(place_calls, fleet, 4, 2.0)
         assert summary["audio_ok"] == 4
     await asyncio.to_thread(kernel_path, fleet, "InKernel")
+    with datapath(fleet, "XDP"):  # the other ends of these nodes' links do no GRO
+        await asyncio.to_thread(eventually, "why it is TC", lambda: "XDPNative: " in kernel_path(fleet, "InKernel"))
+        assert {mode(pod) for pod in fleet.relays()} == {"TCX"}
     with no_rights(fleet):
         nodes = {pod["spec"]["nodeName"] for pod in fleet.relays()}  # each says it when its own relay has come up
         message = await asyncio.to_thread(kernel_path, fleet, "FellBackToUserspace", nodes)
@@ -55,6 +61,35 @@ async def test_user_space_by_config_and_for_want_of_rights_says_so_and_carries_c
     async with calling(fleet, seconds=6):
         before = carried(fleet)
         await asyncio.to_thread(eventually, "media in the kernel again", lambda: carried(fleet) > before + 50, 20.0)
+
+
+async def test_a_voicerelay_that_is_deleted_while_the_operator_is_away_leaves_nothing_on_its_node(fleet: Fleet) -> None:
+    fleet.site.only_local("it looks into a node's BPF file system")
+    replicas = fleet.kube.get("deployment", "voicefleet-operator")["spec"]["replicas"]
+    with Location(fleet, "lonely", "node-c", 3510, "Auto") as lonely, pins_of_node(lonely.pod()) as pins:
+        assert "lonely" in pins()
+        scale_operator(fleet, 0)
+        try:
+            await asyncio.to_thread(eventually, "no operator", lambda: not fleet.kube.get("pods", selector=OPERATOR))
+            fleet.kube.run("delete", "voicerelay", "lonely", "--wait=false")
+            await asyncio.to_thread(eventually, "its pod gone", lambda: not lonely.all_pods(), 60.0)
+            assert "lonely" not in pins()
+        finally:
+            scale_operator(fleet, replicas)
+
+
+def scale_operator(fleet: Fleet, count: int) -> None:
+    fleet.kube.run("scale", "deployment", "voicefleet-operator", f"--replicas={count}")
+
+
+@contextmanager
+def pins_of_node(pod: Any) -> Iterator[Callable[[], list[str]]]:
+    """Gives what relays have pinned on a pod's node, also when the pod is gone."""
+    bpffs = os.open(f"/proc/{process_of(pod)}/root/sys/fs/bpf", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield lambda: [path.name for path in Path(f"/proc/self/fd/{bpffs}/voicefleet").glob("*/*")]
+    finally:
+        os.close(bpffs)
 
 
 class Marks:

@@ -57,6 +57,17 @@ def fast_path(datapaths, **spec):
         ),
         (
             {
+                "fra-relay-node-0": ("TCX", "on eth0; XDPNative: no"),
+                "fra-relay-node-1": ("XDPNative", "on eth0; native XDP is used"),
+            },
+            (
+                "True",
+                "InKernel",
+                "TCX, XDPNative on 2 nodes; node-0: XDPNative: no, node-1: native XDP is used",
+            ),
+        ),
+        (
+            {
                 "fra-relay-node-0": ("TCX", "on eth0"),
                 "fra-relay-node-1": ("Userspace", "no BPF file system at /sys/fs/bpf"),
             },
@@ -66,6 +77,15 @@ def fast_path(datapaths, **spec):
 )
 def test_the_condition_says_how_media_moves_and_who_fell_back_why(datapaths, said):
     assert fast_path(datapaths) == said
+
+
+def test_several_workers_say_that_the_kernel_has_no_part_in_them():
+    said = fast_path({}, datapath=Datapath.USERSPACE, workers=3)
+    assert said == (
+        "False",
+        "NotAskedFor",
+        "spec.datapath: Userspace; 3 workers on each node forward, which only user space has",
+    )
 
 
 def test_user_space_that_was_asked_for_is_no_fall_back():

@@ -72,7 +72,9 @@ def _fast_path(fleet: Fleet, resource: RelayResource, pods: list[Pod]) -> Condit
     """Say whether media moves in the kernel as the spec asks for, from what the relays told the registry."""
     asked = resource.spec.datapath
     if asked is Datapath.USERSPACE:
-        return Condition("FastPath", False, "NotAskedFor", "spec.datapath: Userspace")
+        workers = resource.spec.worker_count
+        several = f"; {workers} workers on each node forward, which only user space has" if workers > 1 else ""
+        return Condition("FastPath", False, "NotAskedFor", f"spec.datapath: Userspace{several}")
     if fleet.datapaths is None:
         return Condition("FastPath", None, "RegistryAway", "no Redis, or not reachable: the relays cannot tell")
     told = {pod.node: fleet.datapaths[pod.name] for pod in pods if pod.name in fleet.datapaths and not pod.leaving}
@@ -83,7 +85,12 @@ def _fast_path(fleet: Fleet, resource: RelayResource, pods: list[Pod]) -> Condit
         whys = [f"{node}: {reason}" for node, reason in sorted(fallen.items())]
         return Condition("FastPath", False, "FellBackToUserspace", listed(whys))
     modes = sorted({mode for mode, _ in told.values()})
-    return Condition("FastPath", True, "InKernel", f"{', '.join(modes)} on {len(told)} nodes")
+    # Behind the interfaces stands what was refused on the way here, and what was measured.
+    more = {node: reason.partition("; ")[2] for node, (_, reason) in sorted(told.items())}
+    notes = listed([f"{node}: {note}" for node, note in more.items() if note])
+    return Condition(
+        "FastPath", True, "InKernel", f"{', '.join(modes)} on {len(told)} nodes" + (f"; {notes}" if notes else "")
+    )
 
 
 def _relays_draining(fleet: Fleet, resource: RelayResource, leaving: list[Relay]) -> Condition:
