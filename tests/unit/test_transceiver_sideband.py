@@ -12,6 +12,7 @@ from voicefleet_contract.topology import Member
 from voicefleet_dataplane.commands.dev_secrets import write_dev_secrets
 from voicefleet_dataplane.shell.control_client import ControlClient, client_context
 from voicefleet_dataplane.shell.event_sockets import Close
+from voicefleet_dataplane.shell.watcher_socket import MAX_WAITING, MAX_WAITING_CHARS, SocketWatcher
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +55,21 @@ async def test_only_gateways_watch(secrets_dir, role):
         async with client.watch(member, call_id, "acme") as refused:
             assert refused == 403
         await client.close()
+
+
+@pytest.mark.parametrize(("event", "most"), [("x", MAX_WAITING), ("x" * (MAX_WAITING_CHARS // 4), 4)])
+async def test_what_waits_for_a_watcher_is_bounded_and_then_it_is_let_go(event, most):
+    watcher = SocketWatcher()
+    taken = [watcher.on_event(event) for _ in range(most + 1)]
+    assert taken == [True] * most + [False]
+    watcher.on_closed()
+    for _ in range(most):
+        assert await watcher.next() == event
+    assert await watcher.next() is None
+    assert watcher.ending == (Close.NOT_READ, "events were not read")
+
+
+async def test_one_event_may_be_as_long_as_it_likes():
+    watcher = SocketWatcher()
+    assert watcher.on_event("x" * (2 * MAX_WAITING_CHARS))
+    assert not watcher.on_event("x")
