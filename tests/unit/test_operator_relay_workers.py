@@ -59,10 +59,10 @@ def test_ports_of_workers_are_never_given_to_transceivers():
 @pytest.mark.parametrize(
     ("fields", "memory"),
     [
-        ({}, "553Mi"),
-        ({"flows": {"max": 1_000_000}}, "2506Mi"),
-        ({"flows": {"max": 1_000_000}, "datapath": "Userspace", "workers": 1}, "1041Mi"),
-        ({"flows": {"max": 1000}, "datapath": "Userspace", "workers": 4}, "257Mi"),
+        ({}, "467Mi"),
+        ({"flows": {"max": 1_000_000}}, "2079Mi"),
+        ({"flows": {"max": 1_000_000}, "datapath": "Userspace", "workers": 1}, "1163Mi"),
+        ({"flows": {"max": 1000}, "datapath": "Userspace", "workers": 4}, "258Mi"),
     ],
 )
 def test_a_pod_asks_for_the_memory_that_its_flows_may_take(fields, memory):
