@@ -100,17 +100,20 @@ static __always_inline void note(struct rule *rule, const struct packet *packet,
 
 /* ---- where it goes: the kernel's own routes, as for any packet that this node forwards */
 
-enum { KNOWN_ROUTE = 1, KNOWN_NEIGHBOUR = 2 };
+enum way {
+	NO_WAY = 0,            /* the packet goes up, and find_route says why */
+	WAY_TO_NEIGHBOUR = 1,  /* the next hop's link address is not known: for TC, which has the kernel find it out */
+	WAY_TO_ADDRESS = 2,
+};
 
-/* Whether the packet may be sent on, and `route` says where; else why it has to go up. */
-static __always_inline int find_route(void *context, struct bpf_fib_lookup *route, const struct packet *packet,
+static __always_inline enum way find_route(void *context, struct bpf_fib_lookup *route, const struct packet *packet,
 				      const struct tuple *to, __u32 ifindex, enum counter *why)
 {
 	int found;
 
 	if (packet->hops <= 1) {
 		*why = COUNT_UP_TTL;
-		return 0;
+		return NO_WAY;
 	}
 	__builtin_memset(route, 0, sizeof(*route));
 	route->l4_protocol = IPPROTO_UDP;
@@ -128,8 +131,10 @@ static __always_inline int find_route(void *context, struct bpf_fib_lookup *rout
 		route->ipv4_dst = to->destination[3];
 	}
 	found = bpf_fib_lookup(context, route, sizeof(*route), 0);
+	if (found == BPF_FIB_LKUP_RET_SUCCESS)
+		return WAY_TO_ADDRESS;
 	*why = found == BPF_FIB_LKUP_RET_FRAG_NEEDED ? COUNT_UP_TOO_BIG : COUNT_UP_NO_ROUTE;
-	return found == BPF_FIB_LKUP_RET_SUCCESS ? KNOWN_NEIGHBOUR : found == BPF_FIB_LKUP_RET_NO_NEIGH ? KNOWN_ROUTE : 0;
+	return found == BPF_FIB_LKUP_RET_NO_NEIGH ? WAY_TO_NEIGHBOUR : NO_WAY;
 }
 
 /* ---- rewriting */
@@ -267,7 +272,7 @@ int relay_ingress(struct __sk_buff *skb)
 			note(rule, &packet, COUNT_DELIVERED);
 		return TC_ACT_UNSPEC;
 	}
-	if (!find_route(skb, &route, &packet, &rule->to, skb->ifindex, &why)) {
+	if (find_route(skb, &route, &packet, &rule->to, skb->ifindex, &why) == NO_WAY) {
 		count(why);
 		return TC_ACT_UNSPEC;
 	}
@@ -329,7 +334,8 @@ int relay_xdp(struct xdp_md *frame)
 	if (!rule)
 		return XDP_PASS;
 	forwards = rule->how == HOW_FORWARD;
-	if (forwards && find_route(frame, &route, &packet, &rule->to, frame->ingress_ifindex, &why) != KNOWN_NEIGHBOUR) {
+	if (forwards &&
+	    find_route(frame, &route, &packet, &rule->to, frame->ingress_ifindex, &why) != WAY_TO_ADDRESS) {
 		if (alone)
 			count(why);
 		return XDP_PASS;
