@@ -96,7 +96,7 @@ bench-docs: .venv/.installed ## the tables and plots of README.md and docs/ from
 bench-sessions: deps .venv/.installed ## a million sessions in a real Redis: pages, memory, heartbeats
 	@$(PY) -m bench.sessions $(ARGS)
 
-demo: deps .venv/.installed ## a cluster, a fleet on it, ten concurrent calls through it
+demo: deps .venv/.installed ## a cluster, a fleet on it, ten concurrent calls through it, a spoken question answered
 	@$(PY) -m e2e.demo
 
 .PHONY: check-old-kubernetes help venv deps lock bpf check kernel interop image cluster cluster-down e2e test bench-media bench-relay bench-ring bench-sessions bench-operator bench-docs demo

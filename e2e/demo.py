@@ -1,4 +1,4 @@
-"""`make demo`: a real Kubernetes, a fleet on it, ten concurrent calls with recorded speech through it."""
+"""`make demo`: a real Kubernetes, a fleet on it, ten concurrent calls with recorded speech through it, one spoken question answered."""
 
 import subprocess
 import sys
@@ -7,9 +7,21 @@ import time
 from e2e.cluster.__main__ import main as cluster
 from e2e.cluster.steps import ClusterError, fail, say
 from e2e.fleet import Fleet
-from e2e.kube import KubeError
+from e2e.kube import KubeError, eventually
 
 CALLS = 10
+QUESTION = "Can you call my mother on the telephone?"  # asked in a voice that the pipeline does not have
+_PARROTS = """\
+apiVersion: voicefleet.dev/v1alpha1
+kind: Transceiver
+metadata: {name: parrots}
+spec:
+  replicas: 1
+  ports: {min: 20400, max: 20409}
+  capacity: {sessions: 10}
+  backend: {type: Pipeline, pipeline: {text: {handler: Repeat}}}
+  drain: {deadline: 5s, policy: HangUp}
+"""
 
 
 def main() -> int:
@@ -33,7 +45,29 @@ def main() -> int:
     command = ["voicefleet", "call", fleet.url, "--count", str(CALLS), "--concurrency", str(CALLS), "--insecure"]
     say(f"{time.monotonic() - began:8.1f} s  fleet up; now: {' '.join(command)} --key …\n")
     program = [sys.executable, "-m", "voicefleet_dataplane", *command[1:], "--key", fleet.api_key]
-    return subprocess.run(program, check=False).returncode
+    if code := subprocess.run(program, check=False).returncode:
+        return code
+    return _ask(fleet)
+
+
+def _ask(fleet: Fleet) -> int:
+    """A pool of voice pipelines hears a question and answers it with speech."""
+    if fleet.site.images.get("pipeline", "") == "":
+        say("\nno spoken question: VOICEFLEET_IMAGE_PIPELINE names no image with engines")
+        return 0
+    say("\n$ kubectl apply -n voice: Transceiver parrots, backend Pipeline, text handler Repeat")
+    fleet.kube.apply(_PARROTS)
+    try:
+        eventually("pool parrots is Ready", lambda: fleet.condition("transceiver", "parrots"), within_s=120)
+        command = ["voicefleet", "ask", fleet.url, "--pool", "parrots", "--insecure", "--voice", "EspeakNG"]
+        say(f"$ {' '.join(command)} --say '{QUESTION}' --key …\n")
+        program = [sys.executable, "-m", "voicefleet_dataplane", *command[1:], "--say", QUESTION]
+        return subprocess.run([*program, "--key", fleet.api_key], check=False).returncode
+    except AssertionError as error:
+        print(fleet.explain(), file=sys.stderr)
+        return fail(ClusterError(str(error)))
+    finally:
+        fleet.kube.run("delete", "transceiver", "parrots", "--wait=false")
 
 
 if __name__ == "__main__":

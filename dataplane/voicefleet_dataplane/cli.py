@@ -152,6 +152,51 @@ def call(
 
 
 @app.command()
+def ask(
+    url: Annotated[str, typer.Argument(help="The gateway, for example https://voice.example.com")],
+    key: Annotated[str, typer.Option(envvar="VOICEFLEET_API_KEY", help="Bearer key.")] = "",
+    say: Annotated[
+        list[str] | None, typer.Option(help="A question, which a voice of ours asks; several: in turn.")
+    ] = None,
+    wav: Annotated[
+        list[Path] | None, typer.Option(help="A recorded question; asked before the others.", exists=True)
+    ] = None,
+    voice: Annotated[str, typer.Option(help="The engine that says your questions.")] = "Hibari",
+    pool: Annotated[str, typer.Option(help="Ask for this pool.")] = "",
+    cacert: Annotated[Path | None, typer.Option(help="CA of the gateway's certificate.", exists=True)] = None,
+    insecure: Annotated[bool, typer.Option(help="Do not verify the gateway's certificate.")] = False,
+    record: Annotated[Path | None, typer.Option(help="Write what was heard into this WAV.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object a question.")] = False,
+) -> None:
+    """Speak to an agent of a pool: what it heard, what it answered, and how long the silence between was.
+
+    One call, with stock aiortc; the questions one after the other. Exits 1 unless each is answered with speech.
+    """
+    try:
+        from voicefleet_dataplane.commands.ask import AskOptions
+        from voicefleet_dataplane.commands.ask import ask as ask_command
+    except ModuleNotFoundError as error:
+        typer.echo(f"error: {error.name} is not installed; install voicefleet[dataplane,client,pipeline]", err=True)
+        raise typer.Exit(2) from None
+
+    if not say and not wav:
+        typer.echo("error: nothing to ask; use --say or --wav", err=True)
+        raise typer.Exit(2)
+    options = AskOptions(
+        url=url,
+        key=key,
+        pool=pool,
+        wavs=tuple(wav or ()),
+        texts=tuple(say or ()),
+        engine=voice,
+        verify=False if insecure else str(cacert) if cacert else True,
+        record=record,
+        as_json=json,
+    )
+    raise typer.Exit(ask_command(options))
+
+
+@app.command()
 def dev(
     transceivers: Annotated[int, typer.Option(min=1, help="How many transceivers.")] = 2,
     port: Annotated[int, typer.Option(help="The gateway's port; 0: any free one.")] = 0,
@@ -161,7 +206,9 @@ def dev(
     backend: Annotated[
         BackendType, typer.Option(help="Who speaks at the other end: the protocol of your agent.")
     ] = BackendType.ECHO,
-    backend_url: Annotated[str, typer.Option(help="Your agent's WebSocket, for example ws://127.0.0.1:9000/.")] = "",
+    backend_url: Annotated[
+        str, typer.Option(help="Your agent's WebSocket, for example ws://127.0.0.1:9000/, or a pipeline's hook.")
+    ] = "",
     backend_key_file: Annotated[
         Path | None, typer.Option(help="A file with the key that your agent wants as a bearer token.", exists=True)
     ] = None,
@@ -171,16 +218,18 @@ def dev(
 ) -> None:
     """Run a whole fleet on loopback, without Kubernetes, until Ctrl-C.
 
-    Calls hear themselves; with --backend and --backend-url they speak to your agent (docs/agents.md).
+    Calls hear themselves; with --backend and --backend-url they speak to your agent (docs/agents.md). A Pipeline without a URL
+    says what it heard (docs/pipeline.md).
     """
     from voicefleet_dataplane.commands.dev import dev as dev_command
 
-    if (backend is BackendType.ECHO) != (not backend_url):
+    if backend is not BackendType.PIPELINE and (backend is BackendType.ECHO) != (not backend_url):
         typer.echo("error: --backend-url and a --backend other than Echo go together", err=True)
         raise typer.Exit(2)
     fields = {"backend": backend.value, "backend_profile": backend_profile.value}
     fields |= {"backend_url": backend_url} if backend_url else {}
     fields |= {"backend_key_file": str(backend_key_file.absolute())} if backend_key_file else {}
+    fields |= {"pipeline_text": "Repeat"} if backend is BackendType.PIPELINE and not backend_url else {}
     raise typer.Exit(dev_command(transceivers, port, topology, fields))
 
 

@@ -109,7 +109,7 @@ async def _place(options: CallOptions, make: _Make) -> list[CallResult]:
     parameters = {name: value for name, value in (("region", options.region), ("pool", options.pool)) if value}
     url = str(httpx.URL(options.url.rstrip("/") + "/v1/realtime/calls").copy_merge_params(parameters))
     room = asyncio.Semaphore(options.concurrency)
-    async with httpx.AsyncClient(verify=_verify(options.verify), timeout=15.0, trust_env=False) as http:
+    async with httpx.AsyncClient(verify=verifier(options.verify), timeout=15.0, trust_env=False) as http:
 
         async def one(number: int) -> CallResult:
             async with room:
@@ -118,7 +118,8 @@ async def _place(options: CallOptions, make: _Make) -> list[CallResult]:
         return list(await asyncio.gather(*(one(number) for number in range(options.count))))
 
 
-def _verify(verify: bool | str) -> bool | ssl.SSLContext:
+def verifier(verify: bool | str) -> bool | ssl.SSLContext:
+    """Return what httpx verifies with: a CA file as a context."""
     return ssl.create_default_context(cafile=verify) if isinstance(verify, str) else verify
 
 

@@ -1,0 +1,178 @@
+"""A voice pipeline in the cluster: what admission says; speech in, words to a hook in a Service, speech out; a hook that dies."""
+
+import asyncio
+import json
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from e2e.fleet import Fleet
+from e2e.kube import eventually, ready
+from tests.support.spoken import SENTENCES, STRANGER_AT_MOST, UNDERSTOOD, recognise, say_with_espeak, understood
+from voicefleet_contract import names
+from voicefleet_dataplane.shell.talker import Talker
+
+KEY = "sk-hook-0123456789"
+
+# A hook: one that a language model's server could stand in for.
+HOOK = """
+from aiohttp import web
+
+async def answer(request):
+    if request.headers.get("Authorization") != "Bearer KEY":
+        raise web.HTTPUnauthorized()
+    body = await request.json()
+    asked = [message["content"] for message in body["messages"] if message["role"] == "user"]
+    text = f"Question number {len(asked)} was: {asked[-1]}."
+    return web.json_response({"choices": [{"message": {"role": "assistant", "content": text}}]})
+
+app = web.Application()
+app.router.add_post("/v1/chat/completions", answer)
+web.run_app(app, host="0.0.0.0", port=8000)
+""".replace("KEY", KEY)
+
+GOOD = {
+    "type": "Pipeline",
+    "url": "http://hook.voice.svc:8000/v1/chat/completions",
+    "network": "Private",
+    "secretRef": {"name": "hook", "key": "token"},
+    "pipeline": {"text": {"timeout": "5s"}},
+}
+
+
+def manifest(**changes) -> str:
+    backend = {key: value for key, value in (GOOD | changes).items() if value is not None}
+    spec = {
+        "replicas": 1,
+        "ports": {"min": 20_300, "max": 20_319},
+        "capacity": {"sessions": 10},
+        "backend": backend,
+        "drain": {"deadline": "5s", "policy": "HangUp"},
+    }
+    return json.dumps(
+        {
+            "apiVersion": "voicefleet.dev/v1alpha1",
+            "kind": "Transceiver",
+            "metadata": {"name": "clerks"},
+            "spec": spec,
+        }
+    )
+
+
+def objects(fleet: Fleet) -> list[dict]:
+    image = fleet.kube.get("deployment", "voicefleet-gateway")["spec"]["template"]["spec"]["containers"][0]["image"]
+    container = {
+        "name": "hook",
+        "image": image,
+        "imagePullPolicy": "Never" if fleet.site.local else "IfNotPresent",
+        "command": ["/opt/voicefleet/bin/python", "-c", HOOK],
+        "readinessProbe": {"tcpSocket": {"port": 8000}, "periodSeconds": 1},
+    }
+    return [
+        {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "hook"}, "stringData": {"token": KEY}},
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "hook"},
+            "spec": {"selector": {"app": "hook"}, "ports": [{"port": 8000}]},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "hook", "labels": {"app": "hook"}},
+            "spec": {"terminationGracePeriodSeconds": 0, "containers": [container]},
+        },
+    ]
+
+
+@pytest.fixture(scope="module")
+def clerks(fleet: Fleet) -> Iterator[Fleet]:
+    """The fleet with a hook and a pool of pipelines that asks it."""
+    for one in objects(fleet):
+        fleet.kube.apply(json.dumps(one))
+    fleet.kube.apply(manifest())
+    eventually("the hook is ready", lambda: ready(fleet.kube.get("pod", "hook")), within_s=60)
+    eventually("pool clerks is Ready", lambda: fleet.condition("transceiver", "clerks"), within_s=60)
+    yield fleet
+    fleet.kube.run("delete", "transceiver", "clerks")
+    selector = f"{names.LABEL_POOL}=clerks"
+    eventually("the pods of clerks are gone", lambda: not fleet.kube.get("pods", selector=selector), within_s=60)
+    for kind in ("pod", "service", "secret"):
+        fleet.kube.run("delete", kind, "hook", "--ignore-not-found")
+
+
+def talking_to(fleet: Fleet, http: httpx.AsyncClient) -> Talker:
+    url = f"{fleet.url}/v1/realtime/calls?pool=clerks"
+    return Talker(http, url, {"Authorization": f"Bearer {fleet.api_key}"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"url": None, "secretRef": None}, "a Pipeline needs it for its text handler Hook"),
+        ({"url": "ftp://hook/"}, "a Pipeline takes an HTTP URL too"),
+        ({"type": "OpusStream", "pipeline": None}, "only a Pipeline asks over HTTP"),
+        (
+            {"type": "OpusStream", "url": "ws://hook.voice.svc:1/"},
+            "spec.backend.pipeline: only type Pipeline has stages",
+        ),
+        ({"network": None, "secretRef": None}, "spec.backend.network: the host of url is a Service"),
+        ({"network": None, "url": "http://api.example.com/"}, "the key of secretRef would travel in the clear"),
+        ({"pipeline": {"text": {"timeout": "1h"}}}, "spec.backend.pipeline.text.timeout: a duration"),
+        ({"pipeline": {"speechToText": {"timeout": "soon"}}}, "spec.backend.pipeline.speechToText.timeout: a duration"),
+        ({"pipeline": {"textToSpeech": {"engine": "a b"}}}, "should match"),
+        ({"pipeline": {"processes": 0}}, "greater than or equal to 1"),
+        ({"pipeline": {"onFailure": "Panic"}}, "Unsupported value"),
+    ],
+)
+def test_admission_names_the_field_and_the_fix(fleet: Fleet, changes: dict, said: str) -> None:
+    assert said in fleet.kube.refused(manifest(**changes))
+
+
+def test_admission_takes_what_the_guide_shows(fleet: Fleet) -> None:
+    repeat = {"url": None, "secretRef": None, "network": None, "pipeline": {"text": {"handler": "Repeat"}}}
+    public = {"network": None, "url": "https://api.example.com/v1/chat/completions"}
+    for changes in (repeat, public, {"url": "ws://hook.voice.svc:8000/"}, {"pipeline": None}):
+        fleet.kube.run("apply", "--server-side", "--dry-run=server", "-f", "-", stdin=manifest(**changes))
+
+
+async def test_spoken_questions_are_answered_with_speech_by_their_words(clerks: Fleet) -> None:
+    async with httpx.AsyncClient(verify=False, trust_env=False, timeout=15) as http, talking_to(clerks, http) as talker:
+        for number, sentence in enumerate(SENTENCES[:3], 1):
+            before = len(talker.heard())
+            await talker.say(say_with_espeak(sentence))
+            await talker.event("output_audio_buffer.stopped", number)
+            assert talker.told("error") == []
+            heard = talker.told("conversation.item.input_audio_transcription.completed")[-1]["transcript"]
+            others = [understood(other, heard) for other in SENTENCES if other != sentence]
+            assert understood(sentence, heard) >= UNDERSTOOD, heard
+            assert max(others) <= STRANGER_AT_MOST, heard
+            answer = talker.told("response.output_audio_transcript.done")[-1]["transcript"]
+            assert answer == f"Question number {number} was: {heard}."  # it knows the history
+            in_audio = await recognise(talker.heard(before))
+            assert understood(heard, in_audio) >= UNDERSTOOD, (heard, in_audio)
+
+
+async def test_a_hook_that_dies_is_told_and_the_call_goes_on_when_it_is_back(clerks: Fleet) -> None:
+    async with httpx.AsyncClient(verify=False, trust_env=False, timeout=15) as http, talking_to(clerks, http) as talker:
+        await talker.say(say_with_espeak(SENTENCES[2]))
+        await talker.event("output_audio_buffer.stopped")
+        await asyncio.to_thread(clerks.kube.run, "delete", "pod", "hook", "--force", "--grace-period=0")
+        await talker.say(say_with_espeak(SENTENCES[0]))
+        error = (await talker.event("error"))["error"]
+        assert error["code"].startswith("text_handler_"), error
+        done = await talker.event("response.done", 2)
+        assert done["response"]["status"] == "failed"
+        await asyncio.to_thread(clerks.kube.apply, json.dumps(objects(clerks)[2]))
+        await asyncio.to_thread(
+            eventually, "the hook is back", lambda: ready(clerks.kube.get("pod", "hook")), within_s=60
+        )
+        async with asyncio.timeout(60):  # its Service learns of it a little later
+            while True:
+                answers = len(talker.told("response.done"))
+                await talker.say(say_with_espeak(SENTENCES[2]))
+                done = await talker.event("response.done", answers + 1)
+                if done["response"]["status"] == "completed":
+                    break
+        assert not talker.is_closed
