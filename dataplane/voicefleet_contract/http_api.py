@@ -95,11 +95,15 @@ class IceUpdated(_Body):
 
 
 class Renegotiate(_Body):
-    """A later offer of a running session: other directions, more m-lines, other ICE credentials."""
+    """A later offer of a running session: other directions, more m-lines, other ICE credentials.
+
+    With ``another_peer`` it is of another peer connection, which takes the place of the one before: the call goes on.
+    """
 
     tenant: str | None = None
     offer: str = Field(max_length=MAX_OFFER_BYTES)
     candidates: tuple[Endpoint, ...] = Field(min_length=1, max_length=8)
+    another_peer: bool = False
     region: str = ""
     relay: str = ""
 

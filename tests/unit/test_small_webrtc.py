@@ -8,7 +8,9 @@ import pytest
 from tests.support.fake_transceiver import FakeTransceiver
 from tests.support.gateway_world import KEY, fleet
 from tests.support.offers import CHROMIUM, VIDEO_SECTION, without
+from tests.support.transceiver_process import HOST
 from tests.support.whip_world import OTHER_KEY, Publisher, bearer, code_of, publisher
+from voicefleet_contract.topology import Member
 from voicefleet_dataplane.commands.dev_secrets import write_dev_secrets
 
 # As the transport makes it: audio, camera, screen, and the chat.
@@ -69,16 +71,43 @@ async def test_a_later_offer_is_of_the_same_call(secrets_dir):
         assert p.calls() == 1
 
 
-async def test_another_peer_connection_takes_the_place_of_the_first(secrets_dir):
+async def test_another_peer_connection_goes_on_with_the_same_call_and_its_agent(secrets_dir):
     async with publisher(secrets_dir) as p:
-        first = (await post(p)).json()["pc_id"]
-        second = (await post(p, pc_id=first, restart_pc=True)).json()["pc_id"]
-        assert second != first
-        assert list(p.owner.process.calls) == [second]
-        assert p.owner.process.core.ended["replaced"] == 1
-        third = await post(p, pc_id=first, restart_pc=True)  # again, of one that is over
-        assert third.status_code == 200
-        assert p.calls() == 2
+        first = (await post(p)).json()
+        call = p.owner.process.calls[first["pc_id"]]
+        session, backend = call.session, call._backend
+        second = await post(p, pc_id=first["pc_id"], restart_pc=True, sdp=OFFER.replace("AB:AB", "AC:AB"))
+        assert (second.status_code, second.json()["pc_id"]) == (200, first["pc_id"])
+        assert second.json()["sdp"] != first["sdp"]
+        assert p.owner.process.calls == {first["pc_id"]: call}
+        assert call._backend is backend
+        assert session.end_reason == "replaced"
+        assert call.session is p.owner.process.core.sessions[first["pc_id"]] is not session
+        bad = await post(p, pc_id=first["pc_id"], restart_pc=True, sdp=without("a=fingerprint", OFFER))
+        assert (bad.status_code, bad.json()["error"]["param"]) == (422, "a=fingerprint")
+        assert call.session.end_reason is None
+        await p.f.http.post(f"/v1/realtime/calls/{first['pc_id']}/hangup", headers=bearer())
+        again = await post(p, pc_id=first["pc_id"], restart_pc=True)  # of one that is over: a call of its own
+        assert again.json()["pc_id"] != first["pc_id"]
+        assert p.calls() == 1
+
+
+async def test_a_storm_of_peer_connections_is_held_back(secrets_dir):
+    async with publisher(secrets_dir) as p:
+        pc_id = (await post(p)).json()["pc_id"]
+        answers = [await post(p, pc_id=pc_id, restart_pc=True) for _ in range(8)]
+        assert [answer.status_code for answer in answers] == [200] * 5 + [429] * 3
+        assert list(p.owner.process.calls) == [pc_id]
+
+
+async def test_a_restart_whose_owner_is_away_is_a_call_elsewhere(secrets_dir):
+    async with publisher(secrets_dir) as p, FakeTransceiver(1, secrets_dir) as other:
+        pc_id = (await post(p)).json()["pc_id"]
+        p.f.publish(Member(name="agents-5-2", slot=5, generation=2, address=HOST, port=1, weight=0), other.member())
+        assert (await post(p, pc_id=pc_id)).status_code == 503
+        moved = await post(p, pc_id=pc_id, restart_pc=True)
+        assert moved.status_code == 200
+        assert other.sessions == {moved.json()["pc_id"]}
 
 
 @pytest.mark.parametrize("pc_id", ["", "SmallWebRTCConnection#0-abc", "call_garbage", "call_" + "A" * 32])
@@ -93,9 +122,10 @@ async def test_another_tenants_pc_id_opens_nothing(secrets_dir):
     async with publisher(secrets_dir) as p:
         first = (await post(p)).json()["pc_id"]
         version = p.owner.process.calls[first].session.description.version
+        session = p.owner.process.calls[first].session
         for restart in (False, True):
             assert (await post(p, OTHER_KEY, pc_id=first, restart_pc=restart)).json()["pc_id"] != first
-        assert first in p.owner.process.calls
+        assert p.owner.process.calls[first].session is session
         assert p.owner.process.calls[first].session.description.version == version
         refused = await patch(p, {"pc_id": first, "candidates": []}, OTHER_KEY)
         assert (refused.status_code, code_of(refused)) == (404, "call_id_not_found")

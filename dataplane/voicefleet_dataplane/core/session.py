@@ -111,7 +111,6 @@ class Session:
         "_dtls",
         "_early",
         "_idle_s",
-        "_limits",
         "_listener",
         "_mid_extension",
         "_now",
@@ -131,6 +130,7 @@ class Session:
         "end_detail",
         "end_reason",
         "ice",
+        "limits",
         "packets_in",
         "packets_out",
         "rtt_s",
@@ -178,7 +178,7 @@ class Session:
         self._srtp: Srtp | None = None
         self._early: list[bytes] = []
         self._streams: dict[int, ReceiveStream] = {}
-        self._limits = limits
+        self.limits = limits
         self._idle_s = 0.0 if description.terms.joins else limits.idle_s
         self._listener: Listener | None = None
         self._mid_extension = agreed.mid_extension
@@ -192,6 +192,10 @@ class Session:
         """Go on as a later offer and its answer have settled."""
         self.agreed = agreed
         self._mid_extension = agreed.mid_extension  # until the client's reports say that it has found our stream
+
+    def detach(self) -> None:
+        """Nobody uses the call any more: its end is told to nobody."""
+        self._listener = None
 
     def attach(self, listener: Listener) -> None:
         """Say who uses the call; before the first packet."""
@@ -380,9 +384,9 @@ class Session:
         """When `advance` wants to be called at the latest."""
         if self.state is SessionState.ENDED:
             return _NEVER
-        times = [self.started_at + self._limits.duration_s]
+        times = [self.started_at + self.limits.duration_s]
         if self.state is not SessionState.CONNECTED:
-            times.append(self.started_at + self._limits.setup_s)
+            times.append(self.started_at + self.limits.setup_s)
         elif self._idle_s:
             times.append(self.active_at + self._idle_s)
         consent = self.ice.deadline()
@@ -401,11 +405,11 @@ class Session:
         if not self.ice.expire(now):
             self.end(EndReason.CONSENT_EXPIRED)
             return
-        if now >= self.started_at + self._limits.duration_s:
+        if now >= self.started_at + self.limits.duration_s:
             self.end(EndReason.MAX_DURATION)
             return
         if self.state is not SessionState.CONNECTED:
-            if now >= self.started_at + self._limits.setup_s:
+            if now >= self.started_at + self.limits.setup_s:
                 self.end(EndReason.SETUP_TIMEOUT)
                 return
         elif self._idle_s and now >= self.active_at + self._idle_s:

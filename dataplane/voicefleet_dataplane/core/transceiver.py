@@ -49,7 +49,7 @@ from voicefleet_dataplane.core.negotiation import Description, Terms, agree, agr
 from voicefleet_dataplane.core.session import EndReason, Limits, Session, SessionState
 from voicefleet_dataplane.core.streams import SendStream
 from voicefleet_dataplane.wire.demux import SPP_FIRST_BYTE, Kind, classify
-from voicefleet_dataplane.wire.sdp import SetupRole, parse_offer_untrusted
+from voicefleet_dataplane.wire.sdp import OfferedMedia, SetupRole, parse_offer_untrusted
 from voicefleet_dataplane.wire.sdp_answer import choose_setup
 from voicefleet_dataplane.wire.stun import StunError, parse_binding_request
 
@@ -328,11 +328,50 @@ class Transceiver:
         if refused is not None:
             return refused
         offer = parse_offer_untrusted(offer_text)
+        created = self._make_session(offer, candidates, now, terms, self._limits, request_id=request_id)
+        created.session.agreed = replace(created.session.agreed, region=region, relay=relay)
+        return created
+
+    def replace_peer(
+        self, session: Session, offer_text: str, candidates: Sequence[Address], now: float
+    ) -> Created | float:
+        """Answer the offer of another peer connection of the same client: the call goes on under its id, this session ends.
+
+        Whoever listens to it must attach to the new one. Raises SdpError, and then nothing has changed. Or say after how long
+        to ask again.
+        """
+        offer = parse_offer_untrusted(offer_text)
+        terms, agreed = session.description.terms, session.agreed
+        agree(offer, terms, call_id="", request_id="", cname="")
+        wait_s = self._restarts.take(agreed.call_id, now)
+        if wait_s:
+            return wait_s
+        session.detach()
+        session.end(EndReason.REPLACED)
+        left_s = session.started_at + session.limits.duration_s - now  # a new peer connection makes no call longer
+        limits = replace(self._limits, duration_s=max(0.0, left_s))
+        created = self._make_session(
+            offer, candidates, now, terms, limits, request_id=agreed.request_id, call_id=agreed.call_id
+        )
+        created.session.agreed = replace(created.session.agreed, region=agreed.region, relay=agreed.relay)
+        return created
+
+    def _make_session(
+        self,
+        offer: OfferedMedia,
+        candidates: Sequence[Address],
+        now: float,
+        terms: Terms,
+        limits: Limits,
+        *,
+        request_id: str,
+        call_id: str = "",
+    ) -> Created:
         setup = choose_setup(offer.setup, prefer_active=self.place.prefer_active)
         chance = self._random_bytes(32)
-        call_id = encode_call_id(
-            CallId(self.place.cluster, self.place.slot, self.place.generation, int.from_bytes(chance[:8])),
-            self.call_keys,
+        place = self.place
+        call_id = call_id or encode_call_id(
+            CallId(place.cluster, place.slot, place.generation, int.from_bytes(chance[:8])), self.call_keys
         )
         cname = chance[18:26].hex()
         agreed = agree(offer, terms, call_id=call_id, request_id=request_id, cname=cname)
@@ -352,12 +391,12 @@ class Transceiver:
         ufrag, pwd = self._new_credentials()
         we_are_client = setup is SetupRole.ACTIVE
         session = Session(
-            replace(agreed, region=region, relay=relay),
+            agreed,
             description,
             IceAgent(ufrag, pwd, offer.ice_ufrag),
             Dtls(self.identity, offer.fingerprints, we_are_client=we_are_client),
             sending,
-            self._limits,
+            limits,
             self.transmit,
             self.drops,
             self._forget,
@@ -365,8 +404,7 @@ class Transceiver:
             wall_offset_s=self._wall_offset_s,
             now=now,
         )
-        answer = description.answer(offer, ufrag, pwd, candidates)
-        created = Created(session, answer)
+        created = Created(session, description.answer(offer, ufrag, pwd, candidates))
         self.sessions[call_id] = session
         self._by_ufrag[ufrag.encode()] = session
         self._by_request[request_id] = created

@@ -116,6 +116,10 @@ class EventHub:
         self._waiting_bytes += len(event)
         return True
 
+    def close_channel(self) -> None:
+        """The client's channel is gone, and another may come: what is told meanwhile waits."""
+        self._channel = None
+
     def close(self) -> None:
         """The call is over."""
         self._closed = True

@@ -55,9 +55,10 @@ class RunningCall:
         self._events_channel: Channel | None = None
         self._chat_channel: Channel | None = None
         self._rtvi: Rtvi | None = None
+        self._was_connected = False
         self._keypad = DtmfReceiver()
-        self._backend = make_backend(self)
         self.audience = Audience()
+        self._backend = make_backend(self)
         session.attach(self)
 
     # ---- what the backend may do
@@ -71,9 +72,14 @@ class RunningCall:
         """Hear and speak in PCM, or speak in Opus on our clock."""
         if self._voice is not None:
             raise RuntimeError("a call has one voice")
-        sending = self.session.sending
         self._voice = CallVoice(
-            rate, _Guarded(listener, self._fail), self.send_audio, self._codec, self._clock, lambda: sending.loss, hear
+            rate,
+            _Guarded(listener, self._fail),
+            self.send_audio,
+            self._codec,
+            self._clock,
+            lambda: self.session.sending.loss,
+            hear,
         )
         return self._voice
 
@@ -102,7 +108,23 @@ class RunningCall:
     def on_connected(self) -> None:
         """DTLS is up: open SCTP, tell the backend."""
         self.on_agreed()
-        self._guard(self._backend.on_connected)
+        if not self._was_connected:
+            self._was_connected = True
+            self._guard(self._backend.on_connected)
+
+    def move(self, session: Session) -> None:
+        """The client has another peer connection: its agent and whoever watches or listens notice silence, and nothing else."""
+        if self._channels is not None:
+            self._channels.close()
+            self._channels = None
+        if self._rtvi is not None:
+            self.hub.unwatch(self._rtvi)
+            self._rtvi = None
+        self.hub.close_channel()
+        self._events_channel = self._chat_channel = None
+        self._keypad = DtmfReceiver()
+        self.session = session
+        session.attach(self)
 
     def on_agreed(self) -> None:
         """An offer has been answered: it may be the first one with data channels."""

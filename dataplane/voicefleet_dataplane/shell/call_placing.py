@@ -146,7 +146,9 @@ class CallPlacer:
         if not ended:
             raise call_not_found(call_id)
 
-    async def renegotiate(self, request: web.Request, caller: Caller, call_id: str, sdp: str) -> str:
+    async def renegotiate(
+        self, request: web.Request, caller: Caller, call_id: str, sdp: str, *, another_peer: bool = False
+    ) -> str:
         """Hand a later offer of a running call to its owner, and return the answer. Raises ApiError."""
         owner = self.owner(call_id)
         ingress = self._ingress(request, caller, self._current_topology(), secrets.token_bytes(16))
@@ -154,6 +156,7 @@ class CallPlacer:
             tenant=caller.tenant,
             offer=sdp,
             candidates=ingress.advertise[:MAX_CANDIDATES],
+            another_peer=another_peer,
             region=ingress.region,
             relay=ingress.name,
         )

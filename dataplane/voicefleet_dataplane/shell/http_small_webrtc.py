@@ -1,8 +1,8 @@
 """Pipecat's SmallWebRTC transport: `POST /api/offer` and its PATCH, JSON both ways.
 
 ``pc_id`` is the call id. An offer with one that is there is a later offer of that call; with ``restart_pc`` it is a new peer
-connection of the same person: a new call takes the old one's place, and its agent begins anew. One that is not there is a
-first offer, as Pipecat's own server has it. Candidates are checked for their form and forgotten (core/ice).
+connection of the same person, and the agent goes on with it. One that is not there, or whose owner is away, is a first offer,
+as Pipecat's own server has it. Candidates are checked for their form and forgotten (core/ice).
 
 Owns: that interface's requests and answers. Does not own: placing (call_placing), the data channel (media/rtvi).
 """
@@ -37,6 +37,7 @@ from voicefleet_dataplane.wire.sdp_fragment import MAX_CANDIDATES, MAX_FRAGMENT_
 log = logging.getLogger("voicefleet.gateway")
 
 OFFER_PATH = "/api/offer"
+_OWNER_CANNOT = (501, 503)  # it is of a version before, or away
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,19 +108,23 @@ class SmallWebRtc:
         """Answer a first offer, or a later one."""
         async with self._placer.admission.admitted(request, ephemeral=True) as caller:
             asked = self._parse(await read_json(request, self._max_bytes))
-            if asked.pc_id and not asked.restart:
+            lost = 0
+            if asked.pc_id:
                 try:
-                    answer = await self._placer.renegotiate(request, caller, asked.pc_id, asked.sdp)
+                    answer = await self._placer.renegotiate(
+                        request, caller, asked.pc_id, asked.sdp, another_peer=asked.restart
+                    )
                     return _answer(answer, asked.pc_id)
                 except ApiError as error:
-                    if error.status != 404:
+                    lost = error.status
+                    if lost != 404 and not (asked.restart and lost in _OWNER_CANNOT):
                         raise
 
             async def read(request: web.Request, caller: Caller) -> Offer:
                 return Offer(asked.sdp, asked.session, keeps=True, chat="rtvi")
 
             placed = await self._placer.place(request, read, caller)
-            if asked.pc_id and asked.restart:
+            if lost in _OWNER_CANNOT:
                 await self._replace(asked.pc_id, caller)
         return _answer(placed.session.answer, placed.session.call_id)
 

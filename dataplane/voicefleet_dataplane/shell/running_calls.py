@@ -11,7 +11,7 @@ from math import ceil
 
 from voicefleet_contract.http_api import IceUpdated, Refusal, RefusalReason, Renegotiate, Renegotiated, UpdateIce
 from voicefleet_dataplane.core.session import EndReason
-from voicefleet_dataplane.core.transceiver import Restarted, Transceiver
+from voicefleet_dataplane.core.transceiver import Created, Restarted, Transceiver
 from voicefleet_dataplane.media.events import EventHub
 from voicefleet_dataplane.shell.call import RunningCall
 from voicefleet_dataplane.shell.control import no_call
@@ -36,7 +36,14 @@ class RunningCalls:
         if call is None:
             return no_call(call_id)
         candidates = [candidate.as_address() for candidate in request.candidates]
-        answer = self.core.renegotiate(call.session, request.offer, candidates, time.monotonic())
+        session, now = call.session, time.monotonic()
+        if request.another_peer:
+            replaced = self.core.replace_peer(session, request.offer, candidates, now)
+            if isinstance(replaced, Created):
+                call.move(replaced.session)
+            answer = replaced.answer if isinstance(replaced, Created) else replaced
+        else:
+            answer = self.core.renegotiate(session, request.offer, candidates, now)
         if not isinstance(answer, str):
             return _too_many_restarts(answer)
         call.session.agreed = replace(call.session.agreed, region=request.region, relay=request.relay)
