@@ -59,10 +59,13 @@ async def test_pipecats_client_connects_talks_renegotiates_and_starts_over(fleet
             const before = page.transport.pc;
             page.transport.attemptReconnection(true);
             await page.until(() => page.transport.pc !== before && page.transport.dc.readyState === 'open', 'a new one');
-            // With the old one it has stopped the microphone's track, which is the new one's too.
+            // With the old one it has stopped the microphone's track, which is the new one's too; and it forgets the new track's
+            // name when the old one ends, so that nobody is told of it.
             await page.until(() => before.connectionState === 'closed', 'the old one is closed');
             const [microphone] = (await page.microphone()).getTracks();
-            await page.transport.pc.getTransceivers()[0].sender.replaceTrack(microphone);
+            const [audio] = page.transport.pc.getTransceivers();
+            await audio.sender.replaceTrack(microphone);
+            page.record('bot', new MediaStream([audio.receiver.track]));
             """
         )
         assert await page.run("return page.transport.pc_id") == connected["pcId"]  # the agent goes on

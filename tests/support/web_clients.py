@@ -174,7 +174,7 @@ class WebClients:
 
         A busy machine inserts silence here and there, so that not every repetition is whole.
         """
-        await self.run("page.take(name)", name=name)
+        await self.run("await page.until(() => page.heard[name], 'a track'); page.take(name)", name=name)
         heard = np.zeros(0, dtype="<i2")
         best = 0.0
         for _ in range(int(at_most_s / _LISTEN_S)):
