@@ -16,7 +16,9 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from bench.netns import Namespaces
 from bench.relay_floods import floods
@@ -60,9 +62,21 @@ MANY_ROUNDS = 3
 PPS_EACH_WAY = 5_000
 FLOWS = (64, 10_000)
 LOADS = (0.1, 0.5, 0.9)
+_ALONE, _WHOLE = "relay alone", "CPU per delivered packet, whole path"
 _CALLS, _LOST = 10, "lost in a call, each way"
+_DROPPED = "of a call, by the new process for want of its flow"
 _INAUDIBLE = [f"{Tcx.name}: {what}" for what in ("nothing", "SIGKILL", "restart")]
 _FIRST_PPS, _MOST_PPS = 4_000, 40_000
+
+
+@contextlib.contextmanager
+def reported(report: Report, what: str) -> Iterator[None]:
+    """Go on without what cannot be measured, and say so in the report: a peer that cannot do it is not left out in silence."""
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        _say(f"{what}: {error}")
+        report.conditions.setdefault("could_not", []).append(f"{what}: {error}")
 
 
 def rounds(namespaces: Namespaces, report: Report, count: int, seconds: float) -> None:
@@ -74,7 +88,8 @@ def rounds(namespaces: Namespaces, report: Report, count: int, seconds: float) -
             way = kind(namespaces)
             many_too = kind in WITH_MANY_FLOWS and number < MANY_ROUNDS
             for flows in FLOWS if many_too else FLOWS[:1]:
-                try:
+                with reported(report, f"{way.name}, {flows} flows"), contextlib.ExitStack() as stack:
+                    stack.callback(way.stop)
                     way.start()
                     before_kb, before_ns = _resident_kb(way), sum(map(cpu_ns, way.pids()))
                     many = Flows(way, flows)
@@ -83,16 +98,11 @@ def rounds(namespaces: Namespaces, report: Report, count: int, seconds: float) -
                         setup_us[way.name].append((sum(map(cpu_ns, way.pids())) - before_ns) / 1e3 / flows)
                     samples[way.name, flows].append(many.measure(PPS_EACH_WAY, seconds))
                     many.close()
-                except RuntimeError as error:  # a peer that cannot do it is reported as such, not left out in silence
-                    _say(f"{way.name}, {flows} flows: {error}")
-                    report.conditions.setdefault("could_not", []).append(f"{way.name}, {flows} flows: {error}")
-                finally:
-                    way.stop()
         _say(f"round {number + 1} of {count}")
     for (who, flows), runs in samples.items():
         table = "cpu" if flows == min(FLOWS) else "cpu, many flows"
-        report.row(table, who, "CPU per delivered packet, whole path", "µs", [run.cpu_us_whole for run in runs])
-        report.row(table, who, "relay alone", "µs", [run.cpu_us_relay for run in runs])
+        report.row(table, who, _WHOLE, "µs", [run.cpu_us_whole for run in runs])
+        report.row(table, who, _ALONE, "µs", [run.cpu_us_relay for run in runs])
         report.row(table, who, "lost", "%", [100 * run.lost for run in runs])
     for who, runs in bytes_per_flow.items():
         report.row("flows", who, "resident bytes per flow", "B", runs)
@@ -123,8 +133,9 @@ def capacity_and_latency(namespaces: Namespaces, report: Report, seconds: float)
     """The rate at which each way begins to lose, and latency at shares of it beside the direct way at the same rate."""
     for kind in COMPARED:
         way, direct = kind(namespaces), Way(namespaces)
-        way.start()
-        try:
+        with reported(report, f"{way.name}, latency"), contextlib.ExitStack() as stack:
+            stack.callback(way.stop)
+            way.start()
             through, beside = Flows(way, min(FLOWS)), Flows(direct, min(FLOWS))
             most, busy, limit = _capacity(through)
             report.row("latency", way.name, "most packets delivered", "/s", [2 * most])
@@ -139,9 +150,7 @@ def capacity_and_latency(namespaces: Namespaces, report: Report, seconds: float)
                     report.row("latency", way.name, f"added {name} at {load:.0%}", "µs", [value])
             through.close()
             beside.close()
-        finally:
-            way.stop()
-        _say(f"{way.name}: {2 * most:.0f} packets/s, limited by {limit}")
+            _say(f"{way.name}: {2 * most:.0f} packets/s, limited by {limit}")
 
 
 def _capacity(flows: Flows) -> tuple[float, float, str]:
@@ -161,7 +170,11 @@ def interruptions(namespaces: Namespaces, report: Report, *, quick: bool) -> Non
     for kind, other in ((OurRelay, SecondRelay), (CachedRelay, SecondCachedRelay), (Tcx, SecondRelay)):
         for what in ("nothing", "SIGKILL", "restart", "move"):
             way, second = kind(namespaces), other(namespaces)
-            try:
+            who = f"{way.name}: {what}"
+            with reported(report, who), contextlib.ExitStack() as stack:
+                stack.callback(namespaces.move, to_second=False)
+                stack.callback(way.stop)
+                stack.callback(second.stop)
                 way.start()
                 if what == "move":
                     second.start()
@@ -171,19 +184,12 @@ def interruptions(namespaces: Namespaces, report: Report, *, quick: bool) -> Non
                 lost, away_ms = _interrupted(calls, way, what, seconds=5.0 if quick else 8.0)
                 dropped = _dropped(second if what == "move" else way) / _CALLS
                 calls.close()
-            finally:
-                second.stop()
-                way.stop()
-                namespaces.move(to_second=False)
-            who = f"{way.name}: {what}"
-            report.row("interruptions", who, _LOST, "packets", [lost])
-            report.row(
-                "interruptions", who, "of a call, for want of its flow, by the process that came", "packets", [dropped]
-            )
-            report.row("interruptions", who, "no process there for", "ms", [away_ms])
-            _say(
-                f"{who}: {lost:.1f} packets lost in a call, each way; {dropped:.1f} dropped; away for {away_ms:.0f} ms"
-            )
+                report.row("interruptions", who, _LOST, "packets", [lost])
+                report.row("interruptions", who, _DROPPED, "packets", [dropped])
+                report.row("interruptions", who, "no process there for", "ms", [away_ms])
+                _say(
+                    f"{who}: {lost:.1f} packets lost in a call, each way; {dropped:.1f} dropped; away for {away_ms:.0f} ms"
+                )
 
 
 def _wait_for_the_cache(way: CachedRelay) -> None:
@@ -227,23 +233,11 @@ def _interrupted(calls: Flows, way: OurRelay, what: str, seconds: float) -> tupl
 def compare(report: Report) -> None:
     """The goals of the relay, as far as their ways were measured."""
     rows = {(row["table"], row["who"], row["what"]): row for row in report.rows}
-
-    def of(who: str, what: str) -> float:
-        return float(rows["cpu", who, what]["value"])
-
-    alone, whole = "relay alone", "CPU per delivered packet, whole path"
-    go = min((GoRelay.name, GoRelayUnlocked.name), key=lambda who: of(who, alone))
-    ratio = of(OurRelay.name, alone) / of(go, alone)
-    report.target("user space, relay alone", f"at most 1.3 × the better Go relay ({go})", ratio, met=ratio <= 1.3)
-    for peer in (Coturn.name, go):
-        share = of(Tcx.name, alone) / of(peer, alone)
-        report.target(f"{Tcx.name}, relay alone", f"at most 1/10 of {peer}", share, met=share <= 0.1)
-        added = of(Tcx.name, whole) - of(Way.name, whole)
-        share = added / (of(peer, whole) - of(Way.name, whole))
-        ours, theirs = (rows["cpu", who, whole] for who in (Tcx.name, peer))
-        apart = "interval" in ours and ours["interval"][1] < theirs["interval"][0]
-        goal = f"at most 1/5 of {peer}, intervals apart"
-        report.target(f"{Tcx.name}, added to the whole path", goal, share, met=share <= 0.2 and apart)
+    missing = [way.name for way in (Way, *COMPARED) if ("cpu", way.name, _WHOLE) not in rows]
+    if missing:
+        report.conditions["not_compared"] = f"not measured: {', '.join(missing)}"
+    else:
+        _compare_cpu(report, rows)
     for row in report.rows:
         if (row["table"], row["what"]) == ("floods", "lost by the calls") and ": 10 times" in row["who"]:
             report.target(
@@ -257,6 +251,24 @@ def compare(report: Report) -> None:
             report.target(
                 f"{row['who']}, lost in a call", "at most 3 packets each way", row["value"], met=row["value"] <= 3
             )
+
+
+def _compare_cpu(report: Report, rows: dict[tuple[str, str, str], dict[str, Any]]) -> None:
+    def of(who: str, what: str) -> float:
+        return float(rows["cpu", who, what]["value"])
+
+    go = min((GoRelay.name, GoRelayUnlocked.name), key=lambda who: of(who, _ALONE))
+    ratio = of(OurRelay.name, _ALONE) / of(go, _ALONE)
+    report.target("user space, relay alone", f"at most 1.3 × the better Go relay ({go})", ratio, met=ratio <= 1.3)
+    for peer in (Coturn.name, go):
+        share = of(Tcx.name, _ALONE) / of(peer, _ALONE)
+        report.target(f"{Tcx.name}, relay alone", f"at most 1/10 of {peer}", share, met=share <= 0.1)
+        added = of(Tcx.name, _WHOLE) - of(Way.name, _WHOLE)
+        share = added / (of(peer, _WHOLE) - of(Way.name, _WHOLE))
+        ours, theirs = (rows["cpu", who, _WHOLE] for who in (Tcx.name, peer))
+        apart = "interval" in ours and ours["interval"][1] < theirs["interval"][0]
+        goal = f"at most 1/5 of {peer}, intervals apart"
+        report.target(f"{Tcx.name}, added to the whole path", goal, share, met=share <= 0.2 and apart)
 
 
 def _resident_kb(way: Way) -> int:
@@ -299,7 +311,8 @@ def main() -> None:
         rounds(namespaces, report, count, seconds)
         capacity_and_latency(namespaces, report, seconds)
         interruptions(namespaces, report, quick=options.quick)
-        floods(namespaces, report, 1.0 if options.quick else 3.0)
+        with reported(report, "floods"):
+            floods(namespaces, report, 1.0 if options.quick else 3.0)
     flow_table(report, 20_000 if options.quick else 1_000_000)
     compare(report)
     for target in report.targets:
