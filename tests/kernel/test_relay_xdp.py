@@ -10,6 +10,7 @@ import pytest
 from tests.kernel.test_relay_kernel_path import opened, passes_bare
 from tests.support.fastpath_world import place, relay_node
 from tests.support.kernel_relay import KernelRelay, Stream, eventually
+from voicefleet_dataplane.fastpath import coverage
 from voicefleet_dataplane.fastpath.engine import Mode
 from voicefleet_dataplane.fastpath.hooks import Hooks
 from voicefleet_dataplane.fastpath.kernel import KernelFastPath
@@ -179,3 +180,15 @@ def test_without_tc_generic_xdp_carries_what_needs_no_egress_hook(open_engine, m
     assert found.reason == "on in, out; TCX: no TCX; Clsact: no Clsact"
     assert found.way("10.0.0.1") is None  # a transceiver on this node: its answers would pass no hook
     assert found.way("10.1.0.3") is not None
+
+
+@pytest.mark.parametrize(
+    ("features", "why"),
+    [(None, "the kernel does not say what interfaces can do with it (6.3)"), (4, "in cannot redirect")],
+)
+def test_native_xdp_is_not_used_where_the_kernel_does_not_vouch_for_it(open_engine, monkeypatch, features, why):
+    monkeypatch.setattr(coverage, "xdp_features", lambda _: features)
+    found = open_engine("XDP")
+    assert found.mode is Mode.TCX
+    assert found.reason.replace("out cannot", "in cannot") == f"on in, out; XDPNative: {why}"
+    assert found._trial is None
