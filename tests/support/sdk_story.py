@@ -102,11 +102,11 @@ async def the_client_interrupts(session: SdkSession) -> None:
     await session.do("interrupt()")
     await session.until("output_audio_buffer.cleared", 2)
     await session.until("conversation.item.truncated", 2)
-    cut = len(await session.heard())
-    await asyncio.sleep(1.0)  # audio that goes on has no event: only listening tells
-    after = (await session.heard())[cut + 24_000 :]
-    assert len(after) > 12_000
-    assert np.abs(after.astype(int)).max() < 200
+    async with asyncio.timeout(
+        8
+    ):  # the rest of the story would take longer; a busy machine plays late what came before
+        while not is_silent((await session.heard())[-48_000:]):
+            await asyncio.sleep(0.2)
 
 
 class Hook:
@@ -172,3 +172,7 @@ def loud_s(samples: Samples) -> float:
     """How long there was speech."""
     frames = np.abs(samples[: len(samples) // 960 * 960].reshape(-1, 960).astype(int)).mean(axis=1)
     return float((frames > 300).sum() * 0.02)
+
+
+def is_silent(samples: Samples) -> bool:
+    return bool(np.abs(samples.astype(int)).max() < 200)
