@@ -9,7 +9,7 @@ from tests.support.fake_transceiver import FakeTransceiver, refuse
 from tests.support.gateway_world import KEY, fleet
 from tests.support.offers import with_video_first, without
 from tests.support.transceiver_process import HOST
-from tests.support.whip_world import OTHER_KEY, SENDONLY, SENDRECV, bearer, code_of, fragment, publisher
+from tests.support.whip_world import OTHER_KEY, RECVONLY, SENDONLY, SENDRECV, bearer, code_of, fragment, publisher
 from voicefleet_contract.hint import ice_pwd, peek_hint
 from voicefleet_contract.http_api import DrainOrder
 from voicefleet_contract.topology import Member
@@ -295,3 +295,20 @@ async def test_an_owner_that_is_away_is_503(secrets_dir):
         ):
             assert (response.status_code, code_of(response)) == (503, "owner_not_reached")
             assert "Retry-After" in response.headers
+
+
+async def test_a_browsers_ephemeral_key_opens_a_session_and_brings_what_whip_cannot_say(secrets_dir):
+    async with publisher(secrets_dir) as p:
+        session = {"type": "realtime", "instructions": "be brief"}
+        made = await p.f.http.post("/v1/realtime/client_secrets", json={"session": session}, headers=bearer())
+        key = bearer(made.json()["value"])
+        created = await p.post(**key)
+        assert created.status_code == 201, created.text
+        (call,) = p.owner.process.calls.values()
+        assert call.config.session["instructions"] == "be brief"
+        location = created.headers["Location"]
+        assert (await p.patch(location, fragment("n3w1"), **key)).status_code == 200
+        player = re.search(r"<([^>]+)>", created.headers["Link"])[1]
+        assert (await p.post(RECVONLY, player, **key)).status_code == 201
+        assert (await p.f.http.delete(location, headers=key)).status_code == 200
+        assert p.calls() == 0
