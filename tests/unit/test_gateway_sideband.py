@@ -85,6 +85,10 @@ async def test_a_server_sees_the_calls_events_and_speaks_in_it(secrets_dir):
         assert "voicefleet_gateway_sidebands 1.0" in (await w.f.inner.get("/metrics")).text
         w.hub.close()
         assert await ending(socket) == (Close.CALL_ENDED, [])
+        await w.refused(call_id="call_x")
+        counted = (await w.f.inner.get("/metrics")).text
+        for how in ("call_ended", "call_id_not_found"):
+            assert f'voicefleet_gateway_sidebands_ended_total{{how="{how}"}} 1.0' in counted
 
 
 async def test_what_was_told_before_the_end_of_the_call_is_heard(secrets_dir):

@@ -22,6 +22,12 @@ class GatewayMetrics:
         self.hang_ups = Counter(f"{prefix}hang_ups_total", "Hang-ups by outcome.", ["outcome"], registry=self.registry)
         self.ephemeral_keys = Counter(f"{prefix}ephemeral_keys_total", "Ephemeral keys made.", registry=self.registry)
         self.sidebands = Gauge(f"{prefix}sidebands", "Sideband WebSockets that are open.", registry=self.registry)
+        self.sidebands_ended = Counter(
+            f"{prefix}sidebands_ended_total",
+            "Sidebands by how they ended: call_ended, leaving, not_text, not_read, owner_lost; or the code of the refusal.",
+            ["how"],
+            registry=self.registry,
+        )
         self._owner_asked = Counter(
             f"{prefix}owner_requests_total", "Questions to members by outcome.", ["outcome"], registry=self.registry
         )

@@ -8,6 +8,8 @@ Owns: the handshake's refusals, the joining, how many sidebands there are. Does 
 """
 
 import asyncio
+import logging
+import time
 from collections.abc import Iterator
 from contextlib import AsyncExitStack, contextmanager
 
@@ -22,6 +24,8 @@ from voicefleet_dataplane.shell.event_sockets import HEARTBEAT_S, Close, close_s
 from voicefleet_dataplane.shell.gateway_metrics import GatewayMetrics
 from voicefleet_dataplane.shell.http_errors import ApiError
 from voicefleet_dataplane.shell.openapi import CALL_ID, KEY_ERRORS, STANDARD_KEY, Paths, ok, operation
+
+log = logging.getLogger("voicefleet.gateway")
 
 PATH = "/v1/realtime"
 _MAX_MESSAGE_BYTES = 4 * MAX_EVENT_BYTES  # past the bound of an event its sender gets an error event; past this, 1009
@@ -59,6 +63,13 @@ class Sideband:
 
     async def attach(self, request: web.Request) -> web.StreamResponse:
         """Join a caller to a call. Refusals come before the handshake, as HTTP."""
+        try:
+            return await self._attach(request)
+        except ApiError as error:
+            self._metrics.sidebands_ended.labels(error.code).inc()
+            raise
+
+    async def _attach(self, request: web.Request) -> web.StreamResponse:
         async with AsyncExitStack() as stack:
             async with self._placer.admission.admitted(request) as caller:
                 call_id = request.query.get("call_id", "")
@@ -78,8 +89,14 @@ class Sideband:
                 if isinstance(owner, int):
                     raise _refusal(owner, call_id)
             await socket.prepare(request)
-            ending = await self._join(socket, owner)
-            await close_socket(request, socket, *ending)
+            began = time.monotonic()
+            code, why = await self._join(socket, owner)
+            self._metrics.sidebands_ended.labels(code.name.lower()).inc()
+            log.info(
+                "sideband of call %s tenant=%s ended after %.1f s: %s",
+                *(call_id, caller.tenant, time.monotonic() - began, why or "its client left"),
+            )
+            await close_socket(request, socket, code, why)
         return socket
 
     @contextmanager
