@@ -87,6 +87,9 @@ bench-ring: .venv/.installed ## the ring with and without its bound, and what mo
 bench-media: deps .venv/.installed ## what a call costs by backend, and how soon an answer leaves, beside Pion (6 minutes; ARGS=--quick)
 	@$(PY) -m bench.media $(ARGS)
 
+bench-pipeline: deps .venv/.installed ## what the engines of a voice pipeline cost (1 minute; ARGS=--quick)
+	@$(PY) -m bench.pipeline $(ARGS)
+
 bench-operator: deps .venv/.installed ## ten thousand pods on a thousand nodes that KWOK plays, and one operator (25 minutes; ARGS=--quick)
 	@$(PY) -m bench.operator_scale $(ARGS)
 
@@ -99,4 +102,4 @@ bench-sessions: deps .venv/.installed ## a million sessions in a real Redis: pag
 demo: deps .venv/.installed ## a cluster, a fleet on it, ten concurrent calls through it, a spoken question answered
 	@$(PY) -m e2e.demo
 
-.PHONY: check-old-kubernetes help venv deps lock bpf check kernel interop image cluster cluster-down e2e test bench-media bench-relay bench-ring bench-sessions bench-operator bench-docs demo
+.PHONY: check-old-kubernetes help venv deps lock bpf check kernel interop image cluster cluster-down e2e test bench-media bench-pipeline bench-relay bench-ring bench-sessions bench-operator bench-docs demo

@@ -61,6 +61,7 @@ async def test_speech_goes_through_the_stages_and_comes_back_as_speech():
         assert 1_500 <= int(words.removesuffix(" ms")) <= 2_200  # a second, the padding before, the silence after
         said = call.told("response.output_audio_transcript.done")[0]["transcript"]
         assert said == f"You said: {words}."
+        assert call.backends.counts() == {"utterances": 1, "sentences": 1, "failed": 0, "refused": 0, "restarts": 0}
         heard = np.abs(call.heard_samples().astype(float)) > 1_000
         assert heard.sum() / 24_000 == pytest.approx(len(said) * 0.01, abs=0.12)
 

@@ -58,6 +58,10 @@ class Backends:
         if self._pipelines is not None:
             self._pipelines.start()
 
+    def counts(self) -> dict[str, int]:
+        """What became of the engines' work; empty without engines."""
+        return self._pipelines.pool.counts() if self._pipelines is not None else {}
+
     def make(self, call: Call) -> Backend:
         """Return the backend of one call."""
         if self._kind == "Echo":

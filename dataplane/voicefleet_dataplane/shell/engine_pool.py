@@ -104,7 +104,7 @@ class EnginePool:
         self._waiting: deque[Job] = deque()
         self._tasks: list[asyncio.Task[None]] = []
         self._last_number = 0
-        self.restarts = self.refused = self.failed = 0
+        self.restarts = self.refused = self.failed = self.utterances = self.sentences = 0
 
     def start(self) -> None:
         """Start the processes; jobs may come before they are ready."""
@@ -119,10 +119,21 @@ class EnginePool:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks = []
 
+    def counts(self) -> dict[str, int]:
+        """What became of all jobs so far."""
+        return {
+            "utterances": self.utterances,
+            "sentences": self.sentences,
+            "failed": self.failed,
+            "refused": self.refused,
+            "restarts": self.restarts,
+        }
+
     # ---- jobs
 
     def listen(self, name: str, listener: JobListener) -> Job:
         """An utterance begins."""
+        self.utterances += 1
         job = self._make(name, listener, hears=True)
         if len(self._waiting) >= MAX_WAITING:
             self._refuse(job, "more people speak at once than speech to text has room for")
@@ -142,6 +153,7 @@ class EnginePool:
 
     def speak(self, name: str, listener: JobListener, text: str, voice: str, speed: float) -> Job:
         """Make speech of a sentence."""
+        self.sentences += 1
         job = self._make(name, listener, hears=False)
         workers = [worker for worker in self._workers if worker.is_ready] or self._workers
         worker = min(workers, key=lambda one: one.count(hears=False))

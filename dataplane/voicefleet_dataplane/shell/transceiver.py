@@ -132,7 +132,12 @@ class TransceiverProcess(RunningCalls):
         self._make_backend: BackendFactory = self._backends.make
         self._records = CallRecords(settings)
         self._metrics = TransceiverMetrics(
-            settings.pool, self.core, lambda: self.socket.packets_out, self._refused, self._records.counts
+            settings.pool,
+            self.core,
+            lambda: self.socket.packets_out,
+            self._refused,
+            self._records.counts,
+            self._backends.counts,
         )
         self._reporter = (
             Reporter(settings, self.core, lambda: self._topology_in_use, sink) if sink is not None else None

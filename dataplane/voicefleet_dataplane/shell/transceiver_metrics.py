@@ -29,10 +29,11 @@ class TransceiverMetrics:
         packets_out: Callable[[], int],
         refused: Mapping[ControlRefusal, int],
         records: Callable[[], Mapping[tuple[str, str], int]],
+        engines: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         self._core = core
         self.registry = tell_release(CollectorRegistry())
-        self.registry.register(_Core(pool, core, packets_out, refused, records))
+        self.registry.register(_Core(pool, core, packets_out, refused, records, engines))
         self.voices = Counter(
             "voicefleet_transceiver_voice_packets",
             "Packets of clients that came to a listener otherwise than in order and in time, of calls that have ended",
@@ -81,9 +82,10 @@ class _Core(Collector):
         packets_out: Callable[[], int],
         refused: Mapping[ControlRefusal, int],
         records: Callable[[], Mapping[tuple[str, str], int]],
+        engines: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         self._pool, self._core = pool, core
-        self._records = records
+        self._records, self._engines = records, engines
         self._packets_out = packets_out
         self._refused = refused
 
@@ -124,6 +126,14 @@ class _Core(Collector):
         for (destination, outcome), count in self._records().items():
             records.add_metric([destination, outcome], count)
         yield records
+        engines = CounterMetricFamily(
+            "voicefleet_transceiver_engines",
+            "What became of the engines of voice pipelines: utterances, sentences, failed or refused ones, restarts",
+            labels=["what"],
+        )
+        for what, count in self._engines().items():
+            engines.add_metric([what], count)
+        yield engines
         ended = CounterMetricFamily(
             "voicefleet_transceiver_sessions_ended", "Calls ended, by reason", labels=["pool", "reason"]
         )
