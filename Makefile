@@ -64,7 +64,7 @@ ifeq ($(VOICEFLEET_USE_CURRENT_CONTEXT),1)
 	@echo "the cluster of the current context: e2e/cluster, which tests the local cluster itself, is left out"
 	@$(STORIES) e2e --ignore e2e/cluster
 else
-	@$(PY) -m e2e.cluster image --tag next
+	@$(PY) -m e2e.cluster image --tag previous
 	@$(STORIES) e2e
 endif
 

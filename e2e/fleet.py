@@ -120,13 +120,16 @@ class Fleet:
         with step("kubectl apply: VoiceRelay fra, Transceiver agents"):
             self.kube.apply(self.resources)
 
-    def upgrade(self, values: Mapping[str, Any]) -> None:
-        """Helm upgrade with these values. The CRDs first: Helm itself never upgrades what is in crds/."""
-        for crd in sorted((ROOT / "crds").glob("*.yaml")):
+    def upgrade(self, values: Mapping[str, Any], tree: Path = ROOT) -> None:
+        """Helm upgrade with these values. The CRDs first: Helm itself never upgrades what is in crds/.
+
+        ``tree``: whose chart and CRDs, this checkout's or another release's.
+        """
+        for crd in sorted((tree / "crds").glob("*.yaml")):
             self.kube.run("apply", "--server-side", "--force-conflicts", "-f", str(crd), namespaced=False)
         argv = [
             *self.site.helm,
-            *("upgrade", "--install", "voicefleet", str(ROOT / "charts" / "voicefleet"), "--skip-crds"),
+            *("upgrade", "--install", "voicefleet", str(tree / "charts" / "voicefleet"), "--skip-crds"),
             *("--namespace", NAMESPACE, "--values", "-"),
         ]
         done = subprocess.run(argv, input=json.dumps(values), capture_output=True, text=True, check=False)

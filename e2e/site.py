@@ -4,8 +4,9 @@
     VOICEFLEET_IMAGE_OPERATOR            images that this cluster can pull (`make image` builds them; push them to a registry)
     VOICEFLEET_IMAGE_DATAPLANE
     VOICEFLEET_IMAGE_REDIS
-    VOICEFLEET_IMAGE_OPERATOR_NEXT       another operator, for the story of its upgrade
     VOICEFLEET_IMAGE_PIPELINE            the dataplane's with engines, for the stories and the demo of voice pipelines
+    VOICEFLEET_IMAGE_OPERATOR_PREVIOUS   the release before this one, for the stories of upgrades
+    VOICEFLEET_IMAGE_DATAPLANE_PREVIOUS
 
 Owns: which programs, images and nodes. Does not own: what is installed (fleet.py). What a place cannot do is an error that says
 so, never a skip.
@@ -18,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from e2e.cluster import previous
 from e2e.cluster.__main__ import current_context
 from e2e.cluster.build import build
 from e2e.cluster.places import KUBECONFIG
@@ -44,7 +46,9 @@ class Site:
     kubeconfig: Path
     kubectl: tuple[str, ...]
     helm: tuple[str, ...]
-    images: Mapping[str, str]  # operator, dataplane, redis; pipeline and operator_next where there is one
+    images: Mapping[
+        str, str
+    ]  # operator, dataplane, redis; pipeline, operator_previous, dataplane_previous where there are any
 
     def image(self, name: str) -> str:
         """Return an image's name. Raises ClusterError naming the variable that is missing."""
@@ -64,8 +68,9 @@ def find_site(environment: Mapping[str, str] = os.environ) -> Site:
         tree, config = build(), ("--kubeconfig", str(KUBECONFIG))
         images = {
             "operator": "voicefleet.local/operator:dev",
-            "operator_next": "voicefleet.local/operator:next",
+            "operator_previous": f"voicefleet.local/operator:{previous.TAG}",
             "dataplane": "voicefleet.local/dataplane:dev",
+            "dataplane_previous": f"voicefleet.local/dataplane:{previous.TAG}",
             "pipeline": "voicefleet.local/pipeline:dev",
             "redis": "voicefleet.local/redis:7",
         }
@@ -83,7 +88,7 @@ def find_site(environment: Mapping[str, str] = os.environ) -> Site:
     context = run(["kubectl", "config", "current-context"]).strip()
     images = {
         name: environment[PREFIX + name.upper()]
-        for name in (*names, "pipeline", "operator_next")
+        for name in (*names, "pipeline", "operator_previous", "dataplane_previous")
         if environment.get(PREFIX + name.upper())
     }
     kubeconfig = Path(environment.get("KUBECONFIG") or Path.home() / ".kube" / "config")

@@ -95,7 +95,16 @@ class UntilTold(Sequence[bytes]):
 
 @asynccontextmanager
 async def talking(fleet: Fleet, count: int) -> AsyncIterator[list[Caller]]:
-    """So many calls in progress, audio heard on each, for as long as the body takes; it must end with none lost.
+    """So many calls in progress, audio heard on each, for as long as the body takes; it must end with no packet lost."""
+    async with holding(fleet, count) as callers:
+        yield callers
+    for caller in callers:
+        assert caller.result.loss == 0, f"{caller.result.call_id}: lost {lost_after(caller.result, 0)}"
+
+
+@asynccontextmanager
+async def holding(fleet: Fleet, count: int) -> AsyncIterator[list[Caller]]:
+    """So many calls in progress, audio heard on each, for as long as the body takes; it must end with no call lost.
 
     Sequence numbers are counted, nothing is decoded: the clients must not be what is slow.
     """
@@ -119,9 +128,32 @@ async def talking(fleet: Fleet, count: int) -> AsyncIterator[list[Caller]]:
         finally:
             for task in tasks:
                 task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)  # they hang up
     for caller in callers:
         assert not caller.result.error
-        assert caller.result.loss == 0, f"{caller.result.call_id}: lost {lost_after(caller.result, 0)}"
+
+
+class Marks:
+    """How far each call was, to count what it lost since."""
+
+    def __init__(self, callers: Sequence[Caller]) -> None:
+        self._callers = list(callers)
+        self._since = [caller.result.sent for caller in callers]
+
+    async def settle(self, packets: int = 2 * PACKETS_PER_S) -> None:
+        """Wait for so many more packets of each call: what is lost is lost by then, and counted."""
+        goals = [caller.result.sent + packets for caller in self._callers]
+        while any(caller.result.sent < goal for caller, goal in zip(self._callers, goals, strict=True)):
+            assert not [caller.result.error for caller in self._callers if caller.result.error]
+            await asyncio.sleep(0.05)
+
+    def lost(self) -> list[int]:
+        """How many packets of each call never came back; the youngest second may be on its way."""
+        until = [caller.result.sent - PACKETS_PER_S for caller in self._callers]
+        return [
+            len(set(range(start, end)) - set(caller.result.heard))
+            for caller, start, end in zip(self._callers, self._since, until, strict=True)
+        ]
 
 
 def place_calls(fleet: Fleet, count: int, seconds: float = 3.0) -> tuple[list[dict[str, Any]], dict[str, Any]]:

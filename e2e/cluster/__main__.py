@@ -140,7 +140,9 @@ def parser() -> argparse.ArgumentParser:
     image = verb("image", command_image, "build the images, and load them when the cluster runs")
     for verb_with_tag in (up, image):
         verb_with_tag.add_argument(
-            "--tag", default="dev", help="of voicefleet.local/operator and /dataplane (default: dev)"
+            "--tag",
+            default="dev",
+            help="of voicefleet.local/operator and /dataplane; `previous` builds the release before this one (default: dev)",
         )
     verb("down", command_down, "take everything away that `up` made, after a crash too")
     verb("status", command_status, "is it healthy? exit 1 and say why when not")

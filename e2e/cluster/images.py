@@ -12,10 +12,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from e2e.cluster import pip_settings
+from e2e.cluster import pip_settings, previous
 from e2e.cluster.build import locked
 from e2e.cluster.places import CHECKOUT, PACKAGE, cache
 from e2e.cluster.steps import ClusterError, fail, run, step, together
@@ -95,27 +95,29 @@ def _sources(role: str) -> tuple[str, ...]:
 
 
 _REDIS_FOLDER = PACKAGE / "images" / "redis"
+
+
+def _fleet_images(tree: Path, more: tuple[str, ...] = ()) -> tuple[Image, Image]:
+    """``more``: what this tree's Dockerfile of the dataplane copies besides."""
+    dataplane = tree / "dataplane" / "Dockerfile"
+    return (
+        Image("operator", PYTHON, tree / "operator" / "Dockerfile", tree, _sources("operator")),
+        Image("dataplane", PYTHON, dataplane, tree, (*_sources("dataplane"), *more), builders=(("BPF_BASE", BPF),)),
+    )
+
+
+_OPERATOR, _DATAPLANE = _fleet_images(CHECKOUT, ("requirements/pipeline.lock",))
 IMAGES = (
-    Image("operator", PYTHON, CHECKOUT / "operator" / "Dockerfile", CHECKOUT, _sources("operator")),
-    Image(
-        "dataplane",
-        PYTHON,
-        CHECKOUT / "dataplane" / "Dockerfile",
-        CHECKOUT,
-        (*_sources("dataplane"), "requirements/pipeline.lock"),
-        builders=(("BPF_BASE", BPF),),
-    ),
-    Image(
-        "pipeline",
-        PYTHON,
-        CHECKOUT / "dataplane" / "Dockerfile",
-        CHECKOUT,
-        (*_sources("dataplane"), "requirements/pipeline.lock"),
-        builders=(("BPF_BASE", BPF),),
-        target="pipeline",
-    ),
+    _OPERATOR,
+    _DATAPLANE,
+    replace(_DATAPLANE, name="pipeline", target="pipeline"),
     Image("redis", REDIS, _REDIS_FOLDER / "Dockerfile", _REDIS_FOLDER, (), tag="7"),
 )
+
+
+def images_of(tag: str) -> tuple[Image, ...]:
+    """Return what is built under a tag: this checkout, or the release before it."""
+    return _fleet_images(previous.tree()) if tag == previous.TAG else IMAGES
 
 
 def build_images(tag: str) -> list[Path]:
@@ -227,15 +229,16 @@ def build_here(tag: str) -> list[Path]:
         together(*(lambda b=base: builder.ensure_base(b) for base in (PYTHON, REDIS, BPF)))
         options = builder.pip_options()
         archives: dict[str, Path] = {}
+        wanted = images_of(tag)
         # Images of one Dockerfile follow each other: the second finds the first one's layers.
-        files = {image.dockerfile: [one for one in IMAGES if one.dockerfile == image.dockerfile] for image in IMAGES}
+        files = {image.dockerfile: [one for one in wanted if one.dockerfile == image.dockerfile] for image in wanted}
 
         def build(those: list[Image]) -> None:
             for image in those:
                 archives[image.name] = builder.build(image, tag, options if image.base is PYTHON else [])
 
         together(*(lambda those=those: build(those) for those in files.values()))
-        return [archives[image.name] for image in IMAGES]
+        return [archives[image.name] for image in wanted]
 
 
 def main() -> int:

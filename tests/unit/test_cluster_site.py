@@ -45,8 +45,8 @@ def test_the_context_of_the_start_stays_the_one_that_is_used():
 @pytest.mark.usefixtures("_context")
 def test_what_a_context_cannot_give_is_an_error_that_says_so():
     found = site.find_site(IMAGES)
-    with pytest.raises(ClusterError, match="VOICEFLEET_IMAGE_OPERATOR_NEXT is not set"):
-        found.image("operator_next")
+    with pytest.raises(ClusterError, match="VOICEFLEET_IMAGE_OPERATOR_PREVIOUS is not set"):
+        found.image("operator_previous")
     with pytest.raises(ClusterError, match="forges; run it on the local cluster"):
         found.only_local("it forges")
 
