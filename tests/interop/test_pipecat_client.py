@@ -8,7 +8,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.support.chromium import contains
+from tests.support.conversing_agent import Call, ConversingAgent, Speak
+from tests.support.sdk_story import at_24_khz
 from tests.support.web_clients import CONNECT_PIPECAT, web_clients
+from voicefleet_dataplane.commands.dev import DevFleet
 from voicefleet_dataplane.media.speech import read_wav
 
 pytestmark = pytest.mark.interop
@@ -101,3 +104,35 @@ async def test_a_wrong_key_is_told_at_once(fleet, speech):
         said = await page.run(connect, gateway=fleet.url, key="sk-wrong-0123456789")
         assert "401" in said
         assert len(await page.requests("POST")) == 1
+
+
+async def test_a_conversation_with_an_agent_in_the_words_of_its_callbacks(speech):
+    """Who speaks, transcripts, a function call and its result, typed text: RTVI at the client, the Realtime API at the agent."""
+    script = [
+        Call("look_up", {"what": "the time"}),
+        Speak(at_24_khz(speech[5]), "it is five o'clock"),
+        Speak(at_24_khz(speech[6]), "you typed something"),
+    ]
+    async with ConversingAgent(script, "what time is it") as agent:
+        backend = {"backend": "OpenAIRealtime", "backend_url": agent.url}
+        with DevFleet(transceivers=1, backend=backend) as fleet:
+            async with pipecat(fleet, speech[3]) as (page, _):
+                until = "await page.until(() => page.seen.filter(([name]) => name === what).length >= count, what);"
+                await page.run(until, what="onUserStartedSpeaking", count=1)
+                await page.run("page.client.enableMic(false)")  # the user has said enough
+                await page.run(until, what="onBotOutput", count=1)
+                await page.run(until, what="onBotStoppedSpeaking", count=1)
+                await page.run("await page.client.sendText('and in letters?')")
+                await page.run(until, what="onBotOutput", count=2)
+
+                assert (await seen(page, "onUserTranscript"))[-1]["text"] == "what time is it"
+                assert len(await seen(page, "onUserStoppedSpeaking")) >= 1
+                assert len(await seen(page, "onBotStartedSpeaking")) >= 1
+                outputs = [output["text"] for output in await seen(page, "onBotOutput")]
+                assert outputs == ["it is five o'clock", "you typed something"]
+                (call,) = await page.run("return page.functionCalls")
+                assert call == {"functionName": "look_up", "arguments": {"what": "the time"}}
+                assert [output["output"] for output in agent.outputs] == ['{"found": true}']
+                typed = [part for item in agent.items.values() for part in item.get("content", ())]
+                assert {"type": "input_text", "text": "and in letters?"} in typed
+                assert await seen(page, "onError") == []

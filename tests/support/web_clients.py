@@ -111,12 +111,16 @@ const transport = page.transport = new clients.SmallWebRTCTransport({
 });
 page.states = []; page.seen = [];
 const callbacks = {onTransportStateChanged: state => page.states.push(state)};
-for (const name of ['onBotReady', 'onBotConnected', 'onBotDisconnected', 'onDisconnected', 'onMessageError', 'onError'])
+for (const name of ['onBotReady', 'onBotConnected', 'onBotDisconnected', 'onDisconnected', 'onMessageError', 'onError',
+                    'onUserStartedSpeaking', 'onUserStoppedSpeaking', 'onUserTranscript', 'onBotStartedSpeaking',
+                    'onBotStoppedSpeaking', 'onBotOutput', 'onLLMFunctionCallInProgress'])
   callbacks[name] = value => page.seen.push([name, value && value.data !== undefined ? value.data : value]);
 callbacks.onTrackStarted = (track, participant) => {
   if (!participant) page.record('bot', new MediaStream([track]));
 };
 const client = page.client = new clients.PipecatClient({transport, enableMic: true, enableCam: false, callbacks});
+page.functionCalls = [];
+client.registerFunctionCallHandler('look_up', async params => { page.functionCalls.push(params); return {found: true}; });
 const ready = await client.connect();
 return {ready, state: client.state, pcId: transport.pc_id};
 """
