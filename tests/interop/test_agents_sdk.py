@@ -1,4 +1,7 @@
-"""The unmodified `@openai/agents-realtime` package in Chromium talks with an agent through relay and transceiver."""
+"""The unmodified `@openai/agents-realtime` package in Chromium talks with an agent through relay and transceiver.
+
+With a voice pipeline in the agent's place: tests/interop/test_pipeline.py.
+"""
 
 import asyncio
 import socket
@@ -18,13 +21,10 @@ from tests.support.offers import CHROMIUM
 from tests.support.sdk_story import (
     HEARD_AS,
     TOOL_SAYS,
-    Hook,
     at_24_khz,
-    pipeline_exchange,
     script,
     spoken_exchange,
 )
-from tests.support.text_hooks import serving
 from voicefleet_dataplane.commands.dev import DevFleet
 
 pytestmark = pytest.mark.interop
@@ -35,7 +35,7 @@ CALLS = "/v1/realtime/calls"
 class AgentFleet:
     """A fleet whose agent each test brings: it listens where the fleet looks for it."""
 
-    def __init__(self, fleet: DevFleet, port: int = 0) -> None:
+    def __init__(self, fleet: DevFleet, port: int) -> None:
         self.fleet, self.port = fleet, port
         self.calls_url = fleet.url + CALLS
 
@@ -66,18 +66,6 @@ async def test_a_spoken_exchange_with_transcripts_a_function_call_and_interrupti
         key = await ephemeral_key(client, instructions="of the key")
         async with sdk_session(agents.calls_url, key, speech[0], result=TOOL_SAYS) as session:
             await spoken_exchange(agent, session, speech, "of the key")
-
-
-@pytest.mark.timeout(240)  # real engines share the machine with everything else
-async def test_the_same_against_a_voice_pipeline(speech):
-    hook = Hook()
-    async with serving(hook.answer) as url:
-        backend = {"backend": "Pipeline", "backend_url": url}
-        with DevFleet(transceivers=1, backend=backend) as fleet:
-            async with AgentFleet(fleet).openai() as client:
-                key = await ephemeral_key(client, instructions="of the key")
-            async with sdk_session(fleet.url + CALLS, key, speech[0], result=TOOL_SAYS) as session:
-                await pipeline_exchange(hook, session, speech)
 
 
 async def test_a_server_beside_the_call_listens_speaks_and_hangs_up(agents, speech):

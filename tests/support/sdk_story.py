@@ -3,10 +3,8 @@
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from aiohttp import web
 
 from tests.support.agents_sdk import SdkSession
 from tests.support.chromium import resembles
@@ -107,71 +105,6 @@ async def the_client_interrupts(session: SdkSession) -> None:
     ):  # the rest of the story would take longer; a busy machine plays late what came before
         while not is_silent((await session.heard())[-48_000:]):
             await asyncio.sleep(0.2)
-
-
-class Hook:
-    """A text handler that a pipeline asks: it answers in the order of `spoken_exchange`'s script, and remembers what it was asked."""
-
-    STORY = " ".join(f"This is sentence number {n} of a very long story." for n in range(1, 40))
-
-    def __init__(self) -> None:
-        self.asked: list[dict[str, Any]] = []
-        call = {"id": "call_7", "type": "function", "function": {"name": "look_up", "arguments": '{"order": 7}'}}
-        self._answers = iter(
-            [
-                {"content": "This is the answer."},
-                {"tool_calls": [call]},
-                {"content": "Order seven is on its way."},
-                {"content": self.STORY},
-                {"content": "Yes, you interrupted me."},
-                {"content": self.STORY},
-            ]
-        )
-
-    async def answer(self, request: web.Request) -> web.Response:
-        self.asked.append(await request.json())
-        return web.json_response({"choices": [{"message": {"role": "assistant"} | next(self._answers)}]})
-
-
-async def pipeline_exchange(hook: Hook, session: SdkSession, speech: Sequence[Path]) -> None:
-    """The same against a voice pipeline, which has no agent but a hook: real engines hear and speak."""
-    assert session.connect_ms < 4_500
-    await session.say(speech[0])
-    await session.until("output_audio_buffer.stopped")
-    user, assistant = await session.history()
-    words = user["content"][0]["transcript"]
-    assert words
-    instructions, question = hook.asked[0]["messages"]
-    assert instructions == {"role": "system", "content": "You are the agent of a test."}
-    assert question == {"role": "user", "content": words}
-    assert assistant["content"][0]["transcript"] == "This is the answer."
-    assert loud_s(await session.heard()) > 0.5
-
-    await session.say(speech[1])
-    await session.until("tool")
-    assert await session.tool_calls() == [{"order": 7}]
-    await session.until("output_audio_buffer.stopped", 2)
-    assert hook.asked[2]["messages"][-1]["role"] == "tool"
-    assert hook.asked[2]["messages"][-1]["content"] == TOOL_SAYS
-
-    await session.do("sendMessage('tell me a long story')")
-    await session.until("output_audio_buffer.started", 3)
-    await session.say(speech[2])
-    await session.until("output_audio_buffer.cleared")
-    await session.until("conversation.item.truncated")
-    await session.until("output_audio_buffer.stopped", 3)  # of the next answer
-    told = [one for one in hook.asked[4]["messages"] if one["role"] == "assistant"][-1]["content"]
-    assert len(told) < len(Hook.STORY) / 2  # it remembers what was heard, not what it meant to say
-
-    await the_client_interrupts(session)
-    assert await session.events("session:error") == []
-    await session.do("close()")
-
-
-def loud_s(samples: Samples) -> float:
-    """How long there was speech."""
-    frames = np.abs(samples[: len(samples) // 960 * 960].reshape(-1, 960).astype(int)).mean(axis=1)
-    return float((frames > 300).sum() * 0.02)
 
 
 def is_silent(samples: Samples) -> bool:
