@@ -221,6 +221,17 @@ async def _media_without_registry(
     return known | await control.media(pods[member] for member in turn)
 
 
+def _load_matters(fleet: Fleet, now: float) -> bool:
+    """Tell whether load alone is a reason for a plan: otherwise it matters when something else makes one."""
+    try:
+        marks = any(idle_marks(fleet, pool, now) for pool in fleet.pools.values())
+        judged = any(gray.judge(fleet, pool, fleet.media, now)[0] for pool in fleet.pools.values())
+        return bool(marks or judged or scales(fleet, autoscaled(fleet, now)))
+    except Exception:
+        log.exception("load is not judged")
+        return True  # the plan finds out which resource it is, and goes on without it
+
+
 async def _follow_registry(store: FleetStore, registry: RegistryReader, control: ControlClient) -> None:
     while True:
         fleet = store.fleet()
@@ -236,11 +247,7 @@ async def _follow_registry(store: FleetStore, registry: RegistryReader, control:
             store.recommendations = remember(fleet, now)
             media = seen.media if seen.media is not None else await _media_without_registry(fleet, store, control)
             store.media = gray.remember(store.media, media, now)
-            fleet = replace(fleet, recommendations=store.recommendations, media=store.media)
-            # Otherwise load matters only when something else makes a plan.
-            marks = any(idle_marks(fleet, pool, now) for pool in fleet.pools.values())
-            judged = any(gray.judge(fleet, pool, store.media, now)[0] for pool in fleet.pools.values())
-            if changed or marks or judged or scales(fleet, autoscaled(fleet, now)):
+            if changed or _load_matters(replace(fleet, recommendations=store.recommendations, media=store.media), now):
                 store.mark()
         await asyncio.sleep(_REGISTRY_POLL_S)
 

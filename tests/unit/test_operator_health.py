@@ -1,6 +1,8 @@
 """Watches that died, a stuck queue, and the numbers that say so."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 from tests.support.fleet_world import World, empty_fleet, pool
@@ -150,6 +152,18 @@ def test_numbers_that_nobody_may_have_are_not_free():
         "agents/foreign": 1,
         "agents/free": 15,
     }
+
+
+def test_every_metric_of_the_operator_stands_in_the_manual():
+    """In full, or as the end of a name that stands before it in the same cell."""
+    metrics = LoopMetrics()
+    Health(store(), Watches(KINDS), metrics)
+    families = [family for family in metrics.registry.collect() if not family.name.startswith("python_")]
+    names = {family.name + ("_total" if family.type == "counter" else "") for family in families} | set(HELP)
+    text = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    said = {word.partition("{")[0] for word in re.findall(r"`([a-z_]+(?:\{[a-z,]+\})?)`", text)}
+    ends = tuple(word for word in said if word.startswith("_"))
+    assert {name for name in names if name not in said and not name.endswith(ends)} == set()
 
 
 def test_the_exposition_names_watches_and_requests_by_kind_verb_and_code():
