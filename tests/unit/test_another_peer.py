@@ -40,6 +40,7 @@ class Again(Client):
             created = world.core.replace_peer(call.session, offer, CANDIDATES, world.now)
             assert isinstance(created, Created), created
             made.append(created)
+            world.drain()  # the goodbye to a peer connection that is closed
             return created
 
         create, world.create = world.create, replace
@@ -59,7 +60,8 @@ def a_call(**options) -> tuple[World, Client, RunningCall]:
     call = running(first, Agent)
     first.check()
     world.settle()
-    assert first.session.state == "connected"
+    assert first.speak() is None
+    world.settle()
     return world, first, call
 
 
@@ -76,6 +78,7 @@ def test_the_agent_notices_nothing_and_is_heard_by_the_new_one():
     assert [packet.payload for packet in second.media] == [b"opus"]
     assert (call._backend.connected, call._backend.ended) == (1, 0)
     assert call.call_id == call_id
+    assert second.session.packets_in == first.session.packets_in + 1  # the call's numbers go on
     assert list(world.core.sessions) == [call_id]
     assert first.check() is DropReason.SESSION_ENDED
 
@@ -121,6 +124,7 @@ def test_no_number_of_peers_makes_a_call_longer():
         world.settle()
     world.pass_time(24)
     assert call.session.end_reason is None
+    assert call.session.status(world.now).age_s == 99
     world.pass_time(2)
     assert call.session.end_reason is EndReason.MAX_DURATION
 

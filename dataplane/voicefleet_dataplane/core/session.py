@@ -111,6 +111,7 @@ class Session:
         "_dtls",
         "_early",
         "_idle_s",
+        "_limits",
         "_listener",
         "_mid_extension",
         "_now",
@@ -122,6 +123,7 @@ class Session:
         "active_at",
         "agreed",
         "audio_at",
+        "began_at",
         "bytes_in",
         "bytes_out",
         "checked_at",
@@ -130,7 +132,6 @@ class Session:
         "end_detail",
         "end_reason",
         "ice",
-        "limits",
         "packets_in",
         "packets_out",
         "rtt_s",
@@ -167,7 +168,7 @@ class Session:
         self.we_are_client = we_are_client
         self.rtt_s: float | None = None
         self.packets_in = self.packets_out = self.bytes_in = self.bytes_out = 0
-        self.started_at = now
+        self.started_at = self.began_at = now  # this session; the call, which may have had another one before
         self.checked_at: float | None = None
         self.connected_at: float | None = None
         self.audio_at: float | None = None
@@ -178,7 +179,7 @@ class Session:
         self._srtp: Srtp | None = None
         self._early: list[bytes] = []
         self._streams: dict[int, ReceiveStream] = {}
-        self.limits = limits
+        self._limits = limits
         self._idle_s = 0.0 if description.terms.joins else limits.idle_s
         self._listener: Listener | None = None
         self._mid_extension = agreed.mid_extension
@@ -193,9 +194,16 @@ class Session:
         self.agreed = agreed
         self._mid_extension = agreed.mid_extension  # until the client's reports say that it has found our stream
 
-    def detach(self) -> None:
-        """Nobody uses the call any more: its end is told to nobody."""
+    def make_way(self) -> None:
+        """Another session takes this one's call: its end is told to the client alone."""
         self._listener = None
+        self.end(EndReason.REPLACED)
+
+    def inherit(self, before: "Session") -> None:
+        """Go on with the call of another session: no longer for it, and with its numbers."""
+        self.began_at = before.began_at
+        self.packets_in, self.packets_out = before.packets_in, before.packets_out
+        self.bytes_in, self.bytes_out = before.bytes_in, before.bytes_out
 
     def attach(self, listener: Listener) -> None:
         """Say who uses the call; before the first packet."""
@@ -384,9 +392,9 @@ class Session:
         """When `advance` wants to be called at the latest."""
         if self.state is SessionState.ENDED:
             return _NEVER
-        times = [self.started_at + self.limits.duration_s]
+        times = [self.began_at + self._limits.duration_s]
         if self.state is not SessionState.CONNECTED:
-            times.append(self.started_at + self.limits.setup_s)
+            times.append(self.started_at + self._limits.setup_s)
         elif self._idle_s:
             times.append(self.active_at + self._idle_s)
         consent = self.ice.deadline()
@@ -405,11 +413,11 @@ class Session:
         if not self.ice.expire(now):
             self.end(EndReason.CONSENT_EXPIRED)
             return
-        if now >= self.started_at + self.limits.duration_s:
+        if now >= self.began_at + self._limits.duration_s:
             self.end(EndReason.MAX_DURATION)
             return
         if self.state is not SessionState.CONNECTED:
-            if now >= self.started_at + self.limits.setup_s:
+            if now >= self.started_at + self._limits.setup_s:
                 self.end(EndReason.SETUP_TIMEOUT)
                 return
         elif self._idle_s and now >= self.active_at + self._idle_s:
@@ -433,7 +441,7 @@ class Session:
             state=self.state,
             client=str(path.client) if path else None,
             relay=str(path.destination) if path and path.prefix else None,
-            age_s=round(now - self.started_at, 3),
+            age_s=round(now - self.began_at, 3),
             rtt_ms=None if self.rtt_s is None else round(self.rtt_s * 1e3, 2),
             jitter_ms=None if jitter is None else round(jitter / CLOCK_RATE * 1e3, 2),
             loss=lost / expected if expected else None,

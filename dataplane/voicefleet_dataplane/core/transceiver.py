@@ -328,7 +328,7 @@ class Transceiver:
         if refused is not None:
             return refused
         offer = parse_offer_untrusted(offer_text)
-        created = self._make_session(offer, candidates, now, terms, self._limits, request_id=request_id)
+        created = self._make_session(offer, candidates, now, terms, request_id=request_id)
         created.session.agreed = replace(created.session.agreed, region=region, relay=relay)
         return created
 
@@ -346,14 +346,12 @@ class Transceiver:
         wait_s = self._restarts.take(agreed.call_id, now)
         if wait_s:
             return wait_s
-        session.detach()
-        session.end(EndReason.REPLACED)
-        left_s = session.started_at + session.limits.duration_s - now  # a new peer connection makes no call longer
-        limits = replace(self._limits, duration_s=max(0.0, left_s))
+        session.make_way()
         created = self._make_session(
-            offer, candidates, now, terms, limits, request_id=agreed.request_id, call_id=agreed.call_id
+            offer, candidates, now, terms, request_id=agreed.request_id, call_id=agreed.call_id
         )
         created.session.agreed = replace(created.session.agreed, region=agreed.region, relay=agreed.relay)
+        created.session.inherit(session)
         return created
 
     def _make_session(
@@ -362,7 +360,6 @@ class Transceiver:
         candidates: Sequence[Address],
         now: float,
         terms: Terms,
-        limits: Limits,
         *,
         request_id: str,
         call_id: str = "",
@@ -396,7 +393,7 @@ class Transceiver:
             IceAgent(ufrag, pwd, offer.ice_ufrag),
             Dtls(self.identity, offer.fingerprints, we_are_client=we_are_client),
             sending,
-            limits,
+            self._limits,
             self.transmit,
             self.drops,
             self._forget,
@@ -458,7 +455,7 @@ class Transceiver:
         if not self.sessions:
             return None
         oldest, newest = next(iter(self.sessions.values())), next(reversed(self.sessions.values()))
-        return round(oldest.started_at + self._wall_offset_s, 3), round(newest.started_at + self._wall_offset_s, 3)
+        return round(oldest.began_at + self._wall_offset_s, 3), round(newest.began_at + self._wall_offset_s, 3)
 
     # ---- time
 
