@@ -19,6 +19,11 @@ class Ears:
         return [float(np.abs(frame).mean() > 500) for frame in frames]
 
 
+class FailingEars(Ears):
+    def judge(self, pcm: bytes) -> list[float]:
+        raise ValueError("these ears are gone")
+
+
 class Words:
     """Its words are how much it heard."""
 

@@ -538,7 +538,7 @@ def test_garbage_is_answered_with_an_error(text):
     assert world.errors() == ["invalid_json"]
 
 
-def test_ten_thousand_items_are_bounded():
+def test_two_thousand_items_are_bounded():
     world = PipelineWorld()
     for number in range(2_000):
         content = [{"type": "input_text", "text": str(number) * 100}]
@@ -549,5 +549,5 @@ def test_ten_thousand_items_are_bounded():
 
 def test_a_key_is_told():
     world = PipelineWorld()
-    world.do(world.core.digit(Digit("5", 100)))
+    world.do(world.core.digit(Digit("5", 100), 1_700_000_000))
     assert world.last("input_audio_buffer.dtmf_event_received")["event"] == "5"

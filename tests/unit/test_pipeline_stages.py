@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 
 import numpy as np
@@ -384,6 +385,39 @@ async def test_a_fallback_url_is_asked_when_the_first_is_not_there():
     ):
         await said_and_answered(call)
         assert call.errors() == []
+
+
+async def test_a_kept_connection_that_is_closed_when_it_is_used_again_costs_no_turn():
+    taken = 0
+
+    async def serve(reader, writer):
+        nonlocal taken
+        taken += 1
+        for answer in (True, False):  # the second request on a connection finds it closing
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(re.search(rb"Content-Length: (\d+)", head)[1]))
+            if answer:
+                body = b'{"choices":[{"message":{"content":"Yes."}}]}'
+                head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
+                writer.write(head + body)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    async with server, pipeline(backend_url=url) as call:
+        await said_and_answered(call)
+        await said_and_answered(call, 2)
+        assert call.errors() == []
+        assert taken == 2
+
+
+async def test_ears_that_fail_end_the_call_with_a_reason():
+    async with pipeline(pipeline_voice_activity=ENGINES + "FailingEars") as call:
+        await call.speak(spoken())
+        await call.until(lambda: call.ended)
+        assert call.ended[0] is Ending.BACKEND_FAILED
+        assert "these ears are gone" in call.ended[1]
+        assert call.errors() == ["backend_failed"]
 
 
 async def test_a_websocket_that_breaks_off_fails_its_turn_and_is_opened_again_for_the_next():

@@ -76,6 +76,8 @@ class Worker:
                 self._forgotten.discard(job)
 
     def _speak(self, job: int, payload: bytes) -> None:
+        if job in self._forgotten:
+            return
         wanted = json.loads(payload)
         for pcm in self._speaks.speak(wanted["text"], wanted["voice"], wanted["speed"]):
             if job in self._forgotten:

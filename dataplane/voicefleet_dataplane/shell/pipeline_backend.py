@@ -64,6 +64,7 @@ class PipelineBackend(Backend):
         self._handler = open_handler(call.config, self)
         self._jobs: dict[str, Job] = {}
         self._judging = 0
+        self._deaf = ""  # why voice activity cannot tell any more
         self._timer: asyncio.TimerHandle | None = None
         self._ending: End | None = None
         self._ended = False
@@ -77,7 +78,7 @@ class PipelineBackend(Backend):
 
     def on_digit(self, digit: Digit) -> None:
         """A key."""
-        self._do(self._conversation.digit(digit))
+        self._do(self._conversation.digit(digit, int(time.time())))
 
     def on_event(self, event: str) -> None:
         """An event of the client."""
@@ -104,10 +105,17 @@ class PipelineBackend(Backend):
         self._thread.submit(self._judge, pcm, self._judged)
 
     def _judge(self, pcm: bytes) -> bytes:
-        return array("f", self._ear.judge(pcm)).tobytes()
+        try:
+            return b"" if self._deaf else array("f", self._ear.judge(pcm)).tobytes()
+        except Exception as error:  # once, not fifty times a second
+            log.error("voice activity failed", exc_info=error)
+            self._deaf = repr(error)
+            return b""
 
     def _judged(self, pcm: bytes, probabilities: bytes) -> None:
         self._judging -= 1
+        if self._deaf and not self._ended:
+            self._fail(f"voice activity failed: {self._deaf}")
         if not self._ended:
             judged = array("f", probabilities)
             self._do(self._conversation.speech(pcm, judged, self._ear.window_ms, time.monotonic()))

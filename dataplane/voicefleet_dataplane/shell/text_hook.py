@@ -88,12 +88,16 @@ class _HttpHook:
         headers[_CALL_ID_HEADER] = self._config.call_id
         problem: Exception = HookError("no URL")
         for url in resources.urls:
-            try:
-                return await resources.sockets.post(
-                    url, body, headers, resources.connect_within_s, self._config.traceparent
-                )
-            except (OSError, aiohttp.ClientError, TimeoutError) as error:
-                problem = error
+            for _ in range(2):  # a connection that was kept may have been closed in the moment that it is used again
+                try:
+                    return await resources.sockets.post(
+                        url, body, headers, resources.connect_within_s, self._config.traceparent
+                    )
+                except aiohttp.ServerDisconnectedError as error:
+                    problem = error
+                except (OSError, aiohttp.ClientError, TimeoutError) as error:
+                    problem = error
+                    break
         raise problem
 
     async def _read(self, turn: str, response: aiohttp.ClientResponse) -> None:

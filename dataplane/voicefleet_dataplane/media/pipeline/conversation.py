@@ -91,9 +91,9 @@ class Conversation:
                 actions += self._interrupt()
         return [*actions, *self._hearing.feed()]
 
-    def digit(self, digit: Digit) -> Actions:
-        """The client pressed a key."""
-        return [self._events.tell("input_audio_buffer.dtmf_event_received", event=digit.digit, received_at=0)]
+    def digit(self, digit: Digit, received_at: int) -> Actions:
+        """The client pressed a key, at a Unix time."""
+        return [self._events.tell("input_audio_buffer.dtmf_event_received", event=digit.digit, received_at=received_at)]
 
     # ---- speech to text
 
