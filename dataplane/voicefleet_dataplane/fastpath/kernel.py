@@ -189,7 +189,9 @@ class KernelFastPath:
     def tend(self, now: float) -> None:
         """Renew the lease; compare, if asked to; cover interfaces that appeared."""
         if self._trial is not None:
-            self._trial.look(now, sum(self.counters()[what] for what in _SENT_ON), _interrupts_ns())
+            if self._trial.verdict is None:
+                counters = self.counters()
+                self._trial.look(now, sum(counters[what] for what in _SENT_ON), _interrupts_ns())
             self._xdp = Xdp.FIRST if self._trial.use_xdp else Xdp.OFF
         try:
             if now - self._looked_at >= _LOOK_AROUND_S:
