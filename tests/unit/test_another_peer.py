@@ -1,4 +1,7 @@
-"""Another peer connection of the same client: the call, its agent and its listeners go on."""
+"""Another peer connection of the same client: the call, its agent and its listeners go on.
+
+The tests are coroutines because aiortc's SCTP wants a loop to be there.
+"""
 
 import pytest
 
@@ -65,7 +68,7 @@ def a_call(**options) -> tuple[World, Client, RunningCall]:
     return world, first, call
 
 
-def test_the_agent_notices_nothing_and_is_heard_by_the_new_one():
+async def test_the_agent_notices_nothing_and_is_heard_by_the_new_one():
     world, first, call = a_call()
     call_id = call.call_id
     second = Again(world, call)
@@ -83,7 +86,7 @@ def test_the_agent_notices_nothing_and_is_heard_by_the_new_one():
     assert first.check() is DropReason.SESSION_ENDED
 
 
-def test_a_client_may_come_again_from_the_very_same_address():
+async def test_a_client_may_come_again_from_the_very_same_address():
     world, _, call = a_call()
     second = Again(world, call, CLIENT)
     second.check()
@@ -92,7 +95,7 @@ def test_a_client_may_come_again_from_the_very_same_address():
     assert second.speak() is None
 
 
-def test_listeners_hear_on():
+async def test_listeners_hear_on():
     world, _, call = a_call()
     world.terms = Terms(Direction.SENDONLY, joins=True)
     player = world.connected(Address("198.51.100.77", 50_001))
@@ -105,7 +108,7 @@ def test_listeners_hear_on():
     assert [packet.payload for packet in player.media] == [b"after"]
 
 
-def test_a_new_peer_that_never_comes_ends_the_call():
+async def test_a_new_peer_that_never_comes_ends_the_call():
     world, _, call = a_call(limits=Limits(setup_s=30))
     Again(world, call)
     world.pass_time(31)
@@ -115,7 +118,7 @@ def test_a_new_peer_that_never_comes_ends_the_call():
     assert not world.core._by_ufrag
 
 
-def test_no_number_of_peers_makes_a_call_longer():
+async def test_no_number_of_peers_makes_a_call_longer():
     world, _, call = a_call(limits=Limits(idle_s=0, duration_s=100))
     for _ in range(3):
         world.pass_time(25)
@@ -130,7 +133,7 @@ def test_no_number_of_peers_makes_a_call_longer():
 
 
 @pytest.mark.parametrize("offer", ["garbage", without("a=fingerprint"), CHROMIUM.replace(DIGEST, "AB")])
-def test_an_offer_that_is_none_replaces_nothing(offer):
+async def test_an_offer_that_is_none_replaces_nothing(offer):
     world, first, call = a_call()
     with pytest.raises(SdpError):
         world.core.replace_peer(call.session, offer, CANDIDATES, world.now)
@@ -138,7 +141,7 @@ def test_an_offer_that_is_none_replaces_nothing(offer):
     assert first.speak() is None
 
 
-def test_a_draining_transceiver_lets_its_clients_come_again():
+async def test_a_draining_transceiver_lets_its_clients_come_again():
     world, _, call = a_call()
     world.core.drain()
     second = Again(world, call)

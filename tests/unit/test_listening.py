@@ -1,4 +1,7 @@
-"""Listeners hear what a call's agent says, and nothing that they do reaches the call."""
+"""Listeners hear what a call's agent says, and nothing that they do reaches the call.
+
+The tests are coroutines because aiortc's SCTP wants a loop to be there.
+"""
 
 import pytest
 
@@ -47,7 +50,7 @@ class Stage:
         self.world.settle()
 
 
-def test_a_listener_hears_the_agent_and_the_publisher_does_not():
+async def test_a_listener_hears_the_agent_and_the_publisher_does_not():
     stage = Stage()
     client, _ = stage.listener()
     stage.say(b"one", b"two", b"three")
@@ -59,7 +62,7 @@ def test_a_listener_hears_the_agent_and_the_publisher_does_not():
     assert stage.publisher.media == []  # its answer was recvonly
 
 
-def test_whoever_comes_later_hears_from_then_on():
+async def test_whoever_comes_later_hears_from_then_on():
     stage = Stage()
     first, _ = stage.listener(1)
     stage.say(b"one")
@@ -70,7 +73,7 @@ def test_whoever_comes_later_hears_from_then_on():
     assert second.media[0].marker
 
 
-def test_a_listener_that_leaves_or_breaks_disturbs_nobody():
+async def test_a_listener_that_leaves_or_breaks_disturbs_nobody():
     stage = Stage()
     stays, _ = stage.listener(1)
     leaves, _ = stage.listener(2)
@@ -88,7 +91,7 @@ def test_a_listener_that_leaves_or_breaks_disturbs_nobody():
     assert stage.publisher.session.state == "connected"
 
 
-def test_listeners_end_with_the_call_and_say_why():
+async def test_listeners_end_with_the_call_and_say_why():
     stage = Stage()
     clients = [stage.listener(number)[0] for number in (1, 2, 3)]
     stage.world.core.hang_up(stage.publisher.session.agreed.call_id)
@@ -97,7 +100,7 @@ def test_listeners_end_with_the_call_and_say_why():
     assert stage.world.core.sessions == {}
 
 
-def test_a_silent_listener_is_not_idle_and_one_that_is_gone_is():
+async def test_a_silent_listener_is_not_idle_and_one_that_is_gone_is():
     stage = Stage()
     client, _ = stage.listener()
     for _ in range(30):
@@ -113,7 +116,7 @@ def test_a_silent_listener_is_not_idle_and_one_that_is_gone_is():
     assert client.session.end_reason is EndReason.CONSENT_EXPIRED
 
 
-def test_nobody_makes_a_call_pay_for_more_listeners_than_the_limit():
+async def test_nobody_makes_a_call_pay_for_more_listeners_than_the_limit():
     stage = Stage()
     for number in range(MAX_LISTENERS):
         assert not stage.call.audience.is_full
@@ -124,7 +127,7 @@ def test_nobody_makes_a_call_pay_for_more_listeners_than_the_limit():
 
 
 @pytest.mark.parametrize(("terms", "taken"), [(HEARS, True), (PUBLISHES, False)])
-def test_a_draining_transceiver_takes_listeners_of_its_calls_and_no_calls(terms, taken):
+async def test_a_draining_transceiver_takes_listeners_of_its_calls_and_no_calls(terms, taken):
     stage = Stage()
     stage.world.core.drain()
     assert stage.world.core.state is MemberState.DRAINING
