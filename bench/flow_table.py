@@ -40,6 +40,7 @@ from voicefleet_dataplane.wire.stun import build_binding_request, build_binding_
 _COUNT, _OWNERS = 64, 100
 _MEDIA = b"\x80\x6f" + bytes(160)
 _PACKETS, _BYTES = 3_000, 500_000  # of a call, each way, after a minute
+_CARRIED, _CARRIED_AT = struct.Struct("=QQQ"), RULE.size - 24  # packets, bytes, when: the end of a rule
 _PUBLIC, _INNER = Address(netns.RELAY_PUBLIC_HOST, 3478), Address(netns.RELAY_INNER_HOST, 3479)
 
 
@@ -125,11 +126,10 @@ def kernel_path(flows: int) -> Iterator[_Kernel]:
 
 def _sweep(kernel: _Kernel, path: KernelPath, relay: Relay) -> float:
     """Give every rule something that it has carried; then have all of it accounted for. Gives the CPU seconds that took."""
-    for number, (rule, _) in enumerate(kernel.engine.rules()):
-        carried = struct.pack("=QQQ", _PACKETS + number, _BYTES + number, 1)
-        value = rule.to.encode() + struct.pack("=III", rule.how, *rule.owner) + carried
-        assert len(value) == RULE.size
-        kernel.rules.put(rule.seen.encode(), value)
+    for keys, values in kernel.rules.batches():
+        for index, key in enumerate(keys):
+            rule = values[index * RULE.size : (index + 1) * RULE.size]
+            kernel.rules.put(key, rule[:_CARRIED_AT] + _CARRIED.pack(_PACKETS + index, _BYTES + index, 1))
     before, started = relay.outward.packets, time.process_time()
     while relay.flows.evidence_until == float("inf"):  # until a sweep has ended
         asyncio.run(path.tend(time.monotonic()))

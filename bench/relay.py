@@ -4,7 +4,7 @@ Every round takes each way in turn, so that what else the machine does falls on 
 is measured has core 1. Rates are far below what a big machine does: two cores carry the callers and the owners too, so CPU
 per packet is the result, not the most packets per second.
 
-    make bench-relay                 everything, some twelve minutes and 2 GiB of memory
+    make bench-relay                 everything, about a quarter of an hour and 2 GiB of memory
     make bench-relay ARGS=--quick    one round of each, four minutes; its numbers are for development
 """
 
