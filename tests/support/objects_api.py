@@ -22,6 +22,9 @@ class Api:
         return self._write("replace", kind, body)
 
     async def apply(self, kind, body, *, subresource=""):
+        there = self.objects.get((kind, body["metadata"]["name"]))
+        if subresource and there is not None:
+            body = {**there, subresource: body[subresource]}
         return self._write("apply", kind, body)
 
     async def merge(self, kind, name, patch):
