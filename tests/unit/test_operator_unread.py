@@ -8,6 +8,7 @@ from tests.support.fleet_world import CONFIG, World, empty_fleet, pool, relay
 from tests.unit.test_operator_shell import store
 from voicefleet_contract.topology import MemberState, RelayState, Topology, join
 from voicefleet_operator.cluster.observe import observe_pod
+from voicefleet_operator.desired.gauges import fleet_gauges
 from voicefleet_operator.desired.plan import plan
 from voicefleet_operator.desired.state import Component, Pod, Unread
 
@@ -64,6 +65,12 @@ def test_slots_pods_budgets_and_topology_stay_and_the_status_says_why():
         key: replace(one, status=status if key[0] == "Transceiver" else one.status)
         for key, one in world.fleet.unread.items()
     }
+    stalled = {
+        tuple(one.labels.values()): one.value
+        for one in fleet_gauges(replace(world.fleet, unread=told), world.now)
+        if one.name == "voicefleet_condition" and one.labels["condition"] == "Stalled"
+    }
+    assert stalled["Transceiver", "agents", "Stalled"] == 1, "an alert sees it"
     again = plan(replace(world.fleet, unread=told), world.now + 60)
     assert [change.kind for change in again.statuses] == ["VoiceRelay"], "said once"
 

@@ -43,11 +43,15 @@ def fleet_gauges(fleet: Fleet, now: float) -> Iterator[Sample]:
     relays = Counter((relay.relay, relay.state.value) for relay in (published.relays if published else ()))
     for (relay, state), count in sorted(relays.items()):
         yield Sample("voicefleet_relays", {"relay": relay, "state": state}, count)
-    for kind, resources in (("VoiceRelay", fleet.relays), ("Transceiver", fleet.pools)):
-        for name in sorted(resources):
-            for condition in resources[name].status.get("conditions") or []:
-                labels = {"kind": kind, "name": name, "condition": str(condition.get("type"))}
-                yield Sample("voicefleet_condition", labels, _CONDITION.get(str(condition.get("status")), -1.0))
+    statuses = {
+        **{("VoiceRelay", name): one.status for name, one in fleet.relays.items()},
+        **{("Transceiver", name): one.status for name, one in fleet.pools.items()},
+        **{key: one.status for key, one in fleet.unread.items()},
+    }
+    for (kind, name), status in sorted(statuses.items()):
+        for condition in status.get("conditions") or []:
+            labels = {"kind": kind, "name": name, "condition": str(condition.get("type"))}
+            yield Sample("voicefleet_condition", labels, _CONDITION.get(str(condition.get("status")), -1.0))
 
 
 def _pool_gauges(fleet: Fleet, resource: PoolResource, epoch: int, now: float) -> Iterator[Sample]:
