@@ -1,7 +1,7 @@
 """`make bench-pipeline`: what the engines of a voice pipeline cost.
 
 CPU is this process's, user and system, one thread: a busy machine makes it a little worse, not many times. Speech is made here, in two
-voices: espeak-ng's and Hibari's, and goes through Opus as a call's does.
+voices: flite's and Hibari's, and goes through Opus as a call's does.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from bench.report import Report
-from tests.support.spoken import SENTENCES, say_with_espeak
+from tests.support.spoken import SENTENCES, say_with_flite
 from voicefleet_dataplane.engines.hibari_voice import Hibari
 from voicefleet_dataplane.engines.pocket_sphinx import PocketSphinx
 from voicefleet_dataplane.engines.silero import Silero
@@ -49,7 +49,7 @@ def main() -> int:
     voice = Hibari()
     spoken = {
         "Hibari's voice": [through_opus(hibari_speech(voice, text)) for text in SENTENCES],
-        "espeak-ng's voice": [through_opus(say_with_espeak(text)) for text in SENTENCES],
+        "flite's voice": [through_opus(say_with_flite(text)) for text in SENTENCES],
     }
     everything = [pcm for pcms in spoken.values() for pcm in pcms]
     seconds = sum(map(len, everything)) / 32_000

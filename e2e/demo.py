@@ -1,7 +1,9 @@
 """`make demo`: a real Kubernetes, a fleet on it, ten concurrent calls with recorded speech through it, one spoken question answered."""
 
+import shlex
 import subprocess
 import sys
+import tempfile
 import time
 
 from e2e.cluster.__main__ import main as cluster
@@ -10,7 +12,7 @@ from e2e.fleet import Fleet
 from e2e.kube import KubeError, eventually
 
 CALLS = 10
-QUESTION = "Can you call my mother on the telephone?"  # asked in a voice that the pipeline does not have
+QUESTION = "Can you call my mother on the telephone?"
 _PARROTS = """\
 apiVersion: voicefleet.dev/v1alpha1
 kind: Transceiver
@@ -59,10 +61,14 @@ def _ask(fleet: Fleet) -> int:
     fleet.kube.apply(_PARROTS)
     try:
         eventually("pool parrots is Ready", lambda: fleet.condition("transceiver", "parrots"), within_s=120)
-        command = ["voicefleet", "ask", fleet.url, "--pool", "parrots", "--insecure", "--voice", "EspeakNG"]
-        say(f"$ {' '.join(command)} --say '{QUESTION}' --key …\n")
-        program = [sys.executable, "-m", "voicefleet_dataplane", *command[1:], "--say", QUESTION]
-        return subprocess.run([*program, "--key", fleet.api_key], check=False).returncode
+        with tempfile.TemporaryDirectory() as folder:  # in a voice that the pipeline does not have
+            command = ["flite", "-voice", "rms", "-t", QUESTION, "-o", f"{folder}/question.wav"]
+            say(f"$ {shlex.join(command)}")
+            subprocess.run(command, check=True)
+            command = ["voicefleet", "ask", fleet.url, "--pool", "parrots", "--insecure", "--wav", command[-1]]
+            say(f"$ {shlex.join(command)} --key …\n")
+            program = [sys.executable, "-m", "voicefleet_dataplane", *command[1:], "--key", fleet.api_key]
+            return subprocess.run(program, check=False).returncode
     except AssertionError as error:
         print(fleet.explain(), file=sys.stderr)
         return fail(ClusterError(str(error)))

@@ -14,6 +14,10 @@ from tests.support.fake_call import FakeCall
 from tests.support.text_hooks import HookDouble, serving
 from tests.support.voice_world import speech_like
 from voicefleet_contract.settings import SettingsError, TransceiverSettings
+from voicefleet_dataplane.engines.espeak import EspeakNG
+from voicefleet_dataplane.engines.hibari_voice import Hibari
+from voicefleet_dataplane.engines.silero import Silero
+from voicefleet_dataplane.engines.webrtc import WebRTC
 from voicefleet_dataplane.media.backend import CallConfig, Ending
 from voicefleet_dataplane.media.pipeline.chat import MAX_ANSWER_BYTES
 from voicefleet_dataplane.shell import engine_pool
@@ -468,3 +472,34 @@ async def test_a_websocket_is_told_that_a_turn_was_cancelled():
             while len(hook.messages) < 2:
                 await asyncio.sleep(0.02)
         assert hook.messages[1] == {"id": hook.messages[0]["id"], "cancelled": True}
+
+
+# ---- engines that come with us
+
+
+def test_espeak_speaks_at_our_rate_where_its_program_is():
+    spoken = b"".join(EspeakNG().speak("How many people live in the city?", "", 1.0))
+    assert 1.0 < len(spoken) / 48_000 < 4.0
+    assert np.abs(np.frombuffer(spoken, np.int16).astype(int)).max() > 3_000
+    with pytest.raises(ValueError, match="espeak-ng: "):
+        list(EspeakNG().speak("hello", "qqq", 1.0))
+
+
+def test_hibari_has_the_voice_of_its_package_and_downloads_no_other():
+    voice = Hibari()
+    assert len(b"".join(voice.speak("Good morning.", "", 1.0))) > 24_000
+    with pytest.raises(ValueError, match="no voice 'emma'"):
+        list(voice.speak("Good morning.", "emma", 1.0))
+
+
+@pytest.mark.parametrize("engine", [Silero, WebRTC])
+def test_ears_tell_speech_from_silence(engine):
+    pcm = np.frombuffer(b"".join(Hibari().speak("The children are playing in the garden.", "", 1.0)), np.int16)
+    speech = np.interp(np.arange(0, len(pcm) - 1, 1.5), np.arange(len(pcm)), pcm).astype("<i2").tobytes()
+    ear = engine().open()
+    loud = [ear.judge(speech[at : at + 640]) for at in range(0, len(speech) // 640 * 640, 640)]
+    quiet = [ear.judge(bytes(640)) for _ in range(100)]
+    assert np.mean([one for some in loud for one in some]) > 0.6
+    assert max(one for some in quiet[20:] for one in some) < 0.1
+    windows = [one for some in (*loud, *quiet) for one in some]
+    assert len(windows) * ear.window_ms == pytest.approx(20 * (len(loud) + len(quiet)), abs=ear.window_ms)
