@@ -7,7 +7,15 @@ from urllib.parse import urlsplit
 from e2e.fleet import Fleet
 from e2e.kube import eventually
 from e2e.talk import SPEECH
-from tests.support.web_clients import CONNECT_PIPECAT, PLAY, PUBLISH, player_path, restart_ice, web_clients
+from tests.support.web_clients import (
+    ANOTHER_PEER,
+    CONNECT_PIPECAT,
+    PLAY,
+    PUBLISH,
+    player_path,
+    restart_ice,
+    web_clients,
+)
 from voicefleet_dataplane.media.speech import read_wav
 
 MICROPHONE = SPEECH / "Front_Center.wav"
@@ -49,12 +57,15 @@ async def test_a_publisher_restarts_ice_and_its_player_hears_on(fleet: Fleet) ->
         )
 
 
-async def test_pipecats_client_connects_hears_itself_and_is_hung_up(fleet: Fleet) -> None:
+async def test_pipecats_client_connects_goes_on_with_another_peer_connection_and_is_hung_up(fleet: Fleet) -> None:
     own = read_wav(MICROPHONE)
     async with web_clients(MICROPHONE, FLAGS) as page:
         connected = await page.run(CONNECT_PIPECAT, gateway=fleet.url, key=fleet.api_key)
         assert connected["state"] == "ready"
         await page.hears("bot", own, 0.6)  # the package leaves the browser's noise suppression and gain control on
+        await page.run(ANOTHER_PEER)
+        assert await page.run("return page.transport.pc_id") == connected["pcId"]
+        await page.hears("bot", own, 0.6)
         await asyncio.to_thread(fleet.kube.run, "delete", "voicesession", connected["pcId"], "--timeout=30s")
         await page.run("await page.until(() => page.client.state === 'disconnected', 'the end')")
-        assert len([one for one in await page.requests("POST") if one.url.endswith("/api/offer")]) == 1
+        assert len([one for one in await page.requests("POST") if one.url.endswith("/api/offer")]) == 2

@@ -10,7 +10,7 @@ import pytest
 from tests.support.chromium import contains
 from tests.support.conversing_agent import Call, ConversingAgent, Speak
 from tests.support.sdk_story import at_24_khz
-from tests.support.web_clients import CONNECT_PIPECAT, web_clients
+from tests.support.web_clients import ANOTHER_PEER, CONNECT_PIPECAT, web_clients
 from voicefleet_dataplane.commands.dev import DevFleet
 from voicefleet_dataplane.media.speech import read_wav
 
@@ -57,20 +57,7 @@ async def test_pipecats_client_connects_talks_renegotiates_and_starts_over(fleet
         await page.hears("bot", own, SAME)
 
         # What it does when ICE has failed.
-        await page.run(
-            """
-            const before = page.transport.pc;
-            page.transport.attemptReconnection(true);
-            await page.until(() => page.transport.pc !== before && page.transport.dc.readyState === 'open', 'a new one');
-            // With the old one it has stopped the microphone's track, which is the new one's too; and it forgets the new track's
-            // name when the old one ends, so that nobody is told of it.
-            await page.until(() => before.connectionState === 'closed', 'the old one is closed');
-            const [microphone] = (await page.microphone()).getTracks();
-            const [audio] = page.transport.pc.getTransceivers();
-            await audio.sender.replaceTrack(microphone);
-            page.record('bot', new MediaStream([audio.receiver.track]));
-            """
-        )
+        await page.run(ANOTHER_PEER)
         assert await page.run("return page.transport.pc_id") == connected["pcId"]  # the agent goes on
         await page.hears("bot", own, SAME)
         assert [one.status for one in await page.requests("POST")] == [200, 200, 200]

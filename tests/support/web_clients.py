@@ -125,6 +125,20 @@ const ready = await client.connect();
 return {ready, state: client.state, pcId: transport.pc_id};
 """
 
+# What Pipecat's client does when ICE has failed.
+ANOTHER_PEER = """
+const before = page.transport.pc;
+page.transport.attemptReconnection(true);
+await page.until(() => page.transport.pc !== before && page.transport.dc.readyState === 'open', 'a new one');
+// With the old one it has stopped the microphone's track, which is the new one's too; and it forgets the new track's
+// name when the old one ends, so that nobody is told of it.
+await page.until(() => before.connectionState === 'closed', 'the old one is closed');
+const [microphone] = (await page.microphone()).getTracks();
+const [audio] = page.transport.pc.getTransceivers();
+await audio.sender.replaceTrack(microphone);
+page.record('bot', new MediaStream([audio.receiver.track]));
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Request:
