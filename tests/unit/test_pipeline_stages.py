@@ -158,6 +158,20 @@ async def test_an_engine_that_cannot_be_made_is_told_to_whoever_waits():
         assert "the model is not there" in call.told("error")[0]["error"]["message"]
 
 
+async def test_a_transceiver_whose_engines_cannot_run_does_not_start_and_says_why():
+    backends = Backends(settings_of(pipeline_speech_to_text=ENGINES + "Missing"))
+    with pytest.raises(ValueError, match="no engine process can run: FileNotFoundError: the model is not there"):
+        await backends.start()
+    await backends.close()
+
+
+async def test_a_transceiver_takes_calls_when_an_engine_process_is_ready():
+    backends = Backends(settings_of())
+    await backends.start()
+    assert backends._pipelines.pool._workers[0].is_ready
+    await backends.close()
+
+
 async def test_more_utterances_than_an_engine_takes_wait_their_turn_and_lose_nothing():
     class Listener:
         def __init__(self) -> None:

@@ -27,7 +27,7 @@ from voicefleet_dataplane.commands.dev_secrets import write_dev_secrets
 HOST = "127.0.0.1"
 CLUSTER = 1
 POOL = "default"
-_READY_WITHIN_S = 20.0
+_READY_WITHIN_S = 40.0  # engines of a pipeline load their models first
 _GONE_WITHIN_S = 10.0
 _PR_SET_PDEATHSIG = 1
 

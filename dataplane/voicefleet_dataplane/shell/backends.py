@@ -53,10 +53,10 @@ class Backends:
         if self._kind == "Pipeline":
             self._pipelines = Pipelines(settings, self._urls, self._sockets)
 
-    def start(self) -> None:
-        """Warm up, on the running loop."""
+    async def start(self) -> None:
+        """Warm up: from now on calls may come. Raises ValueError when they could not be served."""
         if self._pipelines is not None:
-            self._pipelines.start()
+            await self._pipelines.start()
 
     def counts(self) -> dict[str, int]:
         """What became of the engines' work; empty without engines."""

@@ -35,6 +35,7 @@ MAX_WAITING = 64  # utterances without a process
 MAX_SENTENCES = 256  # in all processes
 MAX_UNSENT_BYTES = 8 << 20  # to one process: it does not keep up
 HANGS_AFTER_S = 30.0  # with work and without a word
+LOADED_WITHIN_S = 60.0
 _LOOK_S = 1.0
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.25, 10.0
 _END_WITHIN_S = 2.0
@@ -104,6 +105,8 @@ class EnginePool:
         self._waiting: deque[Job] = deque()
         self._tasks: list[asyncio.Task[None]] = []
         self._last_number = 0
+        self._settled = asyncio.Event()  # a process is ready, or one could not be
+        self._trouble = ""
         self.restarts = self.refused = self.failed = self.utterances = self.sentences = 0
 
     def start(self) -> None:
@@ -111,6 +114,17 @@ class EnginePool:
         if not self._tasks:
             self._tasks = [asyncio.create_task(self._keep(worker)) for worker in self._workers]
             self._tasks.append(asyncio.create_task(self._watch()))
+
+    async def wait_ready(self) -> None:
+        """Return when a process can work. Raises ValueError when none will: a transceiver that cannot hear takes no calls."""
+        self.start()
+        try:
+            async with asyncio.timeout(LOADED_WITHIN_S):
+                await self._settled.wait()
+        except TimeoutError:
+            raise ValueError(f"no engine process was ready within {LOADED_WITHIN_S:g} s") from None
+        if not any(worker.is_ready for worker in self._workers):
+            raise ValueError(f"no engine process can run: {self._trouble}")
 
     async def close(self) -> None:
         """End the processes."""
@@ -248,6 +262,8 @@ class EnginePool:
             worker.is_ready = False
             self.restarts += 1
             trouble = worker.trouble or "it ended by itself"
+            self._trouble = trouble
+            self._settled.set()
             log.error("%s: %s; starting again in %g s", worker.name, trouble, retry_s)
             for job in list(worker.jobs.values()):
                 self._fail(job, "engine_failed", f"the engine process ended: {trouble}")
@@ -288,6 +304,7 @@ class EnginePool:
     def _take(self, worker: _Worker, kind: Kind, number: int, payload: bytes) -> None:
         if kind is Kind.READY:
             worker.is_ready = True
+            self._settled.set()
             for placed in list(worker.jobs.values()):
                 self._send_waiting(placed, worker)
             self._place()

@@ -63,9 +63,9 @@ class Pipelines:
         """The processes."""
         return self._pool
 
-    def start(self) -> None:
-        """Start the processes, so that no caller waits for them."""
-        self._pool.start()
+    async def start(self) -> None:
+        """Start the processes, so that no caller waits for them. Raises ValueError when none can run."""
+        await self._pool.wait_ready()
 
     def make(self, call: Call) -> Backend:
         """Return the backend of one call."""

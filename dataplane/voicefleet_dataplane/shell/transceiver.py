@@ -163,6 +163,7 @@ class TransceiverProcess(RunningCalls):
 
     async def start(self) -> None:
         """Bind UDP, then TCP of the same number: whoever can connect finds a transceiver that can serve."""
+        await self._backends.start()
         self._runner = web.AppRunner(
             build_app(self, self._refused), access_log=None, shutdown_timeout=_FINISH_TIMEOUT_S, handle_signals=False
         )
@@ -183,7 +184,6 @@ class TransceiverProcess(RunningCalls):
                     await self._runner.cleanup()
                     raise
         self.socket.start()
-        self._backends.start()
         self._records.start()
         self._use_topology()
         self._tasks.append(asyncio.create_task(self._keep_house()))
