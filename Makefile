@@ -78,7 +78,7 @@ test: ## everything: check, kernel, interop, e2e
 	@$(MAKE) --no-print-directory interop
 	@$(MAKE) --no-print-directory e2e
 
-bench-relay: deps .venv/.installed ## the relay beside coturn, a Go relay and the kernel, in namespaces (root, 15 minutes; ARGS=--quick)
+bench-relay: deps bpf .venv/.installed ## the relay beside coturn, a Go relay and the kernel, in namespaces (root, 15 minutes; ARGS=--quick)
 	@$(PY) -m bench.relay $(ARGS)
 
 bench-ring: .venv/.installed ## the ring with and without its bound, and what moves: counted in virtual time (1 minute)
