@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 
+import httpx
 import pytest
 
 from tests.support.chromium import Chromium, chromium
@@ -48,6 +49,23 @@ async def test_a_person_talks_hears_and_sees_how_it_goes(fleet, page: Chromium) 
     await press(page, "hang-up")
     assert await text(page, "state") == "Not connected."
     await until(page, "document.getElementById('fleet-problem').textContent.startsWith('0 calls')")
+
+
+async def test_a_hang_up_by_somebody_else_is_seen_at_once(fleet, page: Chromium) -> None:
+    """Not when its checks go unanswered: that is said in other words."""
+    await page.evaluate(
+        "(real => { window.fetch = async (...a) => { const r = await real(...a);"
+        " window.location_ ??= r.headers.get('Location'); return r; }; })(window.fetch)"
+    )
+    await sign_in(page, fleet.api_key)
+    await press(page, "connect")
+    await until(page, f"({MARKS}).length === {len(STEPS)}")
+    path = await page.evaluate("window.location_")
+    async with httpx.AsyncClient(verify=False, trust_env=False) as http:
+        done = await http.post(f"{fleet.url}{path}/hangup", headers={"Authorization": f"Bearer {fleet.api_key}"})
+    assert done.status_code == 200
+    await until(page, "document.getElementById('problem').textContent === 'The other side hung up.'")
+    assert await text(page, "state") == "Not connected."
 
 
 async def test_what_goes_wrong_is_said_in_words(fleet, page: Chromium) -> None:

@@ -17,6 +17,7 @@ export class Call {
     if (region) this.url.searchParams.set("region", region);
     this.marks = [];
     this.path = "";
+    this.lastError = "";
     this.ended = false;
     this.timers = [];
   }
@@ -31,6 +32,7 @@ export class Call {
     for (const track of this.microphone.getTracks()) pc.addTrack(track, this.microphone);
     this.channel = pc.createDataChannel("oai-events");
     this.channel.onmessage = (event) => this.#hear(event.data);
+    this.channel.onclose = () => this.#hungUp();
     pc.ontrack = (event) => this.listener.onAudio(event.streams[0] ?? new MediaStream([event.track]));
     pc.onconnectionstatechange = () => this.#connectionChanged();
     pc.oniceconnectionstatechange = () => {
@@ -112,6 +114,12 @@ export class Call {
     return `No packet came back from ${this.relay}: is UDP to it allowed from here?`;
   }
 
+  // The first that a browser hears of the other side's end, many seconds before its checks go unanswered.
+  #hungUp() {
+    this.path = "";
+    this.#fail(`The other side hung up. ${this.lastError}`.trim());
+  }
+
   #fail(why) {
     if (!this.ended) this.hangUp(why);
   }
@@ -146,7 +154,9 @@ export class Call {
     } catch {
       return; // an agent's own business: this page reads the Realtime API's events only
     }
-    if (event && typeof event.type === "string") this.listener.onEvent(event);
+    if (!event || typeof event.type !== "string") return;
+    if (event.type === "error") this.lastError = event.error?.message ?? "";
+    this.listener.onEvent(event);
   }
 
   #release() {

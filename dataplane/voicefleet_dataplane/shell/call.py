@@ -157,12 +157,17 @@ class RunningCall:
             self._channels.receive(packet)
 
     def on_ending(self) -> None:
-        """Last words of those protocols that have some; none for a client that is in another call already."""
-        if self.session.end_reason is EndReason.REPLACED:
+        """Last words; none for a client that is in another call already.
+
+        SCTP's is an ABORT, and it goes before DTLS says its own: a browser closes the data channels at once, and waits for
+        consent to run out before it says anything else of a peer that is gone.
+        """
+        if self.session.end_reason is EndReason.REPLACED or self._channels is None:
             return
-        if self._rtvi is not None and self._channels is not None:
+        if self._rtvi is not None:
             self._rtvi.say_goodbye()
-            self._channels.flush()
+        self._channels.flush()  # an error event may be among what waits
+        self._channels.close()
 
     def on_ended(self, reason: EndReason) -> None:
         """Put everything away."""
