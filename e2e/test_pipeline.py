@@ -1,36 +1,28 @@
-"""A voice pipeline in the cluster: what admission says; speech in, words to a hook in a Service, speech out; a hook that dies."""
+"""A voice pipeline in the cluster: what admission says; speech in, words to a hook in a Service, speech
+out, also to the unmodified OpenAI SDK in Chromium; a hook that dies.
+"""
 
 import asyncio
+import inspect
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
 
 from e2e.fleet import Fleet
 from e2e.kube import eventually, ready
-from tests.support.spoken import SENTENCES, UNDERSTOOD, ask, recognise, say_with_flite, understood
+from e2e.talk import SPEECH
+from e2e.test_chromium_hears_itself import FLAGS
+from tests.support import clerk_hook
+from tests.support.agents_sdk import sdk_session
+from tests.support.pipeline_story import TOOL_SAYS, spoken_exchange_with_a_pipeline
+from tests.support.spoken import SENTENCES, ask, assert_answers_are_spoken, say_with_flite
 from voicefleet_contract import names
 from voicefleet_dataplane.shell.talker import Talker
 
 KEY = "sk-hook-0123456789"
-
-# A hook: one that a language model's server could stand in for.
-HOOK = """
-from aiohttp import web
-
-async def answer(request):
-    if request.headers.get("Authorization") != "Bearer KEY":
-        raise web.HTTPUnauthorized()
-    body = await request.json()
-    asked = [message["content"] for message in body["messages"] if message["role"] == "user"]
-    text = f"Question number {len(asked)} was: {asked[-1]}."
-    return web.json_response({"choices": [{"message": {"role": "assistant", "content": text}}]})
-
-app = web.Application()
-app.router.add_post("/v1/chat/completions", answer)
-web.run_app(app, host="0.0.0.0", port=8000)
-""".replace("KEY", KEY)
 
 GOOD = {
     "type": "Pipeline",
@@ -66,7 +58,8 @@ def objects(fleet: Fleet) -> list[dict]:
         "name": "hook",
         "image": image,
         "imagePullPolicy": "Never" if fleet.site.local else "IfNotPresent",
-        "command": ["/opt/voicefleet/bin/python", "-c", HOOK],
+        "command": ["/opt/voicefleet/bin/python", "-c", inspect.getsource(clerk_hook)],
+        "env": [{"name": "KEY", "value": KEY}],
         "readinessProbe": {"tcpSocket": {"port": 8000}, "periodSeconds": 1},
     }
     return [
@@ -139,16 +132,29 @@ def test_admission_takes_what_the_guide_shows(fleet: Fleet) -> None:
 
 async def test_spoken_questions_are_answered_with_speech_by_their_words(clerks: Fleet) -> None:
     async with httpx.AsyncClient(verify=False, trust_env=False, timeout=15) as http, talking_to(clerks, http) as talker:
-        asked = 0
+        asked, turns = 0, []
         for sentence in SENTENCES[:3]:
             turn = await ask(talker, sentence)
             questions = len(talker.told("response.created"))
             assert asked < questions
             asked = questions
             assert turn.answered == f"Question number {questions} was: {turn.heard}."  # it knows the history
-            in_audio = await recognise(turn.audio)
-            assert understood(turn.heard, in_audio) >= UNDERSTOOD, (turn.heard, in_audio)
+            turns.append(turn)
+        await assert_answers_are_spoken(turns)
         assert talker.told("error") == []
+
+
+async def test_the_openai_sdk_in_chromium_talks_with_a_pipeline(clerks: Fleet, tmp_path: Path) -> None:
+    async with httpx.AsyncClient(verify=False, trust_env=False, timeout=15) as http:
+        made = await http.post(
+            f"{clerks.url}/v1/realtime/client_secrets",
+            json={"session": {"type": "realtime"}},
+            headers={"Authorization": f"Bearer {clerks.api_key}"},
+        )
+    url = f"{clerks.url}/v1/realtime/calls?pool=clerks"
+    microphone = SPEECH / "Front_Center.wav"  # nothing of it is heard: the story speaks into a stream of its own
+    async with sdk_session(url, made.json()["value"], microphone, result=TOOL_SAYS, flags=FLAGS) as session:
+        await spoken_exchange_with_a_pipeline(session, tmp_path)
 
 
 async def test_a_hook_that_dies_is_told_and_the_call_goes_on_when_it_is_back(clerks: Fleet) -> None:

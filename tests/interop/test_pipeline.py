@@ -10,15 +10,15 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
-from aiohttp import web
 
 from tests.interop.test_agents_guide import running
+from tests.support import clerk_hook
 from tests.support.agents_sdk import sdk_session
 from tests.support.aiortc_client import use_loopback
-from tests.support.spoken import SENTENCES, UNDERSTOOD, ask, recognise, say_with_flite, understood
+from tests.support.pipeline_story import TOOL_SAYS, spoken_exchange_with_a_pipeline
+from tests.support.spoken import SENTENCES, UNDERSTOOD, ask, assert_answers_are_spoken, say_with_flite, understood
 from tests.support.text_hooks import HookDouble, serving
 from voicefleet_dataplane.commands.dev import DevFleet
-from voicefleet_dataplane.media.speech import write_wav
 from voicefleet_dataplane.shell.talker import Talker
 
 pytestmark = pytest.mark.interop
@@ -44,11 +44,9 @@ async def test_the_words_of_several_sentences_come_back_as_speech(parrots):
         httpx.AsyncClient(verify=False, trust_env=False, timeout=15) as http,
         talking_to(parrots, http) as talker,
     ):
-        for sentence in SENTENCES:
-            turn = await ask(talker, sentence)
-            assert turn.answered == f"You said: {turn.heard}."
-            in_audio = await recognise(turn.audio)
-            assert understood(turn.heard, in_audio) >= UNDERSTOOD, (turn.heard, in_audio)
+        turns = [await ask(talker, sentence) for sentence in SENTENCES]
+        assert [turn.answered for turn in turns] == [f"You said: {turn.heard}." for turn in turns]
+        await assert_answers_are_spoken(turns)
         assert talker.told("error") == []
 
 
@@ -144,29 +142,8 @@ def test_the_guides_hook_is_asked():
     assert json.loads(done.stdout)["answered"] == "You have asked me 1 questions."
 
 
-def write_question(folder: Path, number: int) -> Path:
-    path = folder / f"question-{number}.wav"
-    path.write_bytes(write_wav(say_with_flite(SENTENCES[number])))
-    return path
-
-
-async def hook_with_a_function(request: web.Request) -> web.Response:
-    """Calls the client's function, then tells its output; anything else is answered at length."""
-    body = await request.json()
-    last = body["messages"][-1]
-    if last["role"] == "tool":
-        message: dict = {"content": f"The order is {last['content']}."}
-    elif "money" in last["content"]:
-        function = {"name": body["tools"][0]["function"]["name"], "arguments": '{"order":7}'}
-        message = {"content": None, "tool_calls": [{"id": "call_1", "type": "function", "function": function}]}
-    else:
-        message = {"content": f"I heard {last['content']}. " + "And so on, and so on. " * 20}
-    return web.json_response({"choices": [{"message": message}]})
-
-
-async def test_openais_own_client_in_chromium_talks_with_a_pipeline(tmp_path):
-    questions = [write_question(tmp_path, number) for number in range(3)]
-    async with serving(hook_with_a_function) as url:
+async def test_openais_own_client_in_chromium_talks_with_a_pipeline(tmp_path, speech):
+    async with serving(clerk_hook.answer) as url:
         with DevFleet(transceivers=1, backend={"backend": "Pipeline", "backend_url": url}) as fleet:
             async with httpx.AsyncClient(verify=False, trust_env=False) as http:
                 made = await http.post(
@@ -174,24 +151,6 @@ async def test_openais_own_client_in_chromium_talks_with_a_pipeline(tmp_path):
                     json={"session": {"type": "realtime"}},
                     headers={"Authorization": f"Bearer {fleet.api_key}"},
                 )
-            key = made.json()["value"]
             calls_url = f"{fleet.url}/v1/realtime/calls"
-            async with sdk_session(calls_url, key, questions[0], result="on its way") as session:
-                assert session.connect_ms < 4_500  # it waits 5 s for session.updated
-                await session.say(questions[1])
-                await session.until("output_audio_buffer.stopped", within_s=60)
-                assert await session.tool_calls() == [{"order": 7}]
-                history = await session.history()
-                assert understood(SENTENCES[1], history[0]["content"][0]["transcript"]) >= UNDERSTOOD
-                assert history[-1]["content"][0]["transcript"] == "The order is on its way."
-                in_audio = await recognise(await session.heard())
-                assert understood("the order is on its way", in_audio) >= UNDERSTOOD, in_audio
-                await session.say(questions[0])
-                await session.until("output_audio_buffer.started", 2, within_s=60)
-                await session.say(questions[2])  # into the long answer
-                await session.until("conversation.item.truncated", within_s=60)
-                await session.until("output_audio_buffer.started", 3, within_s=60)
-                await session.do("interrupt()")
-                await session.until("conversation.item.truncated", 2, within_s=60)
-                assert [one for one in await session.events("session:error") if "not_active" not in str(one)] == []
-                await session.do("close()")
+            async with sdk_session(calls_url, made.json()["value"], speech[0], result=TOOL_SAYS) as session:
+                await spoken_exchange_with_a_pipeline(session, tmp_path)

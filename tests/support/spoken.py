@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,6 +68,22 @@ class Turn:
     heard: str
     answered: str
     audio: Samples
+
+
+async def assert_answers_are_spoken(turns: Sequence[Turn]) -> None:
+    """The audio of each answer holds the words that it should, and not those of another; all in all most of its words.
+
+    Each by itself need not be heard word by word: our ear is small, and the machine has other work while the answer plays.
+    """
+    scores = []
+    for turn in turns:
+        in_audio = await recognise(turn.audio)
+        own, *others = (
+            understood(one.heard, in_audio) for one in (turn, *(other for other in turns if other is not turn))
+        )
+        assert own > max(others, default=0.0), (turn.heard, in_audio)
+        scores.append((own, turn.heard, in_audio))
+    assert sum(score for score, *_ in scores) >= UNDERSTOOD * len(scores), scores
 
 
 async def ask(talker: Talker, sentence: str) -> Turn:

@@ -1,0 +1,43 @@
+"""What a voice pipeline does in a RealtimeSession of OpenAI's own client, step by step; on loopback and on a cluster it is the same.
+
+The pipeline's hook is tests/support/clerk_hook.py, and the client's function says TOOL_SAYS.
+"""
+
+from pathlib import Path
+
+from tests.support.agents_sdk import SdkSession
+from tests.support.spoken import SENTENCES, UNDERSTOOD, recognise, say_with_flite, understood
+from voicefleet_dataplane.media.speech import write_wav
+
+TOOL_SAYS = "on its way"
+TO_MOTHER, MONEY, CHILDREN = range(3)
+
+
+def write_question(folder: Path, number: int) -> Path:
+    """Return the recording of one of SENTENCES."""
+    path = folder / f"question-{number}.wav"
+    path.write_bytes(write_wav(say_with_flite(SENTENCES[number])))
+    return path
+
+
+async def spoken_exchange_with_a_pipeline(session: SdkSession, folder: Path) -> None:
+    """A question that needs a function, one that is interrupted by speech, one that the client interrupts, and the end."""
+    to_mother, money, children = (write_question(folder, number) for number in (TO_MOTHER, MONEY, CHILDREN))
+    assert session.connect_ms < 4_500  # it waits 5 s for session.updated
+    await session.say(money)
+    await session.until("output_audio_buffer.stopped", within_s=60)
+    assert await session.tool_calls() == [{"order": 7}]
+    history = await session.history()
+    assert understood(SENTENCES[MONEY], history[0]["content"][0]["transcript"]) >= UNDERSTOOD
+    assert history[-1]["content"][0]["transcript"] == f"The order is {TOOL_SAYS}."
+    in_audio = await recognise(await session.heard())
+    assert understood(f"the order is {TOOL_SAYS}", in_audio) >= UNDERSTOOD, in_audio
+    await session.say(to_mother)
+    await session.until("output_audio_buffer.started", 2, within_s=60)
+    await session.say(children)  # into the long answer
+    await session.until("conversation.item.truncated", within_s=60)
+    await session.until("output_audio_buffer.started", 3, within_s=60)
+    await session.do("interrupt()")
+    await session.until("conversation.item.truncated", 2, within_s=60)
+    assert [one for one in await session.events("session:error") if "not_active" not in str(one)] == []
+    await session.do("close()")
