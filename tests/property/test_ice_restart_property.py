@@ -56,8 +56,8 @@ def test_a_running_call_is_never_disturbed(script):
         used = len(known) - 1
         world.settle()
         assert caller.session.end_reason is None
-        assert len(world.core._by_ufrag) == len(caller.session.ice.ufrags) <= MAX_CREDENTIALS
+        assert len(world.core._ufrags.sessions) == len(caller.session.ice.ufrags) <= MAX_CREDENTIALS
         assert caller.session.ice.ufrag == known[-1][0]
     assert len(caller.media) == spoken
     world.core.hang_up(caller.session.agreed.call_id)
-    assert not world.core._by_ufrag
+    assert not world.core._ufrags.sessions

@@ -115,7 +115,7 @@ async def test_a_new_peer_that_never_comes_ends_the_call():
     assert call.session.end_reason is EndReason.SETUP_TIMEOUT
     assert call._backend.ended == 1
     assert world.core.sessions == {}
-    assert not world.core._by_ufrag
+    assert not world.core._ufrags.sessions
 
 
 async def test_no_number_of_peers_makes_a_call_longer():

@@ -127,7 +127,7 @@ def test_a_storm_of_restarts_is_bounded_and_costs_the_call_nothing():
         assert caller.check() is None  # the credentials in use stay, however many were asked for
         assert caller.speak() is None
         world.pass_time(1)
-        assert len(world.core._by_ufrag) == len(caller.session.ice.ufrags) <= MAX_CREDENTIALS
+        assert len(world.core._ufrags.sessions) == len(caller.session.ice.ufrags) <= MAX_CREDENTIALS
     assert refused > 4_900
     assert caller.heard.ended == []
 
@@ -174,6 +174,6 @@ def test_nothing_is_left_of_a_call_that_had_restarted(used: bool):
     if used:
         check(caller, made)
     world.core.hang_up(caller.session.agreed.call_id)
-    assert not world.core._by_ufrag
+    assert not world.core._ufrags.sessions
     assert caller.check() is DropReason.SESSION_ENDED
     assert check(caller, made) is DropReason.SESSION_ENDED

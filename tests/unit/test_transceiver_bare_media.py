@@ -185,4 +185,4 @@ def test_a_call_that_ended_leaves_no_port_behind(world):
     audio = caller.build_audio()
     world.core.hang_up(caller.session.agreed.call_id)
     assert world.core.receive(audio, PORT, world.now) is DropReason.DIRECT_NOT_ACCEPTED
-    assert not world.core._by_tuple
+    assert not world.core._routes.by_tuple

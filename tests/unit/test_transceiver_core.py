@@ -107,7 +107,7 @@ def test_a_nonce_is_not_given_twice():
             return bytes(size) if self.count < 6 else self.count.to_bytes(size)
 
     world = World()
-    world.core._random_bytes = Repeating()
+    world.core._random_bytes = world.core._ufrags._random_bytes = Repeating()
     assert world.call().server_ufrag != world.call(ELSEWHERE).server_ufrag
 
 
@@ -566,9 +566,9 @@ def test_an_ended_call_leaves_no_address_header_or_timer_behind():
     world.core.hang_up(caller.session.agreed.call_id)
     world.drain()
     core = world.core
-    assert not core._by_client
-    assert not core._by_header
+    assert not core._routes.by_client
+    assert not core._routes.by_header
     assert not core._by_request
-    assert not core._by_ufrag
+    assert not core._ufrags.sessions
     assert core.deadline() is None
     assert caller.speak() is DropReason.ADDRESS_NOT_CHECKED

@@ -159,7 +159,7 @@ async def test_a_missing_entity_tag_is_428_and_another_one_412(secrets_dir):
 async def test_what_is_no_fragment_changes_nothing(secrets_dir):
     async with publisher(secrets_dir) as p:
         location = (await p.publish()).headers["Location"]
-        ufrags = set(p.owner.process.core._by_ufrag)
+        ufrags = set(p.owner.process.core._ufrags.sessions)
         for body, headers, status in (
             ("garbage", {}, 400),
             (b"\xff\xfe", {}, 400),
@@ -171,7 +171,7 @@ async def test_what_is_no_fragment_changes_nothing(secrets_dir):
         ):
             response = await p.patch(location, body, **headers)
             assert response.status_code == status, response.text
-        assert set(p.owner.process.core._by_ufrag) == ufrags
+        assert set(p.owner.process.core._ufrags.sessions) == ufrags
 
 
 # ---- PATCH: restart
@@ -226,7 +226,7 @@ async def test_a_storm_of_restarts_is_held_back(secrets_dir):
         assert [answer.status_code for answer in answers[:5]] == [200] * 5
         assert {answer.status_code for answer in answers[5:]} == {429}
         assert int(answers[-1].headers["Retry-After"]) >= 1
-        assert len(p.owner.process.core._by_ufrag) <= 3
+        assert len(p.owner.process.core._ufrags.sessions) <= 3
         assert p.calls() == 1
 
 

@@ -14,8 +14,8 @@ then not the relay's own but the one that this client's bare media will come fro
 there, send media bare to there, and say that we do by answering the check under the relay's own address; who does not
 understand, or whose tuple is another's, answers under the header that came, as ever.
 
-Owns: the look-ups from ufrag, client address and SPP header to calls, the timers of calls, and the drop counters.
-Does not own a socket, a clock, or anything inside a call (core/session.py).
+Owns: what is tried in which order, the making of calls, the drop counters. Does not own: the tables (core/routes.py, core/ufrags.py),
+the timers (core/timers.py), anything inside a call (core/session.py), a socket, a clock.
 
 Invariants
 - A packet moves exactly one drop counter, or none if it was taken. It costs no task and no log line.
@@ -24,40 +24,36 @@ Invariants
   the host that the datagram really came from; or, from a relay on our own host, to the client itself.
 - A client address belongs to one call while that call holds consent for it. An authentic check of another call from
   there is dropped: a valid caller cannot take over a victim's tuple by spoofing it.
-- A nonce is not given again while its call lives, nor for the NONCES_REMEMBERED calls after it.
 """
 
-import heapq
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.announcement import Addressee, AnnouncementError, decode_announcement
 from voicefleet_contract.call_id import CallId, encode_call_id
 from voicefleet_contract.drops import DropReason
-from voicefleet_contract.hint import Hint, encode_hint, ice_pwd
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.spp import HEADER_BYTES, SppError, decode_spp, encode_spp
 from voicefleet_contract.topology import MemberState, TopologyIndex
 from voicefleet_dataplane.core.admission import NoRoom, decide_admission
 from voicefleet_dataplane.core.dtls import Dtls
 from voicefleet_dataplane.core.dtls_identity import DtlsIdentity
-from voicefleet_dataplane.core.ice import CONSENT_S, IceAgent, Path
+from voicefleet_dataplane.core.ice import CONSENT_S, IceAgent
 from voicefleet_dataplane.core.leaving import Leaving
 from voicefleet_dataplane.core.limits import RateLimit
 from voicefleet_dataplane.core.negotiation import Description, Terms, agree, agree_again
+from voicefleet_dataplane.core.routes import Route, Routes
 from voicefleet_dataplane.core.session import EndReason, Limits, Session, SessionState
 from voicefleet_dataplane.core.streams import SendStream
+from voicefleet_dataplane.core.timers import NEVER, Timers
+from voicefleet_dataplane.core.ufrags import Ufrags
 from voicefleet_dataplane.wire.demux import SPP_FIRST_BYTE, Kind, classify
 from voicefleet_dataplane.wire.sdp import OfferedMedia, SetupRole, parse_offer_untrusted
 from voicefleet_dataplane.wire.sdp_answer import choose_setup
 from voicefleet_dataplane.wire.stun import StunError, parse_binding_request
 
 LARGEST_DATAGRAM_BYTES = 1_500
-NONCES_REMEMBERED = 65_536
-ENDED_REMEMBERED = 4_096
-HEADERS_REMEMBERED = 65_536
-_NEVER = float("inf")
 _PLAIN = Terms()
 # Of one session: more is a client that cannot make up its mind, or means harm.
 _RESTARTS_PER_S = 0.2
@@ -95,16 +91,6 @@ class Restarted:
     pwd: str
 
 
-@dataclass(slots=True)
-class _Route:
-    """Where a client address leads."""
-
-    session: Session
-    path: Path
-    headers: list[bytes] = field(default_factory=list)  # the SPP headers that were found to lead here
-    tuples: list[Address] = field(default_factory=list)  # the addresses that its bare media may come from
-
-
 class Transceiver:
     """Feed datagrams and time in; drain `transmit` after each call."""
 
@@ -137,16 +123,12 @@ class Transceiver:
         self._random_bytes = random_bytes
         self._wall_offset_s = wall_offset_s
         self._topology: TopologyIndex | None = None
-        self._by_ufrag: dict[bytes, Session] = {}
-        self._by_client: dict[Address, _Route] = {}
-        self._by_header: dict[bytes, tuple[Address, _Route]] = {}
-        self._by_tuple: dict[Address, tuple[Address, _Route]] = {}  # source of bare media → its relay, and whose it is
+        self._us = Addressee(place.cluster, place.slot, place.generation)
+        self._ufrags = Ufrags(self._us, random_bytes)
+        self._routes = Routes(place.inner_host)
         self._by_request: dict[str, Created] = {}
-        self._ended_ufrags: dict[bytes, None] = {}
-        self._nonces: dict[int, None] = {}  # oldest first
         self._restarts = RateLimit(_RESTARTS_PER_S, _RESTARTS_AT_ONCE)
-        self._timers: list[tuple[float, int, Session]] = []
-        self._timer_count = 0
+        self._timers = Timers()
 
     # ---- packets
 
@@ -165,7 +147,7 @@ class Transceiver:
             return self._receive_bare(datagram, source, now)
         # The hot path: a header that was looked up before, from the relay that it was looked up for.
         header, payload = datagram[:HEADER_BYTES], datagram[HEADER_BYTES:]
-        known, kind = self._by_header.get(header), classify(payload)
+        known, kind = self._routes.by_header.get(header), classify(payload)
         if known is not None and known[0] == source and kind is not Kind.STUN and kind is not Kind.SPP:
             return self._take(payload, known[1], now)
         if self._topology is None or self._topology.relay_at(source) is None:
@@ -175,30 +157,30 @@ class Transceiver:
         except SppError:
             return DropReason.SPP_MALFORMED
         if kind is Kind.STUN:
-            bare = proxy if self._may_come_bare(client, proxy, source) else None
+            bare = proxy if self._routes.may_come_bare(client, proxy, source) else None
             reason = self._receive_check(payload, client, source, header, bare, now)
         elif kind is Kind.SPP:
-            reason = self._receive_announcement(payload, source, header, self._by_client.get(client), now)
+            reason = self._receive_announcement(payload, source, header, self._routes.by_client.get(client), now)
         else:
-            reason = self._take(payload, self._by_client.get(client), now)
-        found = self._by_client.get(client)
+            reason = self._take(payload, self._routes.by_client.get(client), now)
+        found = self._routes.by_client.get(client)
         if found is not None:
-            self._remember_header(header, source, found)
+            self._routes.remember_header(header, source, found)
         return reason
 
     def _receive_bare(self, datagram: bytes, source: Address, now: float) -> DropReason | None:
         kind = classify(datagram)
         if kind is Kind.RTP or kind is Kind.RTCP:
-            known = self._by_tuple.get(source)
+            known = self._routes.by_tuple.get(source)
             if known is not None:
                 return self._take(datagram, known[1], now)
         if not self.place.accept_direct:
             return DropReason.DIRECT_NOT_ACCEPTED
         if kind is Kind.STUN:
             return self._receive_check(datagram, source, source, b"", None, now)
-        return self._take(datagram, self._by_client.get(source), now)
+        return self._take(datagram, self._routes.by_client.get(source), now)
 
-    def _take(self, payload: bytes, route: "_Route | None", now: float) -> DropReason | None:
+    def _take(self, payload: bytes, route: Route | None, now: float) -> DropReason | None:
         """Take what is no check."""
         if not payload:
             return DropReason.EMPTY
@@ -226,14 +208,14 @@ class Transceiver:
             request = parse_binding_request(payload)
         except StunError as error:
             return error.reason
-        session = self._by_ufrag.get(request.server_ufrag)
+        session = self._ufrags.sessions.get(request.server_ufrag)
         if session is None:
-            ended = request.server_ufrag in self._ended_ufrags
+            ended = self._ufrags.was_in_use(request.server_ufrag)
             return DropReason.SESSION_ENDED if ended else DropReason.SESSION_UNKNOWN
         reason = session.ice.authenticate(request)
         if reason is not None:
             return reason
-        route = self._by_client.get(client)
+        route = self._routes.by_client.get(client)
         if route is not None and route.session is not session and now - route.path.checked_at < CONSENT_S:
             return DropReason.ICE_TUPLE_TAKEN
         if bare is not None and session.ice.is_repeated(request) and (route is None or route.path.bare != bare):
@@ -242,20 +224,17 @@ class Transceiver:
         reason = session.receive_check(request, client, destination, prefix, now, bare)
         path = session.ice.paths.get(client)
         if path is not None and (route is None or route.path is not path):
-            self._forget_route(client)
-            route = self._by_client[client] = _Route(session, path)
+            route = self._routes.add(client, session, path)
         if bare is not None and route is not None and route.path.bare == bare:
-            self._remember_tuple(bare, destination, route)
+            self._routes.remember_tuple(bare, destination, route)
         self._settle(session)
         return reason
 
     def _receive_announcement(
-        self, payload: bytes, relay: Address, header: bytes, route: "_Route | None", now: float
+        self, payload: bytes, relay: Address, header: bytes, route: Route | None, now: float
     ) -> DropReason | None:
-        place = self.place
-        to = Addressee(place.cluster, place.slot, place.generation)
         try:
-            unix_ms = decode_announcement(payload, header, to, self.hint_keys)
+            unix_ms = decode_announcement(payload, header, self._us, self.hint_keys)
         except AnnouncementError as error:
             return DropReason.UNKNOWN_KIND if error.reason == "version" else DropReason.ANNOUNCEMENT_FORGED
         if route is None:
@@ -266,26 +245,12 @@ class Transceiver:
         self.announcements_followed += 1
         return None
 
-    def _may_come_bare(self, client: Address, proxy: Address, relay: Address) -> bool:
-        """Say whether media of ``client`` may come from, and go to, the address that a relay's header names."""
-        if proxy == relay:
-            return False  # a relay that puts a header on everything
-        if proxy.host != relay.host and not (proxy == client and relay.host == self.place.inner_host):
-            return False
-        known = self._by_tuple.get(proxy)
-        # A relay's ports are its own to give out again; two relays of one host must not have the same one.
-        return known is None or known[0] == relay or known[1].path.client == client
-
     # ---- calls
 
     def set_topology(self, topology: TopologyIndex) -> None:
         """Work from another topology: relays that left it are strangers from now on."""
         self._topology = topology
-        self._by_header.clear()
-        for bare, (relay, route) in list(self._by_tuple.items()):
-            if topology.relay_at(relay) is None:
-                del self._by_tuple[bare]
-                route.tuples.remove(bare)
+        self._routes.set_topology(topology)
 
     @property
     def media_up(self) -> int:
@@ -385,7 +350,7 @@ class Transceiver:
             terms=terms,
             fingerprints=offer.fingerprints,
         )
-        ufrag, pwd = self._new_credentials()
+        ufrag, pwd = self._ufrags.new(self.hint_keys)
         we_are_client = setup is SetupRole.ACTIVE
         session = Session(
             agreed,
@@ -403,7 +368,7 @@ class Transceiver:
         )
         created = Created(session, description.answer(offer, ufrag, pwd, candidates))
         self.sessions[call_id] = session
-        self._by_ufrag[ufrag.encode()] = session
+        self._ufrags.lead_to(ufrag, session)
         self._by_request[request_id] = created
         self.sessions_total += 1
         self._settle(session)
@@ -414,9 +379,9 @@ class Transceiver:
         wait_s = self._restarts.take(session.agreed.call_id, now)
         if wait_s:
             return wait_s
-        ufrag, pwd = self._new_credentials()
+        ufrag, pwd = self._ufrags.new(self.hint_keys)
         session.ice.restart(ufrag, pwd, remote_ufrag)
-        self._by_ufrag[ufrag.encode()] = session
+        self._ufrags.lead_to(ufrag, session)
         self.ice_restarts += 1
         self._settle(session)
         return Restarted(ufrag, pwd)
@@ -461,72 +426,32 @@ class Transceiver:
 
     def deadline(self) -> float | None:
         """When `advance` wants to be called."""
-        due = min(self._next_timer(), self.leaving.deadline() if self.sessions else _NEVER)
-        return None if due == _NEVER else due
+        due = min(self._timers.next(), self.leaving.deadline() if self.sessions else NEVER)
+        return None if due == NEVER else due
 
     def advance(self, now: float) -> None:
         """Do what is due in every call."""
         if self.leaving.is_due(self.sessions, now):
             next(iter(self.sessions.values())).end(EndReason.DRAIN_DEADLINE)
-        while self._next_timer() <= now:
-            session = heapq.heappop(self._timers)[2]
-            session.scheduled_at = _NEVER
+        while (session := self._timers.take_due(now)) is not None:
             session.advance(now)
             self._settle(session)
 
     # ---- inside
 
-    def _next_timer(self) -> float:
-        while self._timers and self._timers[0][0] != self._timers[0][2].scheduled_at:
-            heapq.heappop(self._timers)  # its call has ended, or asked to be woken earlier
-        return self._timers[0][0] if self._timers else _NEVER
-
     def _settle(self, session: Session) -> None:
-        """After anything slow happened to a call: forget the addresses that it lost, and keep its timer right.
-
-        Media only moves deadlines away, so it needs none of this: a timer that fires early arms itself again.
-        """
+        """After anything slow happened to a call: forget the addresses that it lost, and keep its timer right."""
         if session.state is SessionState.ENDED:
             return
         if session.ice.forgotten:
             for client in session.ice.forgotten:
-                self._forget_route(client, session)
+                self._routes.forget(client, session)
             session.ice.forgotten.clear()
         if session.ice.retired:
             for ufrag in session.ice.retired:
-                self._retire(ufrag)
+                self._ufrags.retire(ufrag)
             session.ice.retired.clear()
-        due = session.deadline()
-        if due < session.scheduled_at:
-            session.scheduled_at = due
-            self._timer_count += 1
-            heapq.heappush(self._timers, (due, self._timer_count, session))
-
-    def _remember_header(self, header: bytes, source: Address, route: _Route) -> None:
-        if len(self._by_header) >= HEADERS_REMEMBERED:
-            self._by_header.clear()  # a cache: everybody is looked up once more
-        if header not in route.headers:
-            route.headers.append(header)
-        self._by_header[header] = (source, route)
-
-    def _remember_tuple(self, bare: Address, relay: Address, route: _Route) -> None:
-        known = self._by_tuple.get(bare)
-        if known is not None and known[1] is not route:
-            known[1].tuples.remove(bare)
-            if known[1].path.bare == bare:
-                known[1].path.bare = None  # what goes there now reaches another client
-        if bare not in route.tuples:
-            route.tuples.append(bare)
-        self._by_tuple[bare] = (relay, route)
-
-    def _forget_route(self, client: Address, session: Session | None = None) -> None:
-        route = self._by_client.get(client)
-        if route is not None and (session is None or route.session is session):
-            del self._by_client[client]
-            for header in route.headers:
-                self._by_header.pop(header, None)
-            for bare in route.tuples:
-                del self._by_tuple[bare]
+        self._timers.arm(session)
 
     def _forget(self, session: Session) -> None:
         """A call has ended, whoever ended it."""
@@ -534,36 +459,10 @@ class Transceiver:
         self.ended[session.end_reason] += 1
         self._ended_with_media += session.connected_at is not None
         self._ended_without += session.connected_at is None and session.end_reason in _NO_MEDIA
-        session.scheduled_at = _NEVER
+        self._timers.disarm(session)
         for ufrag in [*session.ice.ufrags, *session.ice.retired]:
-            self._retire(ufrag)
+            self._ufrags.retire(ufrag)
         del self.sessions[session.agreed.call_id]
         del self._by_request[session.agreed.request_id]
         for client in [*session.ice.paths, *session.ice.forgotten]:
-            self._forget_route(client, session)
-
-    def _retire(self, ufrag: str) -> None:
-        """A check that carries it leads nowhere any more."""
-        name = ufrag.encode()
-        del self._by_ufrag[name]
-        if len(self._ended_ufrags) >= ENDED_REMEMBERED:
-            del self._ended_ufrags[next(iter(self._ended_ufrags))]
-        self._ended_ufrags[name] = None
-
-    def _new_credentials(self) -> tuple[str, str]:
-        ufrag = self._new_ufrag()
-        return ufrag, ice_pwd(ufrag, self.hint_keys.signing, self.hint_keys)
-
-    def _new_ufrag(self) -> str:
-        nonce = int.from_bytes(self._random_bytes(4))
-        while nonce in self._nonces:
-            nonce = int.from_bytes(self._random_bytes(4))
-        # In use for as long as a call may last, and every call started since counts one: far more than are alive.
-        if len(self._nonces) >= NONCES_REMEMBERED:
-            del self._nonces[next(iter(self._nonces))]
-        self._nonces[nonce] = None
-        place = self.place
-        ufrag = encode_hint(
-            Hint(self.hint_keys.signing, place.cluster, place.slot, place.generation, nonce), self.hint_keys
-        )
-        return self._new_ufrag() if ufrag.encode() in self._by_ufrag else ufrag
+            self._routes.forget(client, session)

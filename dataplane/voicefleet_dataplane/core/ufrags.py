@@ -1,0 +1,61 @@
+"""The server ufrags of one slot: given out, leading to a call, and known for a while to have led to one.
+
+Invariant: a nonce is not given again while its call lives, nor for the NONCES_REMEMBERED ufrags after it.
+"""
+
+from collections.abc import Callable
+
+from voicefleet_contract.announcement import Addressee
+from voicefleet_contract.hint import Hint, encode_hint, ice_pwd
+from voicefleet_contract.keys import KeyRing
+from voicefleet_dataplane.core.session import Session
+
+NONCES_REMEMBERED = 65_536
+ENDED_REMEMBERED = 4_096
+
+
+class Ufrags:
+    """Which session a check's ufrag names."""
+
+    def __init__(self, owner: Addressee, random_bytes: Callable[[int], bytes]) -> None:
+        self.sessions: dict[bytes, Session] = {}  # by ufrag, as it stands in USERNAME
+        self._owner = owner
+        self._random_bytes = random_bytes
+        self._ended: dict[bytes, None] = {}
+        self._nonces: dict[int, None] = {}  # oldest first
+
+    def new(self, keys: KeyRing) -> tuple[str, str]:
+        """Return a ufrag that leads nowhere yet, and its password."""
+        while True:
+            ufrag = encode_hint(
+                Hint(keys.signing, self._owner.cluster, self._owner.slot, self._owner.generation, self._new_nonce()),
+                keys,
+            )
+            if ufrag.encode() not in self.sessions:
+                return ufrag, ice_pwd(ufrag, keys.signing, keys)
+
+    def lead_to(self, ufrag: str, session: Session) -> None:
+        """Checks with it are this session's."""
+        self.sessions[ufrag.encode()] = session
+
+    def retire(self, ufrag: str) -> None:
+        """A check that carries it leads nowhere any more."""
+        name = ufrag.encode()
+        del self.sessions[name]
+        if len(self._ended) >= ENDED_REMEMBERED:
+            del self._ended[next(iter(self._ended))]
+        self._ended[name] = None
+
+    def was_in_use(self, ufrag: bytes) -> bool:
+        """Say whether it led to a call not long ago."""
+        return ufrag in self._ended
+
+    def _new_nonce(self) -> int:
+        nonce = int.from_bytes(self._random_bytes(4))
+        while nonce in self._nonces:
+            nonce = int.from_bytes(self._random_bytes(4))
+        # In use for as long as a call may last, and every call started since counts one: far more than are alive.
+        if len(self._nonces) >= NONCES_REMEMBERED:
+            del self._nonces[next(iter(self._nonces))]
+        self._nonces[nonce] = None
+        return nonce
