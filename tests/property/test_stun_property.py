@@ -1,4 +1,6 @@
 import contextlib
+import hashlib
+import hmac
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,11 @@ from voicefleet_dataplane.wire import stun
 ufrags = st.text(alphabet="ABCabc0123+/", min_size=1, max_size=40)
 transaction_ids = st.binary(min_size=12, max_size=12)
 KEY = b"k" * 32
+
+
+@given(st.binary(max_size=200), st.binary(max_size=200))
+def test_the_hmac_is_the_librarys(key, message):
+    assert stun.hmac_sha1(key, message) == hmac.digest(key, message, hashlib.sha1)
 
 
 @given(st.binary(max_size=200))
