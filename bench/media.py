@@ -35,7 +35,7 @@ import uvloop
 from aiohttp import WSMsgType, web
 
 from bench.media_callers import HOST, PACKET_S, SpeakingCaller
-from bench.relay_paths import built
+from bench.peers import built
 from bench.report import Report
 from bench.transceiver_load import cpu_s, rss_kb, serve
 from voicefleet_contract.http_api import CreateSession, SessionCreated

@@ -21,27 +21,24 @@ from pathlib import Path
 from typing import Any
 
 from bench.netns import Namespaces
+from bench.peers import build_peers
 from bench.relay_floods import floods
 from bench.relay_load import Flows, Sample, cpu_ns
-from bench.relay_paths import (
+from bench.relay_ours import (
     CachedRelay,
     Clsact,
-    Coturn,
-    Forwarding,
-    GoRelay,
-    GoRelayUnlocked,
     OurRelay,
     SecondCachedRelay,
     SecondRelay,
     Tcx,
-    Way,
     XdpGeneric,
     XdpNative,
-    build_peers,
     unmount,
 )
+from bench.relay_paths import Coturn, Forwarding, GoRelay, GoRelayUnlocked, Way
 from bench.report import Report
 from voicefleet_contract.drops import DropReason
+from voicefleet_dataplane.fastpath.kernel import OBJECT
 
 WAYS: tuple[type[Way], ...] = (
     Way,
@@ -289,6 +286,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave as at Ctrl-C: nothing stays behind
+    if not OBJECT.is_file():  # or every kernel mode would be written down as refused
+        sys.exit(f"error: {OBJECT.name} is not compiled: make bpf")
     build_peers()
     count, seconds = (1, 0.5) if options.quick else (5, 0.8)
     report = Report(

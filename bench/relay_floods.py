@@ -7,8 +7,9 @@ in half of them, MESSAGE-INTEGRITY in the other half.
 import json
 
 from bench.netns import Namespaces
+from bench.relay_dial import open_sockets
 from bench.relay_load import Flows, sending
-from bench.relay_paths import OurRelay, Tcx, forged_checks, open_sockets
+from bench.relay_ours import OurRelay, Tcx, forged_checks
 from bench.report import Report
 
 _CALLS, _PACKETS_PER_S, _STRANGERS = 10, 50, 64
@@ -24,7 +25,7 @@ def floods(namespaces: Namespaces, report: Report, seconds: float) -> None:
             calls = Flows(way, _CALLS)
             for times in _TIMES:
                 pps = _CALLS * _PACKETS_PER_S * times
-                strangers = open_sockets(namespaces, way, _STRANGERS, first_port=40_000)
+                strangers = open_sockets(namespaces, way.client_host, way.destination, _STRANGERS, 40_000)
                 forged = forged_checks(_STRANGERS)
                 rates = {"pps": pps / 2, "check_s": _STRANGERS / (pps / 2)}
                 with sending(strangers, forged, warmup_s=0.0, seconds=seconds + 1.5, **rates) as flood:

@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.relay_paths import OWNER_PORT, Way, built, open_sockets
+from bench.peers import built
+from bench.relay_dial import open_sockets
+from bench.relay_paths import OWNER_PORT, Way
 
 LOAD_CPU = "0"
 PACKETS_PER_CHECK = 125  # fifty packets a second, a check each 2.5 s
@@ -47,7 +49,7 @@ class Flows:
         self.path, self.count = path, count
         self._echo = _Echo(path)
         try:
-            self.sockets = open_sockets(path.namespaces, path, count)
+            self.sockets = open_sockets(path.namespaces, path.client_host, path.destination, count)
             started = time.monotonic()
             self.checks = path.dial(self.sockets)
             self.dialled_s = time.monotonic() - started
