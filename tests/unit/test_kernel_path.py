@@ -74,6 +74,21 @@ def test_a_flow_has_a_rule_each_way_and_none_when_it_is_gone():
     assert (engine.rules(), len(path)) == ([], 0)
 
 
+def test_rules_have_the_address_that_the_client_sends_to_and_follow_it():
+    relay, engine, path = a_path(public=Address("0.0.0.0", PUBLIC.port))
+    for host in ("192.0.2.77", "192.0.2.78"):
+        relay.receive_outside(check(), ALICE, 0.0, host)
+        flow = relay.flows.by_client[ALICE]
+        path.open(flow)
+        outward, inward = (rule for rule, _ in engine.rules())
+        assert outward.to == Ends(Address(host, PUBLIC.port), ALICE)
+        assert inward.seen == Ends(ALICE, Address(host, PUBLIC.port))
+    relay.receive_outside(check(), ALICE, 0.0, host)
+    assert [rule for rule, _ in engine.rules()] == [outward, inward]  # nothing has changed
+    relay.flows.forget(flow)
+    assert engine.rules() == []
+
+
 def test_an_owner_on_this_node_is_delivered_to():
     relay, engine, path = a_path(local=(OWNER_A.host,))
     path.open(bind(relay, ALICE))

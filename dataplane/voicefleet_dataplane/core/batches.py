@@ -23,6 +23,7 @@ from voicefleet_contract.spp import HEADER_BYTES
 from voicefleet_dataplane.core.relay import LARGEST_DATAGRAM_BYTES, Relay
 from voicefleet_dataplane.wire.demux import Kind, classify
 from voicefleet_dataplane.wire.dtls_record import ALERT
+from voicefleet_dataplane.wire.pktinfo import CONTROL_BYTES, build_departure, parse_arrival
 from voicefleet_dataplane.wire.sockaddr import build_sockaddr, parse_sockaddr, sockaddr_bytes
 
 SLOT_BYTES = 2_048
@@ -40,6 +41,10 @@ class Batch:
     names: memoryview  # NAME_BYTES for each: who sent it
     targets: memoryview  # NAME_BYTES for each: whom it goes to
     lengths: memoryview  # 32-bit, of each datagram as sent
+    arrivals: memoryview | None = (
+        None  # CONTROL_BYTES for each: which of our addresses it came to, where there are several
+    )
+    departures: memoryview | None = None  # CONTROL_BYTES for each: which one it is to leave from
 
 
 class Inward:
@@ -49,6 +54,7 @@ class Inward:
         self._relay, self._batch = relay, batch
         self._name_bytes = sockaddr_bytes(family)
         self._owners = _Names(target_family)
+        self._hosts = _Arrivals(family)
 
     def run(self, lengths: list[int], now: float) -> list[int]:
         """Take the datagrams in the first ``len(lengths)`` slots; gives the slots that hold nothing to send."""
@@ -84,7 +90,10 @@ class Inward:
         name = bytes(batch.names[name_at : name_at + self._name_bytes])
         known = relay.flows.by_name.get(name)
         client = known.client if known is not None else parse_sockaddr(name)
-        verdict = relay.receive_outside(bytes(batch.slots[start : start + length]), client, now)
+        public = ""
+        if batch.arrivals is not None:
+            public = self._hosts[bytes(batch.arrivals[index * CONTROL_BYTES : (index + 1) * CONTROL_BYTES])]
+        verdict = relay.receive_outside(bytes(batch.slots[start : start + length]), client, now, public)
         if not isinstance(verdict, tuple):
             return False
         data, owner = verdict
@@ -106,11 +115,13 @@ class Outward:
         self._name_bytes = sockaddr_bytes(family)
         self._target_family = target_family
         self._owners = _Names(family)
+        self._departures = _Departures(target_family)
 
     def run(self, lengths: list[int], now: float) -> list[int]:
         """Take the datagrams in the first ``len(lengths)`` slots; gives the slots that hold nothing to send."""
         batch, flows, name_bytes, owners = self._batch, self._relay.flows.by_header, self._name_bytes, self._owners
         slots, names, targets, out_lengths = batch.slots, batch.names, batch.targets, batch.lengths
+        departures, hosts = batch.departures, self._departures
         nothing: list[int] = []
         packets = forwarded_bytes = at = name_at = 0
         for index, length in enumerate(lengths):
@@ -129,6 +140,8 @@ class Outward:
                 packets += 1
                 forwarded_bytes += payload_bytes
                 targets[name_at : name_at + len(flow.name)] = flow.name
+                if departures is not None:
+                    departures[index * CONTROL_BYTES : (index + 1) * CONTROL_BYTES] = hosts[flow.public]
                 out_lengths[index] = payload_bytes
             elif not self._one(index, at, name_at, length, now):
                 nothing.append(index)
@@ -149,7 +162,37 @@ class Outward:
         batch.slots[start : start + len(data)] = data
         batch.targets[name_at : name_at + NAME_BYTES] = _spell(client, self._target_family)
         batch.lengths[index] = len(data)
+        if batch.departures is not None:
+            flow = self._relay.flows.by_client.get(client)
+            public = "" if flow is None else flow.public
+            batch.departures[index * CONTROL_BYTES : (index + 1) * CONTROL_BYTES] = self._departures[public]
         return True
+
+
+class _Arrivals(dict[bytes, str]):
+    """Control messages → our hosts: one string for all flows of each. The interface is in them too, so there may be some more."""
+
+    def __init__(self, family: int) -> None:
+        super().__init__()
+        self._family = family
+
+    def __missing__(self, control: bytes) -> str:
+        if len(self) >= _NAMES_REMEMBERED:
+            self.clear()
+        host = self[control] = parse_arrival(control, self._family)
+        return host
+
+
+class _Departures(dict[str, bytes]):
+    """Our hosts → control messages."""
+
+    def __init__(self, family: int) -> None:
+        super().__init__()
+        self._family = family
+
+    def __missing__(self, host: str) -> bytes:
+        control = self[host] = build_departure(host, self._family)
+        return control
 
 
 class _Names(dict[Address, bytes]):

@@ -56,6 +56,7 @@ class Flow:
     ufrag: bytes
     password: bytes  # of the ufrag; empty after a change of keys: the next check is verified from its hint
     alive_at: float
+    public: str = ""  # our host that the client sends to, where a relay that listens on all knows it
     # The owner's last word was a DTLS alert: it ended the call. Or the flow was restored and it has not said a word yet.
     goodbye: bool = False
     packets_in: int = 0

@@ -99,9 +99,12 @@ class Relay:
 
     # ---- packets
 
-    def receive_outside(self, data: bytes, client: Address, now: float) -> Verdict:
-        """Take a datagram from the public socket. A DropReason has been counted already."""
-        verdict = self._from_client(data, client, now)
+    def receive_outside(self, data: bytes, client: Address, now: float, public: str = "") -> Verdict:
+        """Take a datagram from the public socket; ``public`` is our host that it came to, if that is one of several.
+
+        A DropReason has been counted already.
+        """
+        verdict = self._from_client(data, client, now, public)
         if isinstance(verdict, tuple):
             self.inward.packets += 1
             self.inward.bytes += len(data)
@@ -119,14 +122,14 @@ class Relay:
             self.drops[verdict] += 1
         return verdict
 
-    def _from_client(self, data: bytes, client: Address, now: float) -> Verdict:
+    def _from_client(self, data: bytes, client: Address, now: float, public: str) -> Verdict:
         if not data:
             return DropReason.EMPTY
         if len(data) > LARGEST_DATAGRAM_BYTES:
             return DropReason.TOO_LONG
         kind = classify(data)
         if kind is Kind.STUN:
-            return self._check(data, client, now)
+            return self._check(data, client, now, public)
         if kind is Kind.UNKNOWN or kind is Kind.SPP:
             return DropReason.UNKNOWN_KIND
         flow = self.flows.by_client.get(client)
@@ -157,7 +160,7 @@ class Relay:
 
     # ---- checks: the only packets that decide anything
 
-    def _check(self, data: bytes, client: Address, now: float) -> Forward | DropReason:
+    def _check(self, data: bytes, client: Address, now: float, public: str) -> Forward | DropReason:
         flow = self.flows.by_client.get(client)
         # What seems to be a consent check of the flow is let past the limits: it costs one HMAC, and calls live on it.
         consent = flow is not None and bool(flow.ufrag) and flow.ufrag in data
@@ -173,7 +176,7 @@ class Relay:
             if not verify_integrity(request, flow.password):
                 return DropReason.STUN_BAD_INTEGRITY
             flow.alive_at = now
-            return self._forward_check(flow, data)
+            return self._forward_check(flow, data, public)
         owner = self._owner_of(request.server_ufrag)
         if isinstance(owner, DropReason):
             return owner
@@ -184,7 +187,7 @@ class Relay:
             self._limits.check_was_authentic(client)
         if flow is None or not self._is_held_for_another(flow, member, now):
             bound = self._hold(flow, client, member, request.server_ufrag, password, now)
-            return bound if isinstance(bound, DropReason) else self._forward_check(bound, data)
+            return bound if isinstance(bound, DropReason) else self._forward_check(bound, data, public)
         return self._forward_guest(flow, member, data)
 
     def _is_held_for_another(self, flow: Flow, member: Member, now: float) -> bool:
@@ -239,9 +242,12 @@ class Relay:
             return _HINT_REASONS[error.reason]
         return member, ice_pwd(ufrag.decode("ascii"), hint.key_epoch, self._keys).encode("ascii")
 
-    def _forward_check(self, flow: Flow, data: bytes) -> Forward:
+    def _forward_check(self, flow: Flow, data: bytes, public: str) -> Forward:
         flow.packets_in += 1
         flow.bytes_in += len(data)
+        if flow.public != public:
+            self._stop_bypass(flow)  # its rules have the other address on them
+            flow.public = public
         if self.bypass is None or flow.alias is not None:
             return flow.header + data, flow.owner_address
         if flow.bare is None:
@@ -287,10 +293,14 @@ class Relay:
 
     def _keep_headers(self, flow: Flow, data: bytes, source: Address, now: float) -> Verdict:
         """An answer under the header that we announced with: its owner is of before, or has that port from another relay."""
-        self._released(flow)
-        flow.bare, flow.awaits_owner = None, False
+        self._stop_bypass(flow)
         self.flows.give_alias(flow, data[:HEADER_BYTES])
         return self._from_owner(data, source, now)
+
+    def _stop_bypass(self, flow: Flow) -> None:
+        if flow.bare is not None:
+            self._released(flow)
+            flow.bare, flow.awaits_owner = None, False
 
     def _released(self, flow: Flow) -> None:
         if self.bypass is not None:

@@ -82,6 +82,7 @@ class KernelPath:
         to_client = self._engine.way(client.host)
         if to_client is None or to_client.local:
             return None
+        public = self._public_at(flow.public or to_client.source)
         bare = client
         if not to_owner.local:
             port = self._ports.take(owner)
@@ -89,7 +90,7 @@ class KernelPath:
                 self.refused += 1
                 return None
             bare = Address(inner.host, port)
-        ways = _Ways(flow, self._public_at(to_client.source))
+        ways = _Ways(flow, public)
         rule = _rule_out(flow, bare, ways.public)
         if self._put(rule):
             self._outward[rule.seen.encode()] = ways
@@ -176,6 +177,8 @@ class KernelPath:
         if bare != client:
             self._ports.claim(owner_address, bare.port)
         public = self._publics.setdefault(out.to.source.host, out.to.source)
+        if self._any_address:
+            flow.public = public.host
         ways = _Ways(flow, public, packets_out=carried.packets, bytes_out=carried.bytes)
         self._outward[out.seen.encode()] = ways
         if inward is not None:
@@ -194,7 +197,7 @@ class KernelPath:
         return self._ways[host]
 
     def _public_at(self, host: str) -> Address:
-        """What a client sends to, of a relay that listens on all addresses: it answers from the same one."""
+        """What a client sends to, of a relay that listens on all addresses."""
         if not self._any_address:
             return self._public
         return self._publics.setdefault(host, self._public._replace(host=host))
