@@ -7,7 +7,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, overload
@@ -32,10 +32,14 @@ def speech(seconds: float, number: int = 0) -> list[bytes]:
 
 
 @asynccontextmanager
-async def calling(fleet: Fleet, seconds: float, during: Callable[[Caller], Awaitable[None]] | None = None):
-    """A call under way, audio heard; its result is there when the body has ended and the speech is over."""
+async def calling(fleet: Fleet, seconds: float | None = None) -> AsyncIterator[Caller]:
+    """A call under way, audio heard; its result is there when the body has ended and the speech is over.
+
+    The speech takes so many seconds, or as long as the body does.
+    """
+    said = UntilTold(speech(10)) if seconds is None else speech(seconds)
     async with httpx.AsyncClient(verify=False, timeout=15, trust_env=False) as http:
-        caller = Caller(http, make_identity(), speech(seconds))
+        caller = Caller(http, make_identity(), said)
         headers = {"Authorization": f"Bearer {fleet.api_key}"}
         task = asyncio.create_task(caller.run(fleet.url + "/v1/realtime/calls", headers))
         try:
@@ -44,6 +48,8 @@ async def calling(fleet: Fleet, seconds: float, during: Callable[[Caller], Await
                     assert not task.done(), caller.result.error
                     await asyncio.sleep(0.02)
             yield caller
+            if isinstance(said, UntilTold):
+                said.enough = True
             await task
         finally:
             task.cancel()
@@ -51,8 +57,8 @@ async def calling(fleet: Fleet, seconds: float, during: Callable[[Caller], Await
 
 
 @asynccontextmanager
-async def calls(fleet: Fleet, count: int, seconds: float) -> AsyncIterator[list[Caller]]:
-    """So many calls under way; their results are there when the body has ended and their speech is over."""
+async def calls(fleet: Fleet, count: int, seconds: float | None = None) -> AsyncIterator[list[Caller]]:
+    """So many calls under way, as `calling` has it."""
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(calling(fleet, seconds)) for _ in range(count)]
 

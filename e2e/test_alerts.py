@@ -104,7 +104,7 @@ async def test_prometheus_reads_every_process_and_an_alert_fires_when_a_relay_go
             return all(target["health"] == "up" for target in targets)
 
         await asyncio.to_thread(eventually, "every process is scraped", all_up, 60.0)
-        async with calling(fleet, seconds=15):
+        async with calling(fleet):
             await asyncio.to_thread(
                 eventually,
                 "the call is counted",

@@ -24,7 +24,7 @@ spec:
 
 async def test_it_grows_with_calls_and_shrinks_by_draining_and_loses_none(fleet: Fleet) -> None:
     try:
-        async with calls(fleet, 6, seconds=50) as callers:
+        async with calls(fleet, 6) as callers:
             autoscale(fleet, AUTOSCALING)
             await asyncio.to_thread(eventually, "five members", lambda: sizes(fleet) == (5, 5, 5), 40.0)
             # Now each member is to be full: three are enough for six calls, and the window has to pass.

@@ -34,13 +34,13 @@ async def test_the_relay_pod_of_a_call_is_killed_and_thirty_more_seconds_of_medi
 
 
 async def test_redis_is_stopped_and_old_and_new_calls_and_hang_ups_work(fleet: Fleet) -> None:
-    async with calling(fleet, seconds=12) as caller:
+    async with calling(fleet) as caller:
         await asyncio.to_thread(fleet.kube.run, "scale", "deployment", "voicefleet-redis", "--replicas=0")
         await asyncio.to_thread(
             eventually, "Redis gone", lambda: not fleet.kube.pods("app.kubernetes.io/component=redis"), 60.0
         )
         _, summary = await asyncio.to_thread(place_calls, fleet, 3, 2.0)
-        async with calling(fleet, seconds=30) as other:
+        async with calling(fleet) as other:
             status = await asyncio.to_thread(hang_up, fleet, other.result.call_id)
     eventually("nobody can be asked", lambda: ring_converged(fleet) == "Unknown", within_s=30)
     try:
@@ -61,7 +61,7 @@ def ring_converged(fleet: Fleet) -> str:
 async def test_the_operator_is_restarted_and_no_dataplane_pod_changes(fleet: Fleet) -> None:
     """Its upgrade: test_versions.py."""
     before = identities(fleet)
-    async with calling(fleet, seconds=15) as caller:
+    async with calling(fleet) as caller:
         await asyncio.to_thread(fleet.kube.run, "rollout", "restart", "deployment", "voicefleet-operator")
         await asyncio.to_thread(
             fleet.kube.run, "rollout", "status", "deployment", "voicefleet-operator", "--timeout=100s"
@@ -74,7 +74,7 @@ async def test_the_operator_is_restarted_and_no_dataplane_pod_changes(fleet: Fle
 
 async def test_scaling_up_adds_members_and_moves_no_call(fleet: Fleet) -> None:
     before = {pod["metadata"]["uid"] for pod in fleet.transceivers()}
-    async with calling(fleet, seconds=20) as caller:
+    async with calling(fleet) as caller:
         await asyncio.to_thread(fleet.kube.run, "scale", "transceiver", "agents", "--replicas=5")
         await asyncio.to_thread(eventually, "five members", lambda: len(fleet.transceivers()) == 5, 90.0)
     try:

@@ -33,7 +33,7 @@ def deaf(node: str, port: str) -> Iterator[None]:
 
 async def test_a_transceiver_that_no_datagram_reaches_is_out_of_placement_and_returns(fleet: Fleet) -> None:
     fleet.site.only_local("a rule is put into a node's network namespace")
-    async with calling(fleet, seconds=75) as caller:
+    async with calling(fleet) as caller:
         owner = peek_hint(caller.result.ufrag).slot
         victim = next(pod for pod in fleet.transceivers() if slot_of(pod) != owner)
         with deaf(victim["spec"]["nodeName"], victim["metadata"]["labels"][names.LABEL_PORT]):

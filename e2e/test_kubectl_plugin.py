@@ -21,7 +21,7 @@ def plugin(fleet: Fleet, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 async def test_the_plugin_says_how_the_fleet_is_and_follows_a_call(fleet: Fleet) -> None:
-    async with calling(fleet, seconds=30) as caller:
+    async with calling(fleet) as caller:
         call_id = caller.result.call_id
 
         def followed() -> bool:

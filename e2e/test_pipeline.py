@@ -14,6 +14,7 @@ import pytest
 from e2e.fleet import Fleet
 from e2e.kube import eventually, ready
 from e2e.talk import SPEECH
+from e2e.test_agents import offered
 from e2e.test_chromium_hears_itself import FLAGS
 from tests.support import clerk_hook
 from tests.support.agents_sdk import sdk_session
@@ -87,6 +88,8 @@ def clerks(fleet: Fleet) -> Iterator[Fleet]:
     fleet.kube.apply(manifest())
     eventually("the hook is ready", lambda: ready(fleet.kube.get("pod", "hook")), within_s=60)
     eventually("pool clerks is Ready", lambda: fleet.condition("transceiver", "clerks"), within_s=60)
+    taken = "unsupported_offer"  # by a member: every gateway knows of it by now, or will in a moment
+    eventually("a member of pool clerks takes calls", lambda: offered(fleet, "clerks") == taken, within_s=30)
     yield fleet
     fleet.kube.run("delete", "transceiver", "clerks")
     selector = f"{names.LABEL_POOL}=clerks"

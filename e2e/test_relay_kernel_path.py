@@ -27,7 +27,7 @@ MOST_LOST = 3  # of each call, over a restart or a kill of every relay
 
 async def test_relays_are_restarted_and_killed_and_no_call_notices(fleet: Fleet) -> None:
     kernel_path(fleet, "InKernel")
-    async with calls(fleet, 10, seconds=70) as callers:
+    async with calls(fleet, 10) as callers:
         await asyncio.to_thread(eventually, "media in the kernel", lambda: carried(fleet) > 500, 30.0)
         for what, do in (("undisturbed", undisturbed), ("restarted", restart), ("killed", kill)):
             before = Marks(callers)

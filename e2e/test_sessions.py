@@ -191,10 +191,10 @@ async def test_a_stock_go_informer_keeps_up_over_a_lost_registry(api: Fleet) -> 
     before = await asyncio.to_thread(expired_watches, api)
     informer = Informer(api)
     try:
-        async with calling(api, seconds=60) as one:
+        async with calling(api) as one:
             await asyncio.to_thread(informer.shows, {one.result.call_id}, "the first call")
             await asyncio.to_thread(lose_registry, api)
-            async with calling(api, seconds=30) as other:
+            async with calling(api) as other:
                 both = {one.result.call_id, other.result.call_id}
                 await asyncio.to_thread(informer.shows, both, "both calls, from the new registry")
                 assert names(api) == both

@@ -135,7 +135,7 @@ def kubelet_config(state: Path, node: Node) -> str:
             },
             "volumeStatsAggPeriod": "-1s",
             "nodeStatusUpdateFrequency": "5s",
-            "syncFrequency": "30s",
+            "syncFrequency": "10s",
             "rotateCertificates": False,
         },
         indent=1,
