@@ -42,8 +42,12 @@ check: .venv/.installed ## ruff, mypy strict, import-linter, unit and property t
 kernel: deps bpf .venv/.installed ## the fast path in network namespaces (root)
 	@.venv/bin/pytest -q tests/kernel
 
+# Browsers, fleets and recognisers share the machine's cores: a story that failed is told once more, by itself. It is on the screen both
+# times; one that fails twice fails.
+STORIES = told() { .venv/bin/pytest -q "$$@" || { echo "--- once more, only what failed"; .venv/bin/pytest -q --last-failed --last-failed-no-failures none "$$@"; }; }; told
+
 interop: deps .venv/.installed ## other people's WebRTC stacks against ours, on loopback
-	@.venv/bin/pytest -q tests/interop
+	@$(STORIES) -n 2 --dist loadfile tests/interop
 
 image: deps ## the images, and onto the nodes of the local cluster when it runs (root); TAG=dev
 	@python3 -m e2e.cluster image --tag $(or $(TAG),dev)
@@ -53,10 +57,6 @@ cluster: deps ## the local Kubernetes cluster: start it, or find it running (roo
 
 cluster-down: ## take the local cluster away, whatever state it is in
 	@python3 -m e2e.cluster down
-
-# A whole Kubernetes, its fleet and its callers share the machine's cores: a story that failed is told once more, by itself. It
-# is on the screen both times; one that fails twice fails.
-STORIES = told() { .venv/bin/pytest -q "$$@" || { echo "--- once more, only what failed"; .venv/bin/pytest -q --last-failed --last-failed-no-failures none "$$@"; }; }; told
 
 e2e: deps .venv/.installed ## stories on the real cluster (starts it when it is not up)
 	@$(PY) -m e2e.cluster up --images
