@@ -13,6 +13,7 @@ from voicefleet_contract.spp import HEADER_BYTES, encode_spp
 from voicefleet_contract.topology import MemberState
 from voicefleet_dataplane.core.batches import NAME_BYTES, SLOT_BYTES, Batch, Inward, Outward
 from voicefleet_dataplane.core.relay import Relay
+from voicefleet_dataplane.wire.pktinfo import CONTROL_BYTES
 from voicefleet_dataplane.wire.sockaddr import IPV4_FAMILY, IPV6_FAMILY, build_sockaddr, parse_sockaddr, sockaddr_bytes
 
 COUNT = 8
@@ -43,9 +44,10 @@ class Memory:
 
 
 def memory(read_at, send_from):
-    sizes = SLOT_BYTES, NAME_BYTES, NAME_BYTES
-    views = [memoryview(bytearray(COUNT * size)) for size in sizes]
-    return Memory(Batch(*views, memoryview(bytearray(COUNT * 4)).cast("I")), read_at, send_from)
+    sizes = SLOT_BYTES, NAME_BYTES, NAME_BYTES, CONTROL_BYTES, CONTROL_BYTES
+    slots, names, targets, arrivals, departures = (memoryview(bytearray(COUNT * size)) for size in sizes)
+    lengths = memoryview(bytearray(COUNT * 4)).cast("I")
+    return Memory(Batch(slots, names, targets, lengths, arrivals, departures), read_at, send_from)
 
 
 class Batched:

@@ -63,6 +63,19 @@ async def test_clients_of_several_addresses_do_not_mix_and_one_may_change(tmp_pa
         client.socket.close()
 
 
+@pytest.mark.parametrize(("listens", "host"), [("0.0.0.0", "127.0.0.1"), ("::", "127.0.0.1"), ("::", "::1")])
+async def test_where_it_is_not_known_the_route_says_it(tmp_path, owner, listens, host):
+    """A flow that came out of the cache, before its next check."""
+    client = Peer(host)
+    with client.socket:
+        async with running_relay(tmp_path, owner, public_address=listens) as relay:
+            to = Address(host, relay.public.port)
+            await talk(relay, client, owner, to)
+            relay.process.core.flows.by_client[client.address].public = ""
+            owner.send_spp(RTP, client.address, relay.inner)
+            assert await client.receive() == (RTP, to)
+
+
 @pytest.mark.parametrize(
     ("family", "host"),
     [

@@ -24,7 +24,7 @@ from voicefleet_dataplane.core.relay import LARGEST_DATAGRAM_BYTES, Relay
 from voicefleet_dataplane.wire.demux import Kind, classify
 from voicefleet_dataplane.wire.dtls_record import ALERT
 from voicefleet_dataplane.wire.pktinfo import CONTROL_BYTES, build_departure, parse_arrival
-from voicefleet_dataplane.wire.sockaddr import build_sockaddr, parse_sockaddr, sockaddr_bytes
+from voicefleet_dataplane.wire.sockaddr import IPV4_FAMILY, build_sockaddr, parse_sockaddr, sockaddr_bytes
 
 SLOT_BYTES = 2_048
 NAME_BYTES = 32  # room for one address: sockaddr_in6 is 28
@@ -141,7 +141,9 @@ class Outward:
                 forwarded_bytes += payload_bytes
                 targets[name_at : name_at + len(flow.name)] = flow.name
                 if departures is not None:
-                    departures[index * CONTROL_BYTES : (index + 1) * CONTROL_BYTES] = hosts[flow.public]
+                    departures[index * CONTROL_BYTES : (index + 1) * CONTROL_BYTES] = hosts[
+                        flow.public or _anywhere(flow.client)
+                    ]
                 out_lengths[index] = payload_bytes
             elif not self._one(index, at, name_at, length, now):
                 nothing.append(index)
@@ -164,9 +166,14 @@ class Outward:
         batch.lengths[index] = len(data)
         if batch.departures is not None:
             flow = self._relay.flows.by_client.get(client)
-            public = "" if flow is None else flow.public
+            public = (flow is not None and flow.public) or _anywhere(client)
             batch.departures[index * CONTROL_BYTES : (index + 1) * CONTROL_BYTES] = self._departures[public]
         return True
+
+
+def _anywhere(client: Address) -> str:
+    """Of a flow that was restored, until its next check: the route to the client says where its packets leave from."""
+    return "::" if ":" in client.host else "0.0.0.0"
 
 
 class _Arrivals(dict[bytes, str]):
@@ -191,6 +198,8 @@ class _Departures(dict[str, bytes]):
         self._family = family
 
     def __missing__(self, host: str) -> bytes:
+        if self._family == IPV4_FAMILY and ":" in host:  # no destination either: see `_spell`
+            host = "0.0.0.0"
         control = self[host] = build_departure(host, self._family)
         return control
 

@@ -41,15 +41,18 @@ def parse_arrival(control: bytes, family: int) -> str:
 
 
 def build_departure(host: str, family: int) -> bytes:
-    """Return the control message, `CONTROL_BYTES` long, that has a datagram leave from our host; empty: from where the route says."""
+    """Return the control message, `CONTROL_BYTES` long, that has a datagram leave from our host.
+
+    The unspecified address of the client's family leaves it to the route. Raises ValueError for an IPv6 host and an IPv4 socket.
+    """
     if family == IPV4_FAMILY:
-        source = ipaddress.IPv4Address(host or 0).packed
+        source = ipaddress.IPv4Address(host).packed
         message = _HEAD.pack(_HEAD.size + _V4.size, _LEVEL_V4, _IP_PKTINFO) + _V4.pack(0, source, bytes(4))
     else:
-        if host and ":" not in host:
+        if ":" not in host:
             address = _MAPPED + ipaddress.IPv4Address(host).packed
         else:
-            address = ipaddress.IPv6Address(host or 0).packed
+            address = ipaddress.IPv6Address(host).packed
         message = _HEAD.pack(_HEAD.size + _V6.size, _LEVEL_V6, _IPV6_PKTINFO) + _V6.pack(address, 0)
     return message.ljust(CONTROL_BYTES, b"\0")
 
