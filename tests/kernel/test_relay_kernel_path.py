@@ -54,6 +54,24 @@ def test_media_of_a_bound_flow_passes_in_the_kernel(relays, datapath, mode):
     passes_bare(relay, client, owner, bare)
 
 
+@pytest.mark.parametrize("listens", ["0.0.0.0", "::"])
+@pytest.mark.parametrize("datapath", ["TCX", "Userspace"])
+def test_an_address_that_comes_to_the_node_is_what_its_clients_are_answered_from(relays, datapath, listens):
+    relay = relays(datapath=datapath, public_address=listens)
+    owner, client, before = relay.owner(), relay.client(), relay.client()
+    relay.start()
+    relay.bind(before, owner)
+    relay.node.ip("addr add 10.0.0.77/24 dev out")  # the route to the client prefers the first one
+    relay.public_host = "10.0.0.77"
+    bare = relay.bind(client, owner)
+    if datapath == "TCX":
+        opened(relay, rules=4)
+        passes_bare(relay, client, owner, bare)
+    else:
+        owner.send(encode_spp(client.address, bare) + number(1), bare)
+        assert client.receive() == (number(1), relay.public(client))
+
+
 def test_checksums_that_a_card_would_finish_arrive_right(relays):
     relay = relays()
     owner, client = relay.owner(), relay.client()

@@ -121,6 +121,7 @@ class KernelRelay:
         self.directory = directory
         self.owners, self.clients = [], []
         self.inner_host = "10.1.0.1"
+        self.public_host = "10.0.0.1"  # what IPv4 clients send to
         self.leaving = False
         self.revision = 0
         (directory / "keys.json").write_text(KEYS.to_json())
@@ -225,7 +226,7 @@ class KernelRelay:
         return json.loads(labels["mode"]), json.loads(labels["reason"])
 
     def public(self, client):
-        return Address("fd00::1" if ":" in client.address.host else "10.0.0.1", PUBLIC)
+        return Address("fd00::1" if ":" in client.address.host else self.public_host, PUBLIC)
 
     def bind(self, client, owner):
         """Make a flow as a client does; gives the address that was announced for its bare media."""
