@@ -20,7 +20,7 @@ from voicefleet_dataplane.engines.silero import Silero
 from voicefleet_dataplane.engines.webrtc import WebRTC
 from voicefleet_dataplane.media.backend import CallConfig, Ending
 from voicefleet_dataplane.media.pipeline.chat import MAX_ANSWER_BYTES
-from voicefleet_dataplane.shell import engine_pool
+from voicefleet_dataplane.shell import engine_pool, engine_process
 from voicefleet_dataplane.shell.backends import Backends
 
 ENGINES = "tests.support.fake_engines:"
@@ -126,7 +126,7 @@ async def test_an_engine_process_that_is_killed_is_started_again_and_the_next_tu
     async with pipeline() as call:
         await said_and_answered(call)
         pool = call.backends._pipelines.pool
-        os.kill(pool._workers[0].process.pid, signal.SIGKILL)
+        os.kill(pool._workers[0].engine.process.pid, signal.SIGKILL)
         async with asyncio.timeout(10):
             while not pool.restarts:
                 await asyncio.sleep(0.02)
@@ -135,7 +135,7 @@ async def test_an_engine_process_that_is_killed_is_started_again_and_the_next_tu
 
 
 async def test_an_engine_that_hangs_is_ended(monkeypatch):
-    monkeypatch.setattr(engine_pool, "HANGS_AFTER_S", 0.5)
+    monkeypatch.setattr(engine_process, "HANGS_AFTER_S", 0.5)
     async with pipeline(pipeline_speech_to_text=ENGINES + "HangingWords") as call:
         await call.speak(spoken())
         await call.until(call.errors)

@@ -8,38 +8,32 @@
 A process takes a few utterances at once, a piece of each in turn; when all have as many as they take, an utterance waits with
 its audio, and catches up faster than it was spoken.
 
-Owns: the processes' lives, who gets which job, bounds of what waits. Does not own: engines (engines/), deadlines of a job
-(media/pipeline/conversation.py).
+Owns: who gets which job, bounds of what waits, when a process is started again. Does not own: a process (shell/engine_process.py),
+engines (engines/), deadlines of a job (media/pipeline/conversation.py).
 Invariant: each job ends once, with its result or with a failure, whatever becomes of its process; a job that was forgotten
 tells nothing more.
 """
 
 import asyncio
-import contextlib
 import json
 import logging
-import os
-import socket
-import sys
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
-from voicefleet_dataplane.engines.wire import HEADER, MAX_PAYLOAD, Kind, build_frame
+from voicefleet_dataplane.engines.wire import Kind, build_frame
+from voicefleet_dataplane.shell.engine_process import EngineProcess
 
 log = logging.getLogger("voicefleet.transceiver")
 
 MAX_WAITING = 64  # utterances without a process
 MAX_SENTENCES = 256  # in all processes
-MAX_UNSENT_BYTES = 8 << 20  # to one process: it does not keep up
-HANGS_AFTER_S = 30.0  # with work and without a word
 LOADED_WITHIN_S = 60.0
 _LOOK_S = 1.0
 _FIRST_RETRY_S, _LAST_RETRY_S = 0.25, 10.0
-_END_WITHIN_S = 2.0
-_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 class JobListener(Protocol):
@@ -72,26 +66,16 @@ class Job:
 
 
 class _Worker:
-    """One process, started again when it ends."""
+    """A process, and the jobs that it has."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, engines: tuple[str, str]) -> None:
         self.name = name
+        self.engine = EngineProcess(engines)
         self.jobs: dict[int, Job] = {}
-        self.writer: asyncio.StreamWriter | None = None
-        self.process: asyncio.subprocess.Process | None = None
         self.is_ready = False
-        self.heard_at = 0.0
-        self.trouble = ""
 
     def count(self, *, hears: bool) -> int:
         return sum(job.hears == hears for job in self.jobs.values())
-
-    def send(self, frame: bytes) -> bool:
-        writer = self.writer
-        if writer is None or writer.transport.get_write_buffer_size() > MAX_UNSENT_BYTES:
-            return False
-        writer.write(frame)
-        return True
 
 
 class EnginePool:
@@ -99,9 +83,9 @@ class EnginePool:
 
     def __init__(self, speech_to_text: str, text_to_speech: str, processes: int, utterances: int) -> None:
         """``utterances``: at once in each process."""
-        self._engines = (speech_to_text, text_to_speech)
         self._utterances = utterances
-        self._workers = [_Worker(f"engines {number}") for number in range(processes)]
+        engines = (speech_to_text, text_to_speech)
+        self._workers = [_Worker(f"engines {number}", engines) for number in range(processes)]
         self._waiting: deque[Job] = deque()
         self._tasks: list[asyncio.Task[None]] = []
         self._last_number = 0
@@ -186,7 +170,7 @@ class EnginePool:
         worker = job.worker
         self._finish(job)
         if worker is not None:
-            worker.send(build_frame(Kind.FORGET, job.number))
+            worker.engine.send(build_frame(Kind.FORGET, job.number))
 
     # ---- inside
 
@@ -204,7 +188,7 @@ class EnginePool:
 
     def _give(self, job: Job, worker: _Worker) -> None:
         if not worker.jobs:
-            worker.heard_at = time.monotonic()
+            worker.engine.heard_at = time.monotonic()
         worker.jobs[job.number] = job
         job.worker = worker
         if worker.is_ready:
@@ -212,7 +196,7 @@ class EnginePool:
 
     def _send_waiting(self, job: Job, worker: _Worker) -> None:
         frames, job.waiting = job.waiting, []
-        if not worker.send(b"".join(frames)):
+        if not worker.engine.send(b"".join(frames)):
             self._fail(job, "engine_busy", "an engine process does not keep up")
 
     def _send(self, job: Job, kind: Kind, payload: bytes = b"") -> None:
@@ -221,7 +205,7 @@ class EnginePool:
         frame = build_frame(kind, job.number, payload)
         if job.worker is None or not job.worker.is_ready:
             job.waiting.append(frame)
-        elif not job.worker.send(frame):
+        elif not job.worker.engine.send(frame):
             self._fail(job, "engine_busy", "an engine process does not keep up")
 
     def _refuse(self, job: Job, message: str) -> None:
@@ -234,7 +218,7 @@ class EnginePool:
             worker = job.worker
             self._finish(job)
             if worker is not None:
-                worker.send(build_frame(Kind.FORGET, job.number))
+                worker.engine.send(build_frame(Kind.FORGET, job.number))
             _tell(lambda: job.listener.on_job_failed(job, code, message))
 
     def _finish(self, job: Job) -> None:
@@ -252,16 +236,17 @@ class EnginePool:
     async def _keep(self, worker: _Worker) -> None:
         retry_s = _FIRST_RETRY_S
         while True:
-            worker.trouble = ""
+            engine = worker.engine
+            engine.trouble = ""
             try:
-                await self._run(worker)
+                await engine.run(partial(self._take, worker))
             except (OSError, EOFError) as error:
-                worker.trouble = worker.trouble or str(error)
+                engine.trouble = engine.trouble or str(error)
             if worker.is_ready:
                 retry_s = _FIRST_RETRY_S
             worker.is_ready = False
             self.restarts += 1
-            trouble = worker.trouble or "it ended by itself"
+            trouble = engine.trouble or "it ended by itself"
             self._trouble = trouble
             self._settled.set()
             log.error("%s: %s; starting again in %g s", worker.name, trouble, retry_s)
@@ -273,34 +258,6 @@ class EnginePool:
             await asyncio.sleep(retry_s)
             retry_s = min(_LAST_RETRY_S, retry_s * 2)
 
-    async def _run(self, worker: _Worker) -> None:
-        """Start it, and read until it ends."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            argv = ["-m", "voicefleet_dataplane.engines.worker", str(theirs.fileno()), *self._engines]
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *argv,
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env=os.environ | _ONE_THREAD,
-            )
-        worker.process = process
-        reader, writer = await asyncio.open_connection(sock=ours)
-        worker.writer, worker.heard_at = writer, time.monotonic()
-        try:
-            while True:
-                length, kind, number = HEADER.unpack(await reader.readexactly(HEADER.size))
-                if length > MAX_PAYLOAD:
-                    raise OSError(f"a frame of {length} bytes")
-                payload = await reader.readexactly(length)
-                worker.heard_at = time.monotonic()
-                self._take(worker, Kind(kind), number, payload)
-        finally:
-            worker.writer = worker.process = None
-            writer.close()
-            await _end(process)
-
     def _take(self, worker: _Worker, kind: Kind, number: int, payload: bytes) -> None:
         if kind is Kind.READY:
             worker.is_ready = True
@@ -310,7 +267,7 @@ class EnginePool:
             self._place()
             return
         if kind is Kind.FAILED and number == 0:
-            worker.trouble = payload.decode(errors="replace")
+            worker.engine.trouble = payload.decode(errors="replace")
             return
         job = worker.jobs.get(number)
         if job is None:
@@ -328,26 +285,11 @@ class EnginePool:
                 self._fail(job, "engine_failed", payload.decode(errors="replace"))
 
     async def _watch(self) -> None:
-        """End processes that hang: C code has no deadline."""
         while True:
             await asyncio.sleep(_LOOK_S)
-            now = time.monotonic()
             for worker in self._workers:
-                if worker.process is not None and worker.jobs and now - worker.heard_at > HANGS_AFTER_S:
-                    worker.trouble = f"it said nothing for {HANGS_AFTER_S:g} s"
-                    with contextlib.suppress(ProcessLookupError):
-                        worker.process.kill()
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """It ends when its socket closes; what it is computing just now is not waited for long."""
-    try:
-        async with asyncio.timeout(_END_WITHIN_S):
-            await process.wait()
-    except (TimeoutError, asyncio.CancelledError):
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+                if worker.jobs:
+                    worker.engine.kill_if_it_hangs()
 
 
 def _tell(tell: Callable[[], None]) -> None:
