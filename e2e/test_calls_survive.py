@@ -34,21 +34,21 @@ async def test_the_relay_pod_of_a_call_is_killed_and_thirty_more_seconds_of_medi
 
 
 async def test_redis_is_stopped_and_old_and_new_calls_and_hang_ups_work(fleet: Fleet) -> None:
-    async with calling(fleet) as caller:
-        await asyncio.to_thread(fleet.kube.run, "scale", "deployment", "voicefleet-redis", "--replicas=0")
-        await asyncio.to_thread(
-            eventually, "Redis gone", lambda: not fleet.kube.pods("app.kubernetes.io/component=redis"), 60.0
-        )
-        _, summary = await asyncio.to_thread(place_calls, fleet, 3, 2.0)
-        async with calling(fleet) as other:
-            status = await asyncio.to_thread(hang_up, fleet, other.result.call_id)
-    eventually("nobody can be asked", lambda: ring_converged(fleet) == "Unknown", within_s=30)
     try:
+        async with calling(fleet) as caller:
+            await asyncio.to_thread(fleet.kube.run, "scale", "deployment", "voicefleet-redis", "--replicas=0")
+            await asyncio.to_thread(
+                eventually, "Redis gone", lambda: not fleet.kube.pods("app.kubernetes.io/component=redis"), 60.0
+            )
+            _, summary = await asyncio.to_thread(place_calls, fleet, 3, 2.0)
+            async with calling(fleet, seconds=30) as other:
+                status = await asyncio.to_thread(hang_up, fleet, other.result.call_id)
         assert summary["audio_ok"] == 3
         assert status == 200
         assert other.result.error == "the other side ended the call"
         assert not caller.result.error
         assert caller.result.loss == 0
+        eventually("nobody can be asked", lambda: ring_converged(fleet) == "Unknown", within_s=60)
     finally:
         fleet.kube.run("scale", "deployment", "voicefleet-redis", "--replicas=1")
     eventually("every process acknowledged the ring again", lambda: ring_converged(fleet) == "True", within_s=60)
