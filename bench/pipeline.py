@@ -1,11 +1,14 @@
 """`make bench-pipeline`: what the engines of a voice pipeline cost.
 
 CPU is this process's, user and system, one thread: a busy machine makes it a little worse, not many times. Speech is made here, in two
-voices: flite's and Hibari's, and goes through Opus as a call's does.
+voices: flite's and Hibari's, and goes through Opus as a call's does. Only the last figure is a time: a fleet of its own is asked, and answers.
 """
 
 import argparse
+import json
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 
@@ -13,6 +16,7 @@ import numpy as np
 
 from bench.report import Report
 from tests.support.spoken import SENTENCES, say_with_flite
+from voicefleet_dataplane.commands.dev import DevFleet
 from voicefleet_dataplane.engines.hibari_voice import Hibari
 from voicefleet_dataplane.engines.pocket_sphinx import PocketSphinx
 from voicefleet_dataplane.engines.silero import Silero
@@ -40,6 +44,18 @@ def through_opus(samples: np.ndarray) -> bytes:
 
 def hibari_speech(engine: Hibari, text: str) -> np.ndarray:
     return np.repeat(np.frombuffer(b"".join(engine.speak(text, "", 1.0)), np.int16), 2)
+
+
+def answered_after_ms(rounds: int) -> list[float]:
+    """From the caller's last word to the first sound of the answer, through relay, transceiver, every stage and back."""
+    found = []
+    with DevFleet(transceivers=1, backend={"backend": "Pipeline", "pipeline_text": "Repeat"}) as fleet:
+        program = [sys.executable, "-m", "voicefleet_dataplane", "ask", fleet.url, "--key", fleet.api_key, "--json"]
+        for sentence in SENTENCES * rounds:
+            argv = [*program, "--cacert", str(fleet.ca_file), "--say", sentence]
+            done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=120)
+            found.append(float(json.loads(done.stdout)["silence_ms"]))
+    return found
 
 
 def main() -> int:
@@ -96,6 +112,9 @@ def main() -> int:
         [1e3 / (speaker_ms * SPEAKS)],
     )
     report.row("calls", "PocketSphinx", "a core, callers who speak at once", "calls", [1e3 / speaker_ms])
+    report.row(
+        "latency", "a whole fleet, one call", "last word → first sound", "ms", answered_after_ms(1 if runs == 1 else 3)
+    )
     print(report.write())
     return 0
 
