@@ -9,6 +9,7 @@ import ipaddress
 from functools import lru_cache
 from typing import NamedTuple
 
+UNSPECIFIED = ("0.0.0.0", "::")  # what a socket is bound to that listens on all addresses of its host
 _MAPPED_PREFIX = b"\x00" * 10 + b"\xff\xff"
 
 

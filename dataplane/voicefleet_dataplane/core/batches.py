@@ -16,7 +16,10 @@ datagram, an owner that is none) is put to `Relay` as one datagram. tests/proper
 Owns: the layout of a batch, and these two repetitions. Does not own: rules, counters of drops, system calls.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.spp import HEADER_BYTES
@@ -24,13 +27,16 @@ from voicefleet_dataplane.core.relay import LARGEST_DATAGRAM_BYTES, Relay
 from voicefleet_dataplane.wire.demux import Kind, classify
 from voicefleet_dataplane.wire.dtls_record import ALERT
 from voicefleet_dataplane.wire.pktinfo import CONTROL_BYTES, build_departure, parse_arrival
-from voicefleet_dataplane.wire.sockaddr import IPV4_FAMILY, build_sockaddr, parse_sockaddr, sockaddr_bytes
+from voicefleet_dataplane.wire.sockaddr import build_sockaddr, parse_sockaddr, sockaddr_bytes
 
 SLOT_BYTES = 2_048
 NAME_BYTES = 32  # room for one address: sockaddr_in6 is 28
 
 _FOLLOWS_THE_FLOW = tuple(classify(bytes((first,))) in (Kind.DTLS, Kind.RTP, Kind.RTCP) for first in range(256))
-_NAMES_REMEMBERED = 65_536
+_REMEMBERED = 65_536
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
 
 
 @dataclass(slots=True)
@@ -41,10 +47,9 @@ class Batch:
     names: memoryview  # NAME_BYTES for each: who sent it
     targets: memoryview  # NAME_BYTES for each: whom it goes to
     lengths: memoryview  # 32-bit, of each datagram as sent
-    arrivals: memoryview | None = (
-        None  # CONTROL_BYTES for each: which of our addresses it came to, where there are several
-    )
-    departures: memoryview | None = None  # CONTROL_BYTES for each: which one it is to leave from
+    # CONTROL_BYTES for each, of a public socket that is bound to all our addresses: which one it came to, or is to leave from.
+    arrivals: memoryview | None = None
+    departures: memoryview | None = None
 
 
 class Inward:
@@ -53,8 +58,8 @@ class Inward:
     def __init__(self, relay: Relay, batch: Batch, family: int, target_family: int) -> None:
         self._relay, self._batch = relay, batch
         self._name_bytes = sockaddr_bytes(family)
-        self._owners = _Names(target_family)
-        self._hosts = _Arrivals(family)
+        self._owners = _Remembered(partial(_spell, family=target_family))
+        self._hosts = _Remembered(partial(parse_arrival, family=family))
 
     def run(self, lengths: list[int], now: float) -> list[int]:
         """Take the datagrams in the first ``len(lengths)`` slots; gives the slots that hold nothing to send."""
@@ -114,8 +119,8 @@ class Outward:
         self._relay, self._batch = relay, batch
         self._name_bytes = sockaddr_bytes(family)
         self._target_family = target_family
-        self._owners = _Names(family)
-        self._departures = _Departures(target_family)
+        self._owners = _Remembered(partial(_spell, family=family))
+        self._departures = _Remembered(partial(_leave_from, family=target_family))
 
     def run(self, lengths: list[int], now: float) -> list[int]:
         """Take the datagrams in the first ``len(lengths)`` slots; gives the slots that hold nothing to send."""
@@ -176,46 +181,18 @@ def _anywhere(client: Address) -> str:
     return "::" if ":" in client.host else "0.0.0.0"
 
 
-class _Arrivals(dict[bytes, str]):
-    """Control messages → our hosts: one string for all flows of each. The interface is in them too, so there may be some more."""
+class _Remembered(dict[_K, _V]):
+    """What was made of each key so far. Keys are few; the bound is for a fleet, or for addresses, that churn."""
 
-    def __init__(self, family: int) -> None:
+    def __init__(self, make: Callable[[_K], _V]) -> None:
         super().__init__()
-        self._family = family
+        self._make = make
 
-    def __missing__(self, control: bytes) -> str:
-        if len(self) >= _NAMES_REMEMBERED:
+    def __missing__(self, key: _K) -> _V:
+        if len(self) >= _REMEMBERED:
             self.clear()
-        host = self[control] = parse_arrival(control, self._family)
-        return host
-
-
-class _Departures(dict[str, bytes]):
-    """Our hosts → control messages."""
-
-    def __init__(self, family: int) -> None:
-        super().__init__()
-        self._family = family
-
-    def __missing__(self, host: str) -> bytes:
-        if self._family == IPV4_FAMILY and ":" in host:  # no destination either: see `_spell`
-            host = "0.0.0.0"
-        control = self[host] = build_departure(host, self._family)
-        return control
-
-
-class _Names(dict[Address, bytes]):
-    """Addresses of owners → sockaddr, padded to NAME_BYTES. Owners are few; the bound is for a fleet that churns."""
-
-    def __init__(self, family: int) -> None:
-        super().__init__()
-        self._family = family
-
-    def __missing__(self, address: Address) -> bytes:
-        if len(self) >= _NAMES_REMEMBERED:
-            self.clear()
-        name = self[address] = _spell(address, self._family)
-        return name
+        made = self[key] = self._make(key)
+        return made
 
 
 def _spell(address: Address, family: int) -> bytes:
@@ -223,3 +200,10 @@ def _spell(address: Address, family: int) -> bytes:
         return build_sockaddr(address, family).ljust(NAME_BYTES, b"\0")
     except ValueError:  # an IPv6 address and an IPv4 socket: no destination, which the kernel refuses
         return bytes(NAME_BYTES)
+
+
+def _leave_from(host: str, family: int) -> bytes:
+    try:
+        return build_departure(host, family)
+    except ValueError:  # of a datagram that has no destination either
+        return build_departure("0.0.0.0", family)

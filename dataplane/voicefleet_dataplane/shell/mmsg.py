@@ -9,6 +9,7 @@ Owns: the structures that the kernel reads and writes. Does not own: what stands
 import ctypes
 import socket
 
+from voicefleet_contract.addresses import UNSPECIFIED
 from voicefleet_dataplane.core.batches import NAME_BYTES, SLOT_BYTES, Batch
 from voicefleet_dataplane.wire.pktinfo import CONTROL_BYTES, control_bytes
 from voicefleet_dataplane.wire.sockaddr import sockaddr_bytes
@@ -115,7 +116,7 @@ class Messages:
 
 
 def _is_bound_to_all(one: socket.socket) -> bool:
-    return one.family in _TELL_ARRIVALS and one.getsockname()[0] in ("0.0.0.0", "::")
+    return one.family in _TELL_ARRIVALS and one.getsockname()[0] in UNSPECIFIED
 
 
 def _messages(

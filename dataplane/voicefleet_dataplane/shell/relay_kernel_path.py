@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from voicefleet_contract.addresses import Address
+from voicefleet_contract.addresses import UNSPECIFIED, Address
 from voicefleet_dataplane.core.bypass import FlowPorts
 from voicefleet_dataplane.core.flow import Flow
 from voicefleet_dataplane.core.relay import Relay
@@ -55,7 +55,7 @@ class KernelPath:
     def __init__(self, core: Relay, engine: FastPath, public: Address, ports: FlowPorts) -> None:
         self._core, self._engine, self._ports = core, engine, ports
         self._public = public
-        self._any_address = public.host in ("0.0.0.0", "::")
+        self._any_address = public.host in UNSPECIFIED
         self._publics: dict[str, Address] = {}
         # By the ends that a rule sees, as the kernel spells them.
         self._outward: dict[bytes, _Ways] = {}

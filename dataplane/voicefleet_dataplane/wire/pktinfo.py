@@ -15,6 +15,7 @@ A dual-stack socket spells IPv4 as mapped IPv6. No interface is named on the way
 import ipaddress
 from struct import Struct
 
+from voicefleet_contract.addresses import from_mapped, to_mapped
 from voicefleet_dataplane.wire.sockaddr import IPV4_FAMILY
 
 CONTROL_BYTES = 40  # room for either
@@ -24,7 +25,6 @@ _V4 = Struct("=i4s4s")
 _V6 = Struct("=16si")
 _LEVEL_V4, _IP_PKTINFO = 0, 8  # Linux
 _LEVEL_V6, _IPV6_PKTINFO = 41, 50
-_MAPPED = b"\x00" * 10 + b"\xff\xff"
 
 
 def parse_arrival(control: bytes, family: int) -> str:
@@ -36,8 +36,7 @@ def parse_arrival(control: bytes, family: int) -> str:
         return str(ipaddress.IPv4Address(_V4.unpack_from(control, _HEAD.size)[2]))
     if (level, kind) != (_LEVEL_V6, _IPV6_PKTINFO) or size != _HEAD.size + _V6.size:
         return ""
-    host = ipaddress.IPv6Address(_V6.unpack_from(control, _HEAD.size)[0])
-    return str(host.ipv4_mapped or host)
+    return from_mapped(_V6.unpack_from(control, _HEAD.size)[0])
 
 
 def build_departure(host: str, family: int) -> bytes:
@@ -49,11 +48,7 @@ def build_departure(host: str, family: int) -> bytes:
         source = ipaddress.IPv4Address(host).packed
         message = _HEAD.pack(_HEAD.size + _V4.size, _LEVEL_V4, _IP_PKTINFO) + _V4.pack(0, source, bytes(4))
     else:
-        if ":" not in host:
-            address = _MAPPED + ipaddress.IPv4Address(host).packed
-        else:
-            address = ipaddress.IPv6Address(host).packed
-        message = _HEAD.pack(_HEAD.size + _V6.size, _LEVEL_V6, _IPV6_PKTINFO) + _V6.pack(address, 0)
+        message = _HEAD.pack(_HEAD.size + _V6.size, _LEVEL_V6, _IPV6_PKTINFO) + _V6.pack(to_mapped(host), 0)
     return message.ljust(CONTROL_BYTES, b"\0")
 
 

@@ -12,14 +12,13 @@ a key, with no text made of them. A dual-stack socket spells IPv4 as mapped IPv6
 import ipaddress
 from struct import Struct
 
-from voicefleet_contract.addresses import Address
+from voicefleet_contract.addresses import Address, from_mapped, to_mapped
 
 IPV4_FAMILY, IPV6_FAMILY = 2, 10  # Linux
 IPV4_BYTES, IPV6_BYTES = 16, 28
 
 _FAMILY = Struct("=H")
 _PORT = Struct("!H")
-_MAPPED = b"\x00" * 10 + b"\xff\xff"
 
 
 def sockaddr_bytes(family: int) -> int:
@@ -32,8 +31,7 @@ def parse_sockaddr(name: bytes) -> Address:
     (port,) = _PORT.unpack_from(name, 2)
     if len(name) == IPV4_BYTES:
         return Address("{}.{}.{}.{}".format(*name[4:8]), port)  # three times as fast as ipaddress: floods pass here
-    host = ipaddress.IPv6Address(name[8:24])
-    return Address(str(host.ipv4_mapped or host), port)
+    return Address(from_mapped(name[8:24]), port)
 
 
 def build_sockaddr(address: Address, family: int) -> bytes:
@@ -41,6 +39,4 @@ def build_sockaddr(address: Address, family: int) -> bytes:
     head = _FAMILY.pack(family) + _PORT.pack(address.port)
     if family == IPV4_FAMILY:
         return head + ipaddress.IPv4Address(address.host).packed + bytes(8)
-    if ":" in address.host:
-        return head + bytes(4) + ipaddress.IPv6Address(address.host).packed + bytes(4)
-    return head + bytes(4) + _MAPPED + ipaddress.IPv4Address(address.host).packed + bytes(4)
+    return head + bytes(4) + to_mapped(address.host) + bytes(4)
