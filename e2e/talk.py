@@ -32,14 +32,10 @@ def speech(seconds: float, number: int = 0) -> list[bytes]:
 
 
 @asynccontextmanager
-async def calling(fleet: Fleet, seconds: float | None = None) -> AsyncIterator[Caller]:
-    """A call under way, audio heard; its result is there when the body has ended and the speech is over.
-
-    The speech takes so many seconds, or as long as the body does.
-    """
-    said = UntilTold(speech(10)) if seconds is None else speech(seconds)
+async def calling(fleet: Fleet, seconds: float) -> AsyncIterator[Caller]:
+    """A call under way, audio heard; its result is there when the body has ended and the speech is over."""
     async with httpx.AsyncClient(verify=False, timeout=15, trust_env=False) as http:
-        caller = Caller(http, make_identity(), said)
+        caller = Caller(http, make_identity(), speech(seconds))
         headers = {"Authorization": f"Bearer {fleet.api_key}"}
         task = asyncio.create_task(caller.run(fleet.url + "/v1/realtime/calls", headers))
         try:
@@ -48,8 +44,6 @@ async def calling(fleet: Fleet, seconds: float | None = None) -> AsyncIterator[C
                     assert not task.done(), caller.result.error
                     await asyncio.sleep(0.02)
             yield caller
-            if isinstance(said, UntilTold):
-                said.enough = True
             await task
         finally:
             task.cancel()
@@ -57,8 +51,8 @@ async def calling(fleet: Fleet, seconds: float | None = None) -> AsyncIterator[C
 
 
 @asynccontextmanager
-async def calls(fleet: Fleet, count: int, seconds: float | None = None) -> AsyncIterator[list[Caller]]:
-    """So many calls under way, as `calling` has it."""
+async def calls(fleet: Fleet, count: int, seconds: float) -> AsyncIterator[list[Caller]]:
+    """So many calls under way; their results are there when the body has ended and their speech is over."""
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(calling(fleet, seconds)) for _ in range(count)]
 

@@ -15,7 +15,7 @@ import yaml
 
 from e2e.fleet import NAMESPACE, RELAY_LABEL, ROOT, Fleet
 from e2e.kube import eventually
-from e2e.talk import calling
+from e2e.talk import holding
 
 PORT = 19_090
 API = f"http://127.0.0.1:{PORT}/api/v1"
@@ -104,7 +104,7 @@ async def test_prometheus_reads_every_process_and_an_alert_fires_when_a_relay_go
             return all(target["health"] == "up" for target in targets)
 
         await asyncio.to_thread(eventually, "every process is scraped", all_up, 60.0)
-        async with calling(fleet):
+        async with holding(fleet, 1):
             await asyncio.to_thread(
                 eventually,
                 "the call is counted",

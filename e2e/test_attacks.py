@@ -16,7 +16,7 @@ import pytest
 from e2e.cluster.nodes import HOST_ADDRESS
 from e2e.fleet import Fleet
 from e2e.spoof import send_spoofed
-from e2e.talk import calling, control, hang_up, moved, refusals
+from e2e.talk import calling, control, hang_up, moved, refusals, talking
 from voicefleet_contract import names
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.hint import ice_pwd, peek_hint
@@ -90,7 +90,7 @@ async def answered_offer(fleet: Fleet, *, by: Callable[[int], bool]) -> tuple[st
 
 async def test_strangers_get_no_byte_from_a_relay_and_each_moves_its_own_counter(fleet: Fleet) -> None:
     keys = KeyRing.parse(fleet.kube.secret(names.SECRET_HINT_KEYS)[names.KEYS_FILE])
-    async with calling(fleet) as caller:
+    async with talking(fleet, 1) as [caller]:
         ufrag, public = caller.result.ufrag, address(caller.result.ingress)
         relay = await asyncio.to_thread(fleet.relay_of, caller.result.ingress)
         inner = Address(relay["status"]["hostIP"], INNER_PORT)
@@ -110,7 +110,7 @@ async def test_strangers_get_no_byte_from_a_relay_and_each_moves_its_own_counter
 
 
 async def test_a_replayed_check_from_another_address_gets_no_answer_and_moves_nothing(fleet: Fleet) -> None:
-    async with calling(fleet) as caller:
+    async with talking(fleet, 1) as [caller]:
         owner = await asyncio.to_thread(fleet.owner_of, peek_hint(caller.result.ufrag).slot)
         found = await moves_only(fleet, lambda: gets_nothing(caller.last_check, address(caller.result.ingress)))
         assert found == {(name(owner), "ice_replay"): 1}
@@ -123,7 +123,7 @@ async def test_a_valid_check_from_a_live_victims_tuple_is_refused_by_an_owner_th
 ) -> None:
     """The attacker's call is the victim's owner's too: it knows whose tuple that is."""
     fleet.site.only_local("this attack forges source addresses")
-    async with calling(fleet) as victim:
+    async with talking(fleet, 1) as [victim]:
         held_by, public = peek_hint(victim.result.ufrag).slot, address(victim.result.ingress)
         owner = await asyncio.to_thread(fleet.owner_of, held_by)
         call_id, answer = await answered_offer(fleet, by=lambda slot: slot == held_by)
@@ -146,7 +146,7 @@ async def test_a_valid_check_from_a_live_victims_tuple_is_refused_by_an_owner_th
 async def test_a_valid_check_from_a_live_victims_tuple_brings_it_nothing_of_another_owner(fleet: Fleet) -> None:
     """Its check is its owner's business, who believes it and sends the attacker's media there: the relay drops all of it."""
     fleet.site.only_local("this attack forges source addresses")
-    async with calling(fleet) as victim:
+    async with talking(fleet, 1) as [victim]:
         held_by, public = peek_hint(victim.result.ufrag).slot, address(victim.result.ingress)
         relay = await asyncio.to_thread(fleet.relay_of, victim.result.ingress)
         tuple_of_victim = victim.address
@@ -177,7 +177,7 @@ async def test_a_valid_check_from_a_live_victims_tuple_brings_it_nothing_of_anot
 async def test_who_spoofs_a_member_reaches_neither_a_stranger_nor_another_members_client(fleet: Fleet) -> None:
     """Return traffic with a member's source address: for a client that has no flow, and for one of another owner."""
     fleet.site.only_local("this attack forges source addresses")
-    async with calling(fleet) as victim:
+    async with talking(fleet, 1) as [victim]:
         relay = await asyncio.to_thread(fleet.relay_of, victim.result.ingress)
         inner = Address(relay["status"]["hostIP"], INNER_PORT)
         held_by, client = peek_hint(victim.result.ufrag).slot, victim.address
@@ -209,7 +209,7 @@ async def test_who_spoofs_a_member_reaches_neither_a_stranger_nor_another_member
 
 
 async def test_a_transceiver_takes_nothing_from_a_stranger(fleet: Fleet) -> None:
-    async with calling(fleet) as caller:
+    async with talking(fleet, 1) as [caller]:
         pod = await asyncio.to_thread(fleet.owner_of, peek_hint(caller.result.ufrag).slot)
         to = Address(pod["status"]["hostIP"], int(pod["metadata"]["labels"][names.LABEL_PORT]))
         for reason, packet in (

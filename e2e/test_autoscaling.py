@@ -6,7 +6,7 @@ from typing import Any
 
 from e2e.fleet import POOL, Fleet
 from e2e.kube import eventually
-from e2e.talk import calls, lost, sent
+from e2e.talk import holding, lost, sent
 
 # One call is two percent of a transceiver's fifty.
 AUTOSCALING = {"minReplicas": 3, "maxReplicas": 5, "targetUtilization": 2, "scaleDownStabilization": "10s"}
@@ -24,7 +24,7 @@ spec:
 
 async def test_it_grows_with_calls_and_shrinks_by_draining_and_loses_none(fleet: Fleet) -> None:
     try:
-        async with calls(fleet, 6) as callers:
+        async with holding(fleet, 6) as callers:
             autoscale(fleet, AUTOSCALING)
             await asyncio.to_thread(eventually, "five members", lambda: sizes(fleet) == (5, 5, 5), 40.0)
             # Now each member is to be full: three are enough for six calls, and the window has to pass.

@@ -5,7 +5,7 @@ from typing import Any
 
 from e2e.fleet import POOL, Fleet
 from e2e.kube import eventually, ready
-from e2e.talk import PACKETS_PER_S, calling, hang_up, lost_after, place_calls
+from e2e.talk import PACKETS_PER_S, calling, hang_up, lost_after, place_calls, talking
 
 DATAPLANE = "app.kubernetes.io/component in (relay,transceiver,gateway)"
 
@@ -35,7 +35,7 @@ async def test_the_relay_pod_of_a_call_is_killed_and_thirty_more_seconds_of_medi
 
 async def test_redis_is_stopped_and_old_and_new_calls_and_hang_ups_work(fleet: Fleet) -> None:
     try:
-        async with calling(fleet) as caller:
+        async with talking(fleet, 1) as [caller]:
             await asyncio.to_thread(fleet.kube.run, "scale", "deployment", "voicefleet-redis", "--replicas=0")
             await asyncio.to_thread(
                 eventually, "Redis gone", lambda: not fleet.kube.pods("app.kubernetes.io/component=redis"), 60.0
@@ -61,7 +61,7 @@ def ring_converged(fleet: Fleet) -> str:
 async def test_the_operator_is_restarted_and_no_dataplane_pod_changes(fleet: Fleet) -> None:
     """Its upgrade: test_versions.py."""
     before = identities(fleet)
-    async with calling(fleet) as caller:
+    async with talking(fleet, 1) as [caller]:
         await asyncio.to_thread(fleet.kube.run, "rollout", "restart", "deployment", "voicefleet-operator")
         await asyncio.to_thread(
             fleet.kube.run, "rollout", "status", "deployment", "voicefleet-operator", "--timeout=100s"
@@ -74,7 +74,7 @@ async def test_the_operator_is_restarted_and_no_dataplane_pod_changes(fleet: Fle
 
 async def test_scaling_up_adds_members_and_moves_no_call(fleet: Fleet) -> None:
     before = {pod["metadata"]["uid"] for pod in fleet.transceivers()}
-    async with calling(fleet) as caller:
+    async with talking(fleet, 1) as [caller]:
         await asyncio.to_thread(fleet.kube.run, "scale", "transceiver", "agents", "--replicas=5")
         await asyncio.to_thread(eventually, "five members", lambda: len(fleet.transceivers()) == 5, 90.0)
     try:

@@ -10,7 +10,7 @@ from e2e.cluster.startup import node_prefix
 from e2e.cluster.steps import run
 from e2e.fleet import POOL, Fleet
 from e2e.kube import eventually
-from e2e.talk import calling, place_calls
+from e2e.talk import place_calls, talking
 from voicefleet_contract import names
 from voicefleet_contract.hint import peek_hint
 
@@ -33,7 +33,7 @@ def deaf(node: str, port: str) -> Iterator[None]:
 
 async def test_a_transceiver_that_no_datagram_reaches_is_out_of_placement_and_returns(fleet: Fleet) -> None:
     fleet.site.only_local("a rule is put into a node's network namespace")
-    async with calling(fleet) as caller:
+    async with talking(fleet, 1) as [caller]:
         owner = peek_hint(caller.result.ufrag).slot
         victim = next(pod for pod in fleet.transceivers() if slot_of(pod) != owner)
         with deaf(victim["spec"]["nodeName"], victim["metadata"]["labels"][names.LABEL_PORT]):

@@ -5,7 +5,7 @@ import json
 
 from e2e.fleet import Fleet
 from e2e.kube import eventually
-from e2e.talk import calling
+from e2e.talk import talking
 
 METRIC = "/apis/external.metrics.k8s.io/v1beta1/namespaces/voice/voicefleet_pool_sessions?labelSelector=pool%3Dagents"
 
@@ -31,7 +31,7 @@ async def test_an_hpa_scales_up_under_calls_and_down_when_they_end_and_no_call_i
     await asyncio.to_thread(fleet.upgrade, fleet.values | {"externalMetrics": {"enabled": True}})
     try:
         await asyncio.to_thread(eventually, "the metric is served", lambda: sessions(fleet) is not None, 60.0)
-        async with calling(fleet) as one, calling(fleet) as other:
+        async with talking(fleet, 2) as (one, other):
             await asyncio.to_thread(kube.apply, HPA)
             await asyncio.to_thread(eventually, "a fourth member", lambda: len(fleet.transceivers()) == 4, 60.0)
         assert (one.result.error, other.result.error) == ("", "")

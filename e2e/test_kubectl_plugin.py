@@ -9,7 +9,7 @@ from pathlib import Path
 
 from e2e.fleet import NAMESPACE, POOL, Fleet
 from e2e.kube import eventually
-from e2e.talk import calling
+from e2e.talk import holding
 
 
 def plugin(fleet: Fleet, *words: str) -> subprocess.CompletedProcess[str]:
@@ -21,7 +21,7 @@ def plugin(fleet: Fleet, *words: str) -> subprocess.CompletedProcess[str]:
 
 
 async def test_the_plugin_says_how_the_fleet_is_and_follows_a_call(fleet: Fleet) -> None:
-    async with calling(fleet) as caller:
+    async with holding(fleet, 1) as [caller]:
         call_id = caller.result.call_id
 
         def followed() -> bool:

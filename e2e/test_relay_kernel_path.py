@@ -17,7 +17,7 @@ import httpx
 from e2e.fleet import Fleet
 from e2e.kube import eventually
 from e2e.relays import Location, kill_process, process_of
-from e2e.talk import PACKETS_PER_S, calling, calls, place_calls
+from e2e.talk import PACKETS_PER_S, calling, holding, place_calls
 from voicefleet_dataplane.shell.caller import Caller
 
 RELAYS = "daemonset/fra-relay"
@@ -27,7 +27,7 @@ MOST_LOST = 3  # of each call, over a restart or a kill of every relay
 
 async def test_relays_are_restarted_and_killed_and_no_call_notices(fleet: Fleet) -> None:
     kernel_path(fleet, "InKernel")
-    async with calls(fleet, 10) as callers:
+    async with holding(fleet, 10) as callers:
         await asyncio.to_thread(eventually, "media in the kernel", lambda: carried(fleet) > 500, 30.0)
         for what, do in (("undisturbed", undisturbed), ("restarted", restart), ("killed", kill)):
             before = Marks(callers)

@@ -14,7 +14,7 @@ import redis.asyncio as redis
 from e2e.cluster.build import build_go_program
 from e2e.fleet import CLUSTER_ID, NAMESPACE, Fleet
 from e2e.kube import KubeError, eventually, ready
-from e2e.talk import calling
+from e2e.talk import calling, holding
 from tests.support.session_records import write_sessions
 
 GROUP = "sessions.voicefleet.dev"
@@ -191,10 +191,10 @@ async def test_a_stock_go_informer_keeps_up_over_a_lost_registry(api: Fleet) -> 
     before = await asyncio.to_thread(expired_watches, api)
     informer = Informer(api)
     try:
-        async with calling(api) as one:
+        async with calling(api, seconds=60) as one:
             await asyncio.to_thread(informer.shows, {one.result.call_id}, "the first call")
             await asyncio.to_thread(lose_registry, api)
-            async with calling(api) as other:
+            async with holding(api, 1) as [other]:
                 both = {one.result.call_id, other.result.call_id}
                 await asyncio.to_thread(informer.shows, both, "both calls, from the new registry")
                 assert names(api) == both
