@@ -35,7 +35,7 @@ import uvloop
 from aiohttp import WSMsgType, web
 
 from bench.media_callers import HOST, PACKET_S, SpeakingCaller
-from bench.peers import built
+from bench.peers import build_go
 from bench.report import Report
 from bench.transceiver_load import cpu_s, rss_kb, serve
 from voicefleet_contract.http_api import CreateSession, SessionCreated
@@ -46,7 +46,6 @@ from voicefleet_dataplane.media.opus import BITRATE, COMPLEXITY, OpusEncoder, ve
 from voicefleet_dataplane.media.opus_stream import HEADER, SUBPROTOCOL
 from voicefleet_dataplane.media.speech import read_wav
 
-PEER = Path(__file__).parent / "peers" / "pionmedia"
 SPEECH = Path("/usr/share/sounds/alsa/Front_Center.wav")
 OURS = ["Echo", "OpusStream", "MediaStream", "OpenAIRealtime"]
 PIONS = ["Echo", "OpusStream", "MediaStream"]
@@ -319,20 +318,13 @@ def recorded() -> list[bytes]:
     return [encoder.encode(samples[at : at + 960].tobytes()) for at in range(0, len(samples) - 960, 960)]
 
 
-def build_peer() -> Path:
-    built().mkdir(parents=True, exist_ok=True)
-    binary = built() / "pionmedia"
-    subprocess.run(["go", "build", "-o", binary, "."], cwd=PEER, check=True)
-    return binary
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one short round: for development")
     options = parser.parse_args()
     rounds, seconds, answers = (1, 3.0, 3) if options.quick else (3, 8.0, 20)
     calls = {"Echo": 100, "OpusStream": 60, "MediaStream": 40, "OpenAIRealtime": 40}
-    packets, binary = recorded(), build_peer()
+    packets, binary = recorded(), build_go("pionmedia")
     agent_port = free_port()
     agent = multiprocessing.get_context("spawn").Process(target=serve_agent, args=(agent_port,), daemon=True)
     agent.start()

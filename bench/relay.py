@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.netns import Namespaces
-from bench.peers import build_peers
+from bench.peers import build_go, build_load
 from bench.relay_floods import floods
 from bench.relay_load import Flows, Sample, cpu_ns
 from bench.relay_ours import (
@@ -288,7 +288,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave as at Ctrl-C: nothing stays behind
     if not OBJECT.is_file():  # or every kernel mode would be written down as refused
         sys.exit(f"error: {OBJECT.name} is not compiled: make bpf")
-    build_peers()
+    build_load()
+    build_go("gorelay")
     count, seconds = (1, 0.5) if options.quick else (5, 0.8)
     report = Report(
         "relay",

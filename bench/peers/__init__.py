@@ -10,9 +10,14 @@ def built() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "voicefleet" / "bench"
 
 
-def build_peers() -> None:
-    """Build load (C) and gorelay (Go). Both builds are quick when nothing changed."""
-    here = Path(__file__).parent
+def build_load() -> None:
+    """Build load (C)."""
     built().mkdir(parents=True, exist_ok=True)
-    subprocess.run(["gcc", "-O2", "-o", built() / "load", here / "load.c"], check=True)
-    subprocess.run(["go", "build", "-o", built() / "gorelay", "."], check=True, cwd=here / "gorelay")
+    subprocess.run(["gcc", "-O2", "-o", built() / "load", Path(__file__).parent / "load.c"], check=True)
+
+
+def build_go(name: str) -> Path:
+    """Build one of the Go modules here and return its program. Quick when nothing changed."""
+    built().mkdir(parents=True, exist_ok=True)
+    subprocess.run(["go", "build", "-o", built() / name, "."], check=True, cwd=Path(__file__).parent / name)
+    return built() / name
