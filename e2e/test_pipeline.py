@@ -17,8 +17,7 @@ from e2e.talk import SPEECH
 from e2e.test_agents import offered
 from e2e.test_chromium_hears_itself import FLAGS
 from tests.support import clerk_hook
-from tests.support.agents_sdk import sdk_session
-from tests.support.pipeline_story import TOOL_SAYS, spoken_exchange_with_a_pipeline
+from tests.support.pipeline_story import the_sdk_talks_with_a_pipeline
 from tests.support.spoken import SENTENCES, ask, assert_answers_are_spoken, say_with_flite
 from voicefleet_contract import names
 from voicefleet_dataplane.shell.talker import Talker
@@ -143,21 +142,15 @@ async def test_spoken_questions_are_answered_with_speech_by_their_words(clerks: 
             asked = questions
             assert turn.answered == f"Question number {questions} was: {turn.heard}."  # it knows the history
             turns.append(turn)
-        await assert_answers_are_spoken(turns)
+        await assert_answers_are_spoken(turns, each=0.5)
         assert talker.told("error") == []
 
 
 async def test_the_openai_sdk_in_chromium_talks_with_a_pipeline(clerks: Fleet, tmp_path: Path) -> None:
-    async with httpx.AsyncClient(verify=False, trust_env=False, timeout=15) as http:
-        made = await http.post(
-            f"{clerks.url}/v1/realtime/client_secrets",
-            json={"session": {"type": "realtime"}},
-            headers={"Authorization": f"Bearer {clerks.api_key}"},
-        )
-    url = f"{clerks.url}/v1/realtime/calls?pool=clerks"
-    microphone = SPEECH / "Front_Center.wav"  # nothing of it is heard: the story speaks into a stream of its own
-    async with sdk_session(url, made.json()["value"], microphone, result=TOOL_SAYS, flags=FLAGS) as session:
-        await spoken_exchange_with_a_pipeline(session, tmp_path)
+    microphone = SPEECH / "Front_Center.wav"
+    await the_sdk_talks_with_a_pipeline(
+        clerks.url, clerks.api_key, microphone, tmp_path, query="?pool=clerks", flags=FLAGS
+    )
 
 
 async def test_a_hook_that_dies_is_told_and_the_call_goes_on_when_it_is_back(clerks: Fleet) -> None:

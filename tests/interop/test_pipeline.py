@@ -13,9 +13,8 @@ import pytest
 
 from tests.interop.test_agents_guide import running
 from tests.support import clerk_hook
-from tests.support.agents_sdk import sdk_session
 from tests.support.aiortc_client import use_loopback
-from tests.support.pipeline_story import TOOL_SAYS, spoken_exchange_with_a_pipeline
+from tests.support.pipeline_story import the_sdk_talks_with_a_pipeline
 from tests.support.spoken import SENTENCES, UNDERSTOOD, ask, assert_answers_are_spoken, say_with_flite, understood
 from tests.support.text_hooks import HookDouble, serving
 from voicefleet_dataplane.commands.dev import DevFleet
@@ -145,12 +144,4 @@ def test_the_guides_hook_is_asked():
 async def test_openais_own_client_in_chromium_talks_with_a_pipeline(tmp_path, speech):
     async with serving(clerk_hook.answer) as url:
         with DevFleet(transceivers=1, backend={"backend": "Pipeline", "backend_url": url}) as fleet:
-            async with httpx.AsyncClient(verify=False, trust_env=False) as http:
-                made = await http.post(
-                    f"{fleet.url}/v1/realtime/client_secrets",
-                    json={"session": {"type": "realtime"}},
-                    headers={"Authorization": f"Bearer {fleet.api_key}"},
-                )
-            calls_url = f"{fleet.url}/v1/realtime/calls"
-            async with sdk_session(calls_url, made.json()["value"], speech[0], result=TOOL_SAYS) as session:
-                await spoken_exchange_with_a_pipeline(session, tmp_path)
+            await the_sdk_talks_with_a_pipeline(fleet.url, fleet.api_key, speech[0], tmp_path)

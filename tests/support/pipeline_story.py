@@ -3,9 +3,12 @@
 The pipeline's hook is tests/support/clerk_hook.py, and the client's function says TOOL_SAYS.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from tests.support.agents_sdk import SdkSession
+import httpx
+
+from tests.support.agents_sdk import SdkSession, sdk_session
 from tests.support.spoken import SENTENCES, UNDERSTOOD, recognise, say_with_flite, understood
 from voicefleet_dataplane.media.speech import write_wav
 
@@ -18,6 +21,21 @@ def write_question(folder: Path, number: int) -> Path:
     path = folder / f"question-{number}.wav"
     path.write_bytes(write_wav(say_with_flite(SENTENCES[number])))
     return path
+
+
+async def the_sdk_talks_with_a_pipeline(
+    gateway: str, api_key: str, microphone: Path, folder: Path, *, query: str = "", flags: Sequence[str] = ()
+) -> None:
+    """The whole story. Nothing of ``microphone`` is heard: it speaks into a stream of its own."""
+    async with httpx.AsyncClient(verify=False, trust_env=False, timeout=15) as http:
+        made = await http.post(
+            f"{gateway}/v1/realtime/client_secrets",
+            json={"session": {"type": "realtime"}},
+            headers={"Authorization": f"Bearer {api_key}"},
+        )
+    url, key = f"{gateway}/v1/realtime/calls{query}", made.json()["value"]
+    async with sdk_session(url, key, microphone, result=TOOL_SAYS, flags=flags) as session:
+        await spoken_exchange_with_a_pipeline(session, folder)
 
 
 async def spoken_exchange_with_a_pipeline(session: SdkSession, folder: Path) -> None:
