@@ -53,6 +53,23 @@ async def test_what_a_publisher_says_is_heard_by_a_player_and_both_restart_ice_i
         assert await page.run(gone, path=urlsplit(post.location).path, **where) == 404
 
 
+async def test_a_publisher_and_a_player_learn_at_their_next_check_that_the_call_is_over(fleet, speech):
+    """Neither has a data channel that could close, and browsers look at no BYE. Left alone they still hope when `until` has given up."""
+    async with page_of(fleet, speech[0]) as page:
+        where = {"gateway": fleet.url, "key": fleet.api_key}
+        await page.run(PUBLISH, **where)
+        (post,) = await page.requests("POST")
+        await page.run(PLAY, path=player_path(post.link), **where)
+        hung_up = await page.run(
+            "return (await fetch(gateway + path, {method: 'POST', headers: {Authorization: 'Bearer ' + key}})).status",
+            path=f"/v1/realtime/calls/{urlsplit(post.location).path.split('/')[-1]}/hangup",
+            **where,
+        )
+        assert hung_up == 200
+        for pc in ("page.pc", "page.player"):
+            await page.run(f"await page.until(() => {pc}.connectionState === 'failed', 'failed')")
+
+
 async def test_an_old_publisher_and_a_player_that_asks_for_video(fleet, speech):
     """Eyevinn's: the publisher offers sendrecv, and sends ETag where If-Match belongs; the player offers video first."""
     own = read_wav(speech[1])

@@ -3,12 +3,17 @@
 The tests are coroutines because aiortc's SCTP wants a loop to be there.
 """
 
+import pytest
+
 from tests.support.transceiver import CLIENT, World
 from tests.unit.test_another_peer import running
+from voicefleet_contract.drops import DropReason
 from voicefleet_dataplane.core.dtls import DtlsState
+from voicefleet_dataplane.core.ice import OLD_CREDENTIALS_S
 from voicefleet_dataplane.core.session import EndReason
 from voicefleet_dataplane.media.echo import Echo
 from voicefleet_dataplane.wire.sdp import SetupRole
+from voicefleet_dataplane.wire.stun import build_binding_request, parse_binding_response, verify_integrity
 
 CHUNKS_AT = 12  # of an SCTP packet (RFC 9260 section 3)
 ABORT = 6
@@ -40,3 +45,75 @@ async def test_a_client_that_is_in_another_call_is_told_nothing_by_sctp():
     world.settle()
     assert client.data == []
     assert client.dtls.state is DtlsState.CLOSED
+
+
+def refusals(client) -> list[int | None]:
+    """The error codes of the answers to its checks; all are authentic."""
+    found = [parse_binding_response(answer) for answer in client.answered]
+    assert all(verify_integrity(one, client.pwd.encode()) for one in found)
+    return [one.error_code for one in found]
+
+
+async def test_a_check_of_a_call_that_is_over_is_told_that_consent_is_withdrawn():
+    """The one word that also those hear who have no data channel, and those who missed the others."""
+    world = World()
+    client = world.connected()
+    world.core.hang_up(client.session.agreed.call_id)
+    world.settle()
+    client.answered.clear()
+    check = client.build_check()
+    assert client.send(check) is DropReason.SESSION_ENDED
+    world.settle()
+    assert refusals(client) == [403]
+    assert len(client.answered[0]) <= len(check)
+
+
+async def test_the_next_process_of_a_slot_tells_the_clients_of_the_one_that_was_killed():
+    client = World().connected()
+    world = client.world = World()
+    world.clients[CLIENT] = client
+    client.answered.clear()
+    assert client.check() is DropReason.SESSION_UNKNOWN
+    world.settle()
+    assert refusals(client) == [403]
+
+
+@pytest.mark.parametrize(
+    ("place", "options"),
+    [
+        ({}, {"key": b"x" * 32}),
+        ({}, {"key": None}),
+        ({}, {"username": "A" * 24 + ":c1ie"}),
+        ({"generation": 3}, {}),
+        ({"slot": 6}, {}),
+        ({"cluster": 8}, {}),
+    ],
+)
+async def test_consent_of_others_is_not_ours_to_withdraw(place, options):
+    client = World().connected()
+    world = client.world = World(**place)
+    check = {
+        "transaction_id": b"t" * 12,
+        "username": f"{client.server_ufrag}:c1ie",
+        "key": client.pwd.encode(),
+    } | options
+    assert client.send(build_binding_request(**check)) is DropReason.SESSION_UNKNOWN
+    assert world.core.transmit == []
+
+
+async def test_outgrown_credentials_of_a_running_call_meet_silence():
+    world = World()
+    client = world.connected()
+    made = world.core.restart_ice(client.session, "n3w1", world.now)
+
+    def check_anew(transaction: bytes) -> None:
+        request = build_binding_request(transaction, f"{made.ufrag}:n3w1", made.pwd.encode(), use_candidate=True)
+        assert client.send(request) is None
+
+    check_anew(b"1" * 12)
+    world.pass_time(OLD_CREDENTIALS_S - 1)
+    check_anew(b"2" * 12)
+    world.pass_time(1)
+    assert client.check() is DropReason.SESSION_ENDED
+    assert world.core.transmit == []
+    assert client.session.state == "connected"

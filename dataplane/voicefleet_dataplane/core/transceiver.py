@@ -51,7 +51,14 @@ from voicefleet_dataplane.core.ufrags import Ufrags
 from voicefleet_dataplane.wire.demux import SPP_FIRST_BYTE, Kind, classify
 from voicefleet_dataplane.wire.sdp import OfferedMedia, SetupRole, parse_offer_untrusted
 from voicefleet_dataplane.wire.sdp_answer import choose_setup
-from voicefleet_dataplane.wire.stun import StunError, parse_binding_request
+from voicefleet_dataplane.wire.stun import (
+    FORBIDDEN,
+    BindingRequest,
+    StunError,
+    build_binding_error,
+    parse_binding_request,
+    verify_integrity,
+)
 
 LARGEST_DATAGRAM_BYTES = 1_500
 _PLAIN = Terms()
@@ -210,8 +217,7 @@ class Transceiver:
             return error.reason
         session = self._ufrags.sessions.get(request.server_ufrag)
         if session is None:
-            ended = self._ufrags.was_in_use(request.server_ufrag)
-            return DropReason.SESSION_ENDED if ended else DropReason.SESSION_UNKNOWN
+            return self._withdraw_consent(request, destination, header)
         reason = session.ice.authenticate(request)
         if reason is not None:
             return reason
@@ -229,6 +235,17 @@ class Transceiver:
             self._routes.remember_tuple(bare, destination, route)
         self._settle(session)
         return reason
+
+    def _withdraw_consent(self, request: BindingRequest, destination: Address, header: bytes) -> DropReason:
+        """A check of a call that is over: say so, for those who did not hear it, or have no other ear for it (RFC 7675 section 5.2).
+
+        Authentic checks alone are answered, with fewer bytes than they have, the way they came.
+        """
+        pwd = self._ufrags.pwd_of_no_call(request.server_ufrag, self.hint_keys)
+        if pwd is not None and verify_integrity(request, pwd):
+            self.transmit.append((header + build_binding_error(request.transaction_id, FORBIDDEN, pwd), destination))
+        ended = self._ufrags.was_in_use(request.server_ufrag)
+        return DropReason.SESSION_ENDED if ended else DropReason.SESSION_UNKNOWN
 
     def _receive_announcement(
         self, payload: bytes, relay: Address, header: bytes, route: Route | None, now: float
@@ -449,7 +466,7 @@ class Transceiver:
             session.ice.forgotten.clear()
         if session.ice.retired:
             for ufrag in session.ice.retired:
-                self._ufrags.retire(ufrag)
+                self._ufrags.retire(ufrag, call_is_over=False)
             session.ice.retired.clear()
         self._timers.arm(session)
 
@@ -461,7 +478,7 @@ class Transceiver:
         self._ended_without += session.connected_at is None and session.end_reason in _NO_MEDIA
         self._timers.disarm(session)
         for ufrag in [*session.ice.ufrags, *session.ice.retired]:
-            self._ufrags.retire(ufrag)
+            self._ufrags.retire(ufrag, call_is_over=True)
         del self.sessions[session.agreed.call_id]
         del self._by_request[session.agreed.request_id]
         for client in [*session.ice.paths, *session.ice.forgotten]:

@@ -1,17 +1,19 @@
 """The server ufrags of one slot: given out, leading to a call, and known for a while to have led to one.
 
-Invariant: a nonce is not given again while its call lives, nor for the NONCES_REMEMBERED ufrags after it.
+Invariants
+- A nonce is not given again while its call lives, nor for the NONCES_REMEMBERED ufrags after it.
+- Consent is withdrawn (`pwd_of_no_call`) only for calls that are over. Credentials that a running call has outgrown say nothing.
 """
 
 from collections.abc import Callable
 
 from voicefleet_contract.announcement import Addressee
-from voicefleet_contract.hint import Hint, encode_hint, ice_pwd
+from voicefleet_contract.hint import Hint, HintError, decode_hint, encode_hint, ice_pwd
 from voicefleet_contract.keys import KeyRing
 from voicefleet_dataplane.core.session import Session
 
 NONCES_REMEMBERED = 65_536
-ENDED_REMEMBERED = 4_096
+RETIRED_REMEMBERED = 4_096
 
 
 class Ufrags:
@@ -21,7 +23,7 @@ class Ufrags:
         self.sessions: dict[bytes, Session] = {}  # by ufrag, as it stands in USERNAME
         self._owner = owner
         self._random_bytes = random_bytes
-        self._ended: dict[bytes, None] = {}
+        self._retired: dict[bytes, bool] = {}  # whether its call is over; oldest first
         self._nonces: dict[int, None] = {}  # oldest first
 
     def new(self, keys: KeyRing) -> tuple[str, str]:
@@ -38,17 +40,32 @@ class Ufrags:
         """Checks with it are this session's."""
         self.sessions[ufrag.encode()] = session
 
-    def retire(self, ufrag: str) -> None:
+    def retire(self, ufrag: str, *, call_is_over: bool) -> None:
         """A check that carries it leads nowhere any more."""
         name = ufrag.encode()
         del self.sessions[name]
-        if len(self._ended) >= ENDED_REMEMBERED:
-            del self._ended[next(iter(self._ended))]
-        self._ended[name] = None
+        if len(self._retired) >= RETIRED_REMEMBERED:
+            del self._retired[next(iter(self._retired))]
+        self._retired[name] = call_is_over
 
     def was_in_use(self, ufrag: bytes) -> bool:
         """Say whether it led to a call not long ago."""
-        return ufrag in self._ended
+        return ufrag in self._retired
+
+    def pwd_of_no_call(self, ufrag: bytes, keys: KeyRing) -> bytes | None:
+        """Return the password of a ufrag of this slot whose call is over, or was another process's before us; else None.
+
+        It needs no memory: of a process that was killed, the next one knows the passwords too.
+        """
+        if ufrag in self.sessions or not self._retired.get(ufrag, True):
+            return None
+        try:
+            hint = decode_hint(ufrag, keys)
+        except HintError:
+            return None
+        if Addressee(hint.cluster, hint.slot, hint.generation) != self._owner:
+            return None
+        return ice_pwd(ufrag.decode(), hint.key_epoch, keys).encode()
 
     def _new_nonce(self) -> int:
         nonce = int.from_bytes(self._random_bytes(4))

@@ -63,7 +63,14 @@ _FINGERPRINT_BYTES = 4 + 4
 _FINGERPRINT_XOR = 0x5354554E  # "STUN"
 _MAX_USERNAME_BYTES = 508  # RFC 8489 §14.3: less than 509
 
-_ERROR_REASONS = {400: b"Bad Request", 401: b"Unauthenticated", 420: b"Unknown Attribute", 487: b"Role Conflict"}
+FORBIDDEN = 403  # to whom checks whether there is consent: there is none any more (RFC 7675 section 5.2)
+_ERROR_REASONS = {
+    400: b"Bad Request",
+    401: b"Unauthenticated",
+    403: b"Forbidden",
+    420: b"Unknown Attribute",
+    487: b"Role Conflict",
+}
 
 _sha1 = hashlib.sha1  # what RFC 8489 section 14.5 has
 _SHA1_BLOCK_BYTES = 64
@@ -235,8 +242,8 @@ def build_binding_success(transaction_id: bytes, mapped: Address, key: bytes) ->
 
 
 def build_binding_error(transaction_id: bytes, code: int, key: bytes, unknown_attributes: Iterable[int] = ()) -> bytes:
-    """Return an error response. A lite agent needs 487 (the peer claims the controlled role) and, where it chooses to
-    answer at all, 420 (with the attributes that it does not know).
+    """Return an error response. A lite agent needs 487 (the peer claims the controlled role), 403 (its call is over) and, where it
+    chooses to answer at all, 420 (with the attributes that it does not know).
     """
     attributes = [(ERROR_CODE, bytes((0, 0, code // 100, code % 100)) + _ERROR_REASONS.get(code, b""))]
     unknown = b"".join(map(_U16.pack, unknown_attributes))
