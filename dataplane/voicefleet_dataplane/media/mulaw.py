@@ -25,7 +25,8 @@ def _decode_sample(code: int) -> int:
 
 # Indexed by the unsigned reading of a sample: sixteen bits of two's complement.
 _CODES = bytes(_encode_sample(number - 65_536 if number >= 32_768 else number) for number in range(65_536))
-_SAMPLES = tuple(_decode_sample(code).to_bytes(2, "little", signed=True) for code in range(256))
+_SAMPLES = [_decode_sample(code).to_bytes(2, "little", signed=True) for code in range(256)]
+_LOW_BYTES, _HIGH_BYTES = (bytes(sample[half] for sample in _SAMPLES) for half in (0, 1))
 
 
 def encode_mulaw(pcm: bytes) -> bytes:
@@ -33,9 +34,12 @@ def encode_mulaw(pcm: bytes) -> bytes:
     samples = array("H", pcm)
     if sys.byteorder == "big":
         samples.byteswap()
-    return bytes(map(_CODES.__getitem__, samples))
+    codes = _CODES
+    return bytes([codes[sample] for sample in samples])
 
 
 def decode_mulaw(codes: bytes) -> bytes:
     """Return 16-bit little-endian PCM."""
-    return b"".join(map(_SAMPLES.__getitem__, codes))
+    pcm = bytearray(2 * len(codes))
+    pcm[::2], pcm[1::2] = codes.translate(_LOW_BYTES), codes.translate(_HIGH_BYTES)
+    return bytes(pcm)

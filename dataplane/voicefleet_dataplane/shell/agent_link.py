@@ -1,6 +1,7 @@
 """One call's line to its agent: a WebSocket that is opened, read, written, and opened again where that is wanted.
 
-Two tasks for each call, none for each packet: one reads, one writes what waits. Both ways are bounded:
+Three tasks for each call, none for each packet: one reads, one writes what waits, one looks each second whether the agent hangs. Both
+ways are bounded:
 
 - To the agent: speech that waits too long is worth nothing, so the oldest goes; anything else that waits in numbers means an
   agent that does not read, which is a failure.
@@ -100,6 +101,7 @@ class AgentLink:
         self._closing = False
         self._heard_at = 0.0
         self._pinged = False
+        self._writes_since: float | None = None
         self._finished: Callable[[AgentLink], object] = lambda _: None
         self.dropped_speech = 0
         self._task = asyncio.create_task(self._run(within_s))
@@ -190,47 +192,46 @@ class AgentLink:
     async def _talk(self, socket: aiohttp.ClientWebSocketResponse) -> tuple[Lost, str]:
         if self._closing:
             return Lost.CLOSED, ""
-        self._heard_at, self._pinged = self._clock(), False
+        self._heard_at, self._pinged, self._writes_since = self._clock(), False, None
         self._listener.on_open()
-        writer = asyncio.create_task(self._write(socket))
-        reader = asyncio.create_task(self._read(socket))
+        tasks = [asyncio.create_task(work(socket)) for work in (self._read, self._write, self._watch)]
         try:
-            done, _ = await asyncio.wait((writer, reader), return_when=asyncio.FIRST_COMPLETED)
-            return (reader if reader in done else writer).result()
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            return next(task for task in tasks if task.done()).result()
         finally:
-            for task in (writer, reader):
+            for task in tasks:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     await task
 
     async def _write(self, socket: aiohttp.ClientWebSocketResponse) -> tuple[Lost, str]:
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_S):
-                    await self._wanted.wait()
+        while not self._closing or self._queue:
+            await self._wanted.wait()
             self._wanted.clear()
+            self._writes_since = self._clock()
             try:
-                async with asyncio.timeout(_WRITE_TIMEOUT_S):
-                    await self._write_waiting(socket)
-                    if await self._hangs(socket):
-                        return Lost.FAILED, f"the agent has not answered a ping for {PING_AFTER_S:g} s"
-            except TimeoutError:
-                return Lost.FAILED, f"the agent has read nothing for {_WRITE_TIMEOUT_S:g} s"
+                await self._write_waiting(socket)
             except (OSError, aiohttp.ClientError) as error:
                 return Lost.AWAY, str(error) or type(error).__name__
-            if self._closing:
-                return Lost.CLOSED, ""
+            self._writes_since = None
+        return Lost.CLOSED, ""
 
-    async def _hangs(self, socket: aiohttp.ClientWebSocketResponse) -> bool:
-        now = self._clock()
-        if self._listener.is_full():
-            self._heard_at = now  # nobody reads, so nobody can say that the agent says nothing
-        elif now - self._heard_at > PING_AFTER_S:
-            if self._pinged:
-                return True
-            self._pinged, self._heard_at = True, now
-            await socket.ping()
-        return False
+    async def _watch(self, socket: aiohttp.ClientWebSocketResponse) -> tuple[Lost, str]:
+        """One timer a second: a timeout around each wait and each write costs as much as the write."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            now, since = self._clock(), self._writes_since
+            if since is not None:
+                if now - since > _WRITE_TIMEOUT_S:
+                    return Lost.FAILED, f"the agent has read nothing for {_WRITE_TIMEOUT_S:g} s"
+            elif self._listener.is_full():
+                self._heard_at = now  # nobody reads, so nobody can say that the agent says nothing
+            elif now - self._heard_at > PING_AFTER_S:
+                if self._pinged:
+                    return Lost.FAILED, f"the agent has not answered a ping for {PING_AFTER_S:g} s"
+                self._pinged, self._heard_at = True, now
+                with contextlib.suppress(OSError, aiohttp.ClientError):  # the reader says it better
+                    await socket.ping()
 
     async def _write_waiting(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         while self._queue:
