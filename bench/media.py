@@ -29,6 +29,7 @@ import uvloop
 
 from bench.media_agent import HEARD_MS, KINDS, serve_agent
 from bench.media_callers import HOST, PACKET_S, SpeakingCaller
+from bench.media_lines import DELAY_S, lines_ms
 from bench.media_servers import Server, free_port, ours, pions, wait_for
 from bench.peers import build_go
 from bench.report import Report
@@ -176,6 +177,7 @@ def main() -> None:
                 for _ in range(answers):
                     found.append(uvloop.run(latency(server, scripts[backend])))
             print(f"{who} {backend}: {statistics.median(found):.1f} ms", file=sys.stderr)
+        lines = {f"{warm} ready": uvloop.run(lines_ms(warm, answers)) for warm in (0, 1)}
     finally:
         agent.terminate()
         agent.join(5)
@@ -199,6 +201,8 @@ def main() -> None:
                 cpu[who, backend] = value
     for (who, backend), found in delays.items():
         report.row("latency", f"{backend}, {who}", "last word → first packet", "ms", found)
+    for who, found in lines.items():
+        report.row("lines", who, f"a call → its line to an agent {DELAY_S * 1e3:.0f} ms away", "ms", found)
     ratio = cpu["voicefleet", "OpusStream"] / cpu["voicefleet", "MediaStream"]
     goal = "OpusStream costs at most 0.6 of MediaStream"
     report.target("what needs no coding does not pay for it", goal, ratio, met=ratio <= 0.6)

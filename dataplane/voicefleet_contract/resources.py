@@ -270,6 +270,7 @@ class Backend(_Spec):
     profile: BackendProfile | None = None
     network: BackendNetwork = BackendNetwork.PUBLIC
     connect_timeout: Duration = "5s"  # type: ignore[assignment]
+    warm_connections: int = Field(default=1, ge=0, le=16)
     on_failure: OnFailure = OnFailure.HANG_UP
     reconnect_timeout: Duration = "10s"  # type: ignore[assignment]
     pipeline: Pipeline = Pipeline()

@@ -143,6 +143,7 @@ class TransceiverSettings(_Inner):
     backend_profile: Literal["OpenAI", "OpenAIBeta", "vLLM"] = "OpenAI"
     backend_network: Literal["Public", "Private", "Loopback"] = "Public"
     backend_connect_timeout_s: Seconds = 5.0
+    backend_warm_connections: int = Field(default=1, ge=0, le=16)  # ready for the next calls, while there are calls
     backend_reconnect_s: Seconds = 0.0  # how long a lost agent is looked for; 0: its call ends
     pipeline_voice_activity: str = "Silero"  # engines by the names of their entry points (docs/pipeline.md)
     pipeline_speech_to_text: str = "PocketSphinx"

@@ -59,6 +59,13 @@ class AgentDouble:
                 await asyncio.wait_for(socket.close(), 0.2)
         await self._runner.cleanup()
 
+    async def vanish(self) -> None:
+        """Be away without a word: nobody listens, and no connection is left."""
+        for site in self._runner.sites.copy():
+            await site.stop()
+        for handler in self._runner.server.connections:
+            handler.transport.abort()
+
     @property
     def socket(self) -> web.WebSocketResponse:
         return self.sockets[-1]

@@ -139,8 +139,7 @@ async def test_a_lost_agent_that_stays_away_ends_the_call_when_the_time_is_up():
         call = FakeCall(backend="OpusStream", backend_url=agent.url, backend_reconnect_s=0.6)
         async with call:
             await agent.until(lambda: agent.of("start"))
-            await agent._runner.sites.copy().pop().stop()
-            agent.requests[0].transport.abort()
+            await agent.vanish()
             assert (await ended(call))[0] is Ending.BACKEND_FAILED
             assert call.errors() == ["agent_lost", "backend_failed"]
 

@@ -16,6 +16,7 @@ AGENT = {
     "connectTimeout": "3s",
     "onFailure": "Reconnect",
     "reconnectTimeout": "20s",
+    "warmConnections": 3,
 }
 
 
@@ -36,6 +37,7 @@ def test_a_pod_reads_what_the_resource_says():
     assert settings.backend_profile == "OpenAIBeta"
     assert settings.backend_network == "Public"
     assert (settings.backend_connect_timeout_s, settings.backend_reconnect_s) == (3.0, 20.0)
+    assert settings.backend_warm_connections == 3
 
 
 def test_a_pool_that_hangs_up_does_not_look_for_a_lost_agent():

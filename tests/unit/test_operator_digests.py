@@ -26,6 +26,7 @@ STORED = {
         "onFailure": "HangUp",
         "connectTimeout": "5s",
         "reconnectTimeout": "10s",
+        "warmConnections": 1,
     },
     "drain": {"deadline": "60m", "policy": "Wait"},
     "rollout": {"maxSurge": 1, "maxUnavailable": 0, "minReady": "10s"},

@@ -17,6 +17,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from voicefleet_contract.trace_context import HEADER
 from voicefleet_dataplane.media.agent_address import Network, refusal_of_address
+from voicefleet_dataplane.shell.warm_connections import IDLE_S, WarmConnector
 
 MAX_MESSAGE_BYTES = 4 << 20  # a delta of 40 s of speech; agents that send more in one message are broken
 
@@ -47,13 +48,17 @@ class _CheckedResolver(AbstractResolver):
 
 
 class AgentSockets:
-    """Opens WebSockets. ``key`` is asked for each one: a Secret may change."""
+    """Opens WebSockets. ``key`` is asked for each one: a Secret may change. ``warm``: connections that are ready for the next calls."""
 
-    def __init__(self, network: Network, key: Callable[[], str], headers: tuple[tuple[str, str], ...] = ()) -> None:
+    def __init__(
+        self, network: Network, key: Callable[[], str], headers: tuple[tuple[str, str], ...] = (), *, warm: int = 0
+    ) -> None:
         self._network = network
+        self._warm = warm
         self._key = key
         self._headers = headers
         self._session: aiohttp.ClientSession | None = None
+        self._connector: WarmConnector | None = None
 
     async def open(
         self, url: str, timeout_s: float, subprotocols: tuple[str, ...], traceparent: str = ""
@@ -96,9 +101,10 @@ class AgentSockets:
 
     async def close(self) -> None:
         """Close what is idle; a call closes its own."""
-        if self._session is not None:
+        if self._session is not None and self._connector is not None:
+            self._connector.cool()
             await self._session.close()
-            self._session = None
+            self._session = self._connector = None
 
     def _judge(self, url: str) -> None:
         host = urlsplit(url).hostname or ""
@@ -119,8 +125,15 @@ class AgentSockets:
         if self._session is None:
             tracing = aiohttp.TraceConfig()
             tracing.on_request_redirect.append(_refuse_redirect)
+            self._connector = WarmConnector(
+                self._warm,
+                resolver=_CheckedResolver(self._network),
+                limit=0,
+                ttl_dns_cache=10,
+                keepalive_timeout=IDLE_S,  # of requests that are done: a conversation's next question comes later than 15 s
+            )
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(resolver=_CheckedResolver(self._network), limit=0, ttl_dns_cache=10),
+                connector=self._connector,
                 trace_configs=[tracing],
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,

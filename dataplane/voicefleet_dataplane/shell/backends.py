@@ -46,7 +46,11 @@ class Backends:
             self._key = Watched(f"the backend's key {path}", lambda: [path], lambda: _read_key(path))
         headers = DIALECTS[self._profile].headers if self._kind == "OpenAIRealtime" else ()
         self._sockets = AgentSockets(
-            Network(settings.backend_network), lambda: self._key.value if self._key else "", headers
+            Network(settings.backend_network),
+            lambda: self._key.value if self._key else "",
+            headers,
+            # A text handler is asked again and again, and its connections are kept: they are ready as they are.
+            warm=0 if self._kind == "Pipeline" else settings.backend_warm_connections,
         )
         self._links: set[AgentLink] = set()
         self._pipelines: Pipelines | None = None

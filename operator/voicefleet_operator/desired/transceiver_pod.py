@@ -200,6 +200,7 @@ def _backend_settings(backend: Backend) -> dict[str, Any]:
         "backend_fallback_urls": " ".join(backend.fallback_urls),
         "backend_network": backend.network.value,
         "backend_connect_timeout_s": backend.connect_timeout,
+        "backend_warm_connections": backend.warm_connections,
         "backend_reconnect_s": backend.reconnect_timeout if backend.on_failure is OnFailure.RECONNECT else 0,
     }
     if backend.profile is not None:
