@@ -75,7 +75,7 @@ def step(world: PipelineWorld, what: str, value) -> None:
         case "wait":
             world.wait(value)
         case "client":
-            world.do(core.event(json.dumps(value), now))
+            world.do(world.client_events.take(json.dumps(value), now))
         case "delete last" if core._items.last_id:
             world.client("conversation.item.delete", item_id=core._items.last_id)
         case "truncate last" if core._items.last_id:

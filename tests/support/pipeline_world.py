@@ -21,7 +21,9 @@ from voicefleet_dataplane.media.pipeline.actions import (
     Withdraw,
 )
 from voicefleet_dataplane.media.pipeline.chat import Finished, TextDelta
+from voicefleet_dataplane.media.pipeline.client_events import ClientEvents
 from voicefleet_dataplane.media.pipeline.conversation import Conversation, Plan
+from voicefleet_dataplane.media.pipeline.events import EventWriter
 from voicefleet_dataplane.media.playout import Playout
 
 SCHEMA = TypeAdapter(RealtimeServerEvent)
@@ -47,12 +49,10 @@ class PipelineWorld:
         self.playout = Playout(FRAME_MS * MS_OF_SPEECH, 8 << 20)
         self.said: str | None = None
         config = CallConfig("call_1", "acme", session or {})
-        self.core = Conversation(
-            config,
-            Plan(**{"transcriber": "Ear", "voice": ""} | plan),
-            lambda kind: f"{kind}_{next(self._numbers)}",
-            lambda: self.playout.queued_ms,
-        )
+        events = EventWriter(lambda kind: f"{kind}_{next(self._numbers)}")
+        plan = Plan(**{"transcriber": "Ear", "voice": ""} | plan)
+        self.core = Conversation(config, plan, events, lambda: self.playout.queued_ms)
+        self.client_events = ClientEvents(self.core, events)
         self.do(self.core.open())
 
     def do(self, actions) -> None:
@@ -146,7 +146,7 @@ class PipelineWorld:
         return utterance
 
     def client(self, kind: str, **fields) -> None:
-        self.do(self.core.event(json.dumps({"type": kind, **fields}), self.now))
+        self.do(self.client_events.take(json.dumps({"type": kind, **fields}), self.now))
 
     # ---- the stages
 

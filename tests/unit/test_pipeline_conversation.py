@@ -526,7 +526,9 @@ def test_a_client_truncates_what_was_spoken():
 def test_what_cannot_be_understood_is_answered_with_an_error(event, code):
     world = PipelineWorld()
     fields = dict(event)
-    world.client(fields.pop("type", None), **fields) if "type" in event else world.do(world.core.event('{"no":1}', 0))
+    world.client(fields.pop("type", None), **fields) if "type" in event else world.do(
+        world.client_events.take('{"no":1}', 0)
+    )
     assert world.errors() == [code]
     assert len(world.events) == 2
 
@@ -534,7 +536,7 @@ def test_what_cannot_be_understood_is_answered_with_an_error(event, code):
 @pytest.mark.parametrize("text", ["", "[]", "nonsense", "\u0000", "[" * 5_000, '{"type":"session.update"'])
 def test_garbage_is_answered_with_an_error(text):
     world = PipelineWorld()
-    world.do(world.core.event(text, world.now))
+    world.do(world.client_events.take(text, world.now))
     assert world.errors() == ["invalid_json"]
 
 

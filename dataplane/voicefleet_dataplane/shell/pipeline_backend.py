@@ -34,7 +34,9 @@ from voicefleet_dataplane.media.pipeline.actions import (
     Withdraw,
 )
 from voicefleet_dataplane.media.pipeline.chat import Piece
+from voicefleet_dataplane.media.pipeline.client_events import ClientEvents
 from voicefleet_dataplane.media.pipeline.conversation import Conversation, Plan
+from voicefleet_dataplane.media.pipeline.events import EventWriter
 from voicefleet_dataplane.shell.codec_thread import CodecThread
 from voicefleet_dataplane.shell.engine_pool import EnginePool, Job
 from voicefleet_dataplane.shell.text_handlers import TextHandler, TextListener
@@ -60,7 +62,9 @@ class PipelineBackend(Backend):
         self._call = call
         self._ear, self._thread, self._pool = ear, thread, pool
         self._voice = call.open_voice(RateHz.REALTIME, self, RateHz.WIDE)
-        self._conversation = Conversation(call.config, plan, _new_id, lambda: self._voice.queued_ms)
+        events = EventWriter(_new_id)
+        self._conversation = Conversation(call.config, plan, events, lambda: self._voice.queued_ms)
+        self._client = ClientEvents(self._conversation, events)
         self._handler = open_handler(call.config, self)
         self._jobs: dict[str, Job] = {}
         self._judging = 0
@@ -82,7 +86,7 @@ class PipelineBackend(Backend):
 
     def on_event(self, event: str) -> None:
         """An event of the client."""
-        self._do(self._conversation.event(event, time.monotonic()))
+        self._do(self._client.take(event, time.monotonic()))
 
     def on_ended(self) -> None:
         """Whatever is being done, nobody wants it any more."""

@@ -2,12 +2,13 @@
 
 ::
 
-    audio ─▶ Hearing ─▶ utterances ─▶ words ─▶ items ─▶ Ask ─▶ Response ─▶ speech
-    client's events ─▶ session, items, responses
+    audio ─▶ Hearing ─▶ utterances ─▶ words ─▶ items ─▶ Ask ─▶ Response ─▶ speech ─▶ Playback
+    client's events ─▶ client_events.py ─▶ session, items, responses
 
 Everything is told as it happens and answered with actions (media/pipeline/actions.py); time is an argument.
 
-Owns: turns, interruptions, deadlines, what a failed stage means. Does not own: a stage, sockets, clocks, the voice.
+Owns: turns, interruptions, deadlines, what a failed stage means. Does not own: a stage, sockets, clocks, the voice, the events that
+clients send.
 Invariants
 - At most one response is in progress; what a stage says about another one is no news.
 - Somebody who interrupts is told, and remembered as having heard, exactly what went out.
@@ -18,13 +19,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from voicefleet_dataplane.media.agent import AgentError, Clear, End, parse_json_object
+from voicefleet_dataplane.media.agent import Clear, End
 from voicefleet_dataplane.media.backend import CallConfig, Cleared, Digit, Ending
 from voicefleet_dataplane.media.pipeline.actions import Actions
 from voicefleet_dataplane.media.pipeline.chat import HookError, Piece
-from voicefleet_dataplane.media.pipeline.events import EventWriter, NewId
+from voicefleet_dataplane.media.pipeline.events import EventError, EventWriter
 from voicefleet_dataplane.media.pipeline.hearing import LEAST_MS, Heard, Hearing, What
 from voicefleet_dataplane.media.pipeline.items import Item, ItemError, Items, parse_item
+from voicefleet_dataplane.media.pipeline.playback import Playback
 from voicefleet_dataplane.media.pipeline.response import END_OF, Response
 from voicefleet_dataplane.media.pipeline.session import SessionError, SessionObject
 from voicefleet_dataplane.media.pipeline.wanted import Wanted, build_request, parse_wanted
@@ -49,12 +51,12 @@ class Plan:
 class Conversation:
     """One call's."""
 
-    def __init__(self, config: CallConfig, plan: Plan, new_id: NewId, queued_ms: Callable[[], int]) -> None:
+    def __init__(self, config: CallConfig, plan: Plan, events: EventWriter, queued_ms: Callable[[], int]) -> None:
         """``queued_ms``: how much speech waits to go out."""
         self._config = config
         self._plan = plan
-        self._events = EventWriter(new_id)
-        self._new_id = new_id
+        self._events = events
+        new_id = self._new_id = events.new_id
         self._queued_ms = queued_ms
         self._session = SessionObject(new_id("sess"), plan.model or "pipeline", plan.transcriber, plan.voice)
         self._conversation_id = new_id("conv")
@@ -64,8 +66,7 @@ class Conversation:
         self._answer_next = False  # somebody spoke to the end while a response that cannot be interrupted went on
         self._words_due: dict[str, float] = {}  # utterances that are being recognised
         self._text_due = self._speech_due = 0.0
-        self._sounding: dict[str, str] = {}  # item → response, not heard to the end
-        self._playing = ""  # the response that the client was told about
+        self._playback = Playback(self._events)
         self._why_cleared = ""
         self._ended = False
 
@@ -162,7 +163,7 @@ class Conversation:
             return []
         self._speech_due = now + self._plan.speech_within_s
         assert response.message is not None
-        self._sounding[response.message.id] = response.id
+        self._playback.wait_for(response.message.id, response.id)
         return response.sound(pcm)
 
     def spoken(self, job: str, now: float) -> Actions:
@@ -186,32 +187,18 @@ class Conversation:
 
     def playing(self, tag: str) -> Actions:
         """The first of an item goes out."""
-        response = self._sounding.get(tag, "")
-        if not response or response == self._playing:
-            return []
-        self._playing = response
-        return [self._events.tell("output_audio_buffer.started", response_id=response)]
+        return self._playback.playing(tag)
 
     def marked(self, name: str) -> Actions:
         """The voice came to a mark: a response was heard to its end."""
-        response = name.removeprefix(END_OF)
-        for item in [item for item, of in self._sounding.items() if of == response]:
-            del self._sounding[item]
-        if response != self._playing:
-            return []
-        self._playing = ""
-        return [self._events.tell("output_audio_buffer.stopped", response_id=response)]
+        return self._playback.ended(name.removeprefix(END_OF))
 
     def cleared(self, cleared: Cleared, *, was_speaking: bool) -> Actions:
         """The voice was stopped: note what was heard, and end the response that is in progress."""
-        actions: Actions = []
-        response, sounding = self._response, self._sounding
+        response = self._response
         if response is not None:
             response.note_part_spoken()
-        playing = self._playing or next(iter(sounding.values()), "")
-        if was_speaking and playing:
-            actions.append(self._events.tell("output_audio_buffer.cleared", response_id=playing))
-        self._sounding, self._playing = {}, ""
+        sounding, actions = self._playback.stop(was_speaking=was_speaking)
         if response is not None and response.message is not None and response.speaks:
             sounding.setdefault(response.message.id, response.id)  # nothing of it was heard
         for item_id in sounding:
@@ -253,97 +240,47 @@ class Conversation:
                 actions += self._go_on(now)
         return actions
 
-    # ---- the client's events
+    # ---- what the client asks for (media/pipeline/client_events.py)
 
-    def event(self, text: str, now: float) -> Actions:
-        """An event of the client, or of who watches."""
-        try:
-            event = parse_json_object(text)
-        except AgentError as error:
-            return [self._events.error("invalid_json", f"an event is a JSON object: {error}")]
-        given = event.get("event_id")
-        event_id = given[:256] if isinstance(given, str) else None
-        try:
-            return self._event(event, event_id, now)
-        except (SessionError, ItemError) as error:
-            return [self._events.error("invalid_value", str(error), param=error.param, event_id=event_id)]
+    def update_session(self, session: Mapping[str, Any]) -> Actions:
+        """Change what the session's fields say. Raises SessionError."""
+        actions = self._set_session(self._session.updated(session))
+        return [self._events.tell("session.updated", session=self._session.to_json()), *actions]
 
-    def _event(self, event: dict[str, Any], event_id: str | None, now: float) -> Actions:
-        kind = event.get("type")
-        match kind:
-            case "session.update":
-                session = event.get("session")
-                if not isinstance(session, Mapping):
-                    return [
-                        self._events.error(
-                            "invalid_value", "session.update needs its object 'session'", event_id=event_id
-                        )
-                    ]
-                actions = self._set_session(self._session.updated(session))
-                return [self._events.tell("session.updated", session=self._session.to_json()), *actions]
-            case "response.create":
-                return self._create_response(event.get("response"), event_id, now)
-            case "response.cancel":
-                return self._cancel_response(event, event_id)
-            case "conversation.item.create":
-                item = parse_item(event.get("item"), self._new_id("item"))
-                after = event.get("previous_item_id")
-                previous = self._items.add(item, after if isinstance(after, str) else None)
-                return self._item_events(item, previous)
-            case "conversation.item.retrieve":
-                item = self._items.get(event.get("item_id"))
-                return [self._events.tell("conversation.item.retrieved", item=item.to_json())]
-            case "conversation.item.delete":
-                self._items.delete(event.get("item_id"))
-                return [self._events.tell("conversation.item.deleted", item_id=event["item_id"])]
-            case "conversation.item.truncate":
-                return self._truncate(event)
-            case "input_audio_buffer.commit":
-                heard = self._hearing.commit()
-                if heard is None:
-                    message = f"there is no audio to commit: at least {LEAST_MS} ms are needed"
-                    return [self._events.error("input_audio_buffer_commit_empty", message, event_id=event_id)]
-                return [*heard.actions, *self._committed(heard, now)]
-            case "input_audio_buffer.clear":
-                return [*self._hearing.forget(), self._events.tell("input_audio_buffer.cleared")]
-            case "output_audio_buffer.clear":
-                self._why_cleared = "client_cancelled"
-                return [Clear()]
-            case "input_audio_buffer.append":
-                message = "audio comes over the call's audio track, not in events"
-                return [self._events.error("unsupported_event", message, event_id=event_id)]
-            case str():
-                message = f"there is no client event {kind[:64]!r}"
-                return [self._events.error("unknown_event", message, param="type", event_id=event_id)]
-            case _:
-                return [self._events.error("missing_type", "an event needs its 'type'", event_id=event_id)]
-
-    def _set_session(self, session: SessionObject) -> Actions:
-        self._session = session
-        self._hearing.turns.patience = session.patience
-        return self._hearing.detect_turns(session.detects_turns)
-
-    def _create_response(self, given: Any, event_id: str | None, now: float) -> Actions:
+    def create_response(self, given: Any, now: float) -> Actions:
+        """Answer now, with a response's own fields. Raises EventError, SessionError."""
         if self._response is not None:
             message = f"response {self._response.id} is in progress; cancel it or wait for its end"
-            return [self._events.error("conversation_already_has_active_response", message, event_id=event_id)]
+            raise EventError("conversation_already_has_active_response", message)
         return self._respond(parse_wanted(given if isinstance(given, Mapping) else {}, self._session), now)
 
-    def _cancel_response(self, event: dict[str, Any], event_id: str | None) -> Actions:
-        response, wanted = self._response, event.get("response_id")
+    def cancel_response(self, wanted: Any) -> Actions:
+        """End the response in progress, or the one of that id. Raises EventError."""
+        response = self._response
         if response is None or (wanted is not None and wanted != response.id):
-            return [
-                self._events.error(
-                    "response_cancel_not_active", "there is no such response in progress", event_id=event_id
-                )
-            ]
+            raise EventError("response_cancel_not_active", "there is no such response in progress")
         response.note_part_spoken()
         if response.message is not None and response.speaks:
             response.message.cut(response.message.audio_ms)  # what was made of it is heard, or cleared
         return self._close(response, "cancelled", reason="client_cancelled")
 
-    def _truncate(self, event: dict[str, Any]) -> Actions:
-        item, heard_ms = self._items.get(event.get("item_id")), event.get("audio_end_ms")
+    def create_item(self, given: Any, after: Any) -> Actions:
+        """Put an item into the conversation. Raises ItemError."""
+        item = parse_item(given, self._new_id("item"))
+        return self._item_events(item, self._items.add(item, after if isinstance(after, str) else None))
+
+    def retrieve_item(self, item_id: Any) -> Actions:
+        """Show an item. Raises ItemError."""
+        return [self._events.tell("conversation.item.retrieved", item=self._items.get(item_id).to_json())]
+
+    def delete_item(self, item_id: Any) -> Actions:
+        """Take an item out. Raises ItemError."""
+        self._items.delete(item_id)
+        return [self._events.tell("conversation.item.deleted", item_id=item_id)]
+
+    def truncate_item(self, item_id: Any, heard_ms: Any) -> Actions:
+        """Remember that no more of an answer was heard. Raises ItemError."""
+        item = self._items.get(item_id)
         if item.part != "output_audio":
             raise ItemError("item_id", "only what was spoken can be truncated")
         if isinstance(heard_ms, bool) or not isinstance(heard_ms, int) or heard_ms < 0:
@@ -352,7 +289,29 @@ class Conversation:
             raise ItemError("audio_end_ms", f"the item has {item.audio_ms} ms of audio")
         return self._cut(item, heard_ms)
 
+    def commit_audio(self, now: float) -> Actions:
+        """End the utterance here. Raises EventError."""
+        heard = self._hearing.commit()
+        if heard is None:
+            message = f"there is no audio to commit: at least {LEAST_MS} ms are needed"
+            raise EventError("input_audio_buffer_commit_empty", message)
+        return [*heard.actions, *self._committed(heard, now)]
+
+    def forget_audio(self) -> Actions:
+        """Begin the utterance anew."""
+        return [*self._hearing.forget(), self._events.tell("input_audio_buffer.cleared")]
+
+    def stop_speaking(self) -> Actions:
+        """Nobody wants to hear the rest."""
+        self._why_cleared = "client_cancelled"
+        return [Clear()]
+
     # ---- inside
+
+    def _set_session(self, session: SessionObject) -> Actions:
+        self._session = session
+        self._hearing.turns.patience = session.patience
+        return self._hearing.detect_turns(session.detects_turns)
 
     def _committed(self, heard: Heard, now: float) -> Actions:
         """An utterance is complete: it is an item, and its words are waited for."""
@@ -414,7 +373,7 @@ class Conversation:
         """Somebody speaks: the voice stops at once, and `cleared` tells the rest."""
         self._answer_next = False
         self._why_cleared = "turn_detected"
-        return [Clear()] if self._response is not None or self._sounding else []
+        return [Clear()] if self._response is not None or self._playback.is_waited_for else []
 
     def _cut(self, item: Item, heard_ms: int) -> Actions:
         item.cut(heard_ms)

@@ -1,4 +1,4 @@
-"""Server events of the Realtime API.
+"""Server events of the Realtime API, and why one of the client's is refused.
 
 Owns: their envelope. Does not own: when which is sent.
 """
@@ -9,6 +9,15 @@ from typing import Any
 from voicefleet_dataplane.media.agent import Tell, build_json
 
 NewId = Callable[[str], str]  # "item" → "item_…", never the same
+
+
+class EventError(Exception):
+    """What a client asked for cannot be done. ``code`` is the API's, or ours; ``param`` names the field."""
+
+    def __init__(self, code: str, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.param = param
 
 
 class EventWriter:
