@@ -40,7 +40,7 @@ from voicefleet_dataplane.media.speech import Samples, read_wav
 SPEECH = Path("/usr/share/sounds/alsa/Front_Center.wav")
 PIONS = ["Echo", "OpusStream", "MediaStream"]
 OURS = [*PIONS, "OpenAIRealtime", "Pipeline"]
-CALLS = {"Echo": 100, "OpusStream": 60, "MediaStream": 40, "OpenAIRealtime": 40, "Pipeline": 6}
+CALLS = {"Echo": 100, "OpusStream": 60, "MediaStream": 40, "OpenAIRealtime": 40, "Pipeline": 3}
 SPEAKS = 0.4  # of a pipeline's call: the rest is the answer's time
 _LOUD = 500  # of a sample, where a sentence begins and ends
 _COLUMNS = {
@@ -157,7 +157,7 @@ def main() -> None:
 
     def start(who: str, backend: str, query: str = ""):
         url = f"ws://{HOST}:{agent_port}/{KINDS.get(backend, '')}{query}"
-        return ours(backend, url, CALLS[backend]) if who == "voicefleet" else pions(backend, url, binary)
+        return ours(backend, url, max(CALLS.values())) if who == "voicefleet" else pions(backend, url, binary)
 
     places = [("voicefleet", backend) for backend in OURS] + [("Pion", backend) for backend in PIONS]
     costs: dict[tuple[str, str], list[dict[str, float]]] = {place: [] for place in places}

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from voicefleet_dataplane.commands.dev import DevFleet
+from voicefleet_dataplane.commands.dev_secrets import write_dev_secrets
 
 SPEECH = Path("/usr/share/sounds/alsa")
 
@@ -16,6 +17,14 @@ def fleet() -> Iterator[DevFleet]:
     assert shutil.which("redis-server"), "redis-server is missing: run `make deps`"
     with DevFleet(transceivers=2) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def secrets_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Of a transceiver in this process."""
+    directory = tmp_path_factory.mktemp("secrets")
+    write_dev_secrets(directory, "sk-test-0123456789abcdef")
+    return directory
 
 
 @pytest.fixture(scope="session")

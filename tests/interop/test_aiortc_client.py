@@ -12,18 +12,10 @@ from tests.support.transceiver_process import HOST, RunningTransceiver, running_
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.settings import RelaySettings
 from voicefleet_contract.topology import Endpoint, Member, Pool, Relay, Topology, TopologyIndex
-from voicefleet_dataplane.commands.dev_secrets import write_dev_secrets
 from voicefleet_dataplane.shell.relay import RelayProcess
 from voicefleet_dataplane.shell.topology import TopologyFile
 
 pytestmark = pytest.mark.interop
-
-
-@pytest.fixture(scope="module")
-def secrets_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("secrets")
-    write_dev_secrets(directory, "sk-test-0123456789abcdef")
-    return directory
 
 
 @pytest.fixture(autouse=True)

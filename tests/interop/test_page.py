@@ -6,9 +6,25 @@ import httpx
 import pytest
 
 from tests.support.chromium import Chromium, chromium
-from tests.support.page import IS_CONNECTED, MARKS, SELF_SIGNED, STEPS, picture, press, sign_in, text, until
+from tests.support.page import (
+    IS_CONNECTED,
+    MARKS,
+    SELF_SIGNED,
+    STEPS,
+    assert_accessible,
+    ink,
+    picture,
+    press,
+    sign_in,
+    text,
+    until,
+)
 
 pytestmark = pytest.mark.interop
+
+# page.css, by day
+ACCENT, PRESSED = "#0b62d6", "#b3261e"
+STEP_COLOURS = ("#6d4bd0", "#0b62d6", "#13795b", "#c2560c")
 
 
 @pytest.fixture
@@ -19,7 +35,8 @@ async def page(fleet, speech) -> AsyncIterator[Chromium]:
 
 
 async def test_a_person_talks_hears_and_sees_how_it_goes(fleet, page: Chromium) -> None:
-    await picture(page, "1-start")
+    start = await picture(page, "1-start", ["connect", "talk", "level"])
+    assert start["connect"].most_common(1)[0][0] == ACCENT
     await sign_in(page, fleet.api_key)
     await press(page, "connect")
     await until(page, IS_CONNECTED)
@@ -40,11 +57,17 @@ async def test_a_person_talks_hears_and_sees_how_it_goes(fleet, page: Chromium) 
     assert "1 call, 2 transceivers, 1 relay" in await until(
         page, "(t => t.startsWith('1 call,') && t)(document.getElementById('fleet-problem').textContent)"
     )
-    await picture(page, "2-call")
+    call = await picture(page, "2-call", ["talk", "level", "waterfall", "plots", "fleet-view"])
+    assert call["talk"].most_common(1)[0][0] == PRESSED != start["talk"].most_common(1)[0][0]
+    assert call["level"] != start["level"]
+    assert all(call["waterfall"][colour] > 20 for colour in STEP_COLOURS)
+    assert all(ink(call[drawn]) > 0.01 for drawn in ("plots", "fleet-view"))
+    await assert_accessible(page)
     await page.command("Input.dispatchKeyEvent", type="keyUp", key=" ", code="Space")
     assert await page.evaluate("document.getElementById('talk').ariaPressed") == "false"
     await until(page, f"{level} < 0.02")
-    await picture(page, "3-phone", width=390, height=1900, mobile=True)
+    phone = await picture(page, "3-phone", ["waterfall"], width=390, height=1900, mobile=True)
+    assert all(phone["waterfall"][colour] > 10 for colour in STEP_COLOURS)
 
     await press(page, "hang-up")
     assert await text(page, "state") == "Not connected."
@@ -84,11 +107,16 @@ async def test_what_goes_wrong_is_said_in_words(fleet, page: Chromium) -> None:
 
 
 async def test_the_page_is_usable_without_eyes_or_mouse(page: Chromium) -> None:
-    """What Chromium itself computes for screen readers."""
+    """What Chromium itself computes for screen readers; and what axe-core finds, by day and by night."""
+    for scheme in ("light", "dark"):
+        await page.command("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        await assert_accessible(page)
+        brightest = (await picture(page, f"5-{scheme}", ["call"]))["call"].most_common(1)[0][0]
+        assert (brightest == "#ffffff") is (scheme == "light")
     tree = (await page.command("Accessibility.getFullAXTree"))["nodes"]
     named = {(n["role"]["value"], n.get("name", {}).get("value", "")) for n in tree if not n["ignored"]}
     for expected in (
-        ("textbox", "API key"), ("button", "Call"), ("button", "Hold to talk"), ("button", "Hang up"), ("log", ""),
+        ("textbox", "API key"), ("button", "Call"), ("button", "Hold to talk"), ("button", "Hang up"), ("log", "Transcript"),
         ("checkbox", "Leave the microphone open"), ("meter", "Level of the agent's voice"), ("heading", "Transcript"),
     ):  # fmt: skip
         assert expected in named, expected

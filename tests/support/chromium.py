@@ -293,13 +293,14 @@ def resembles(spoken: np.ndarray, heard: np.ndarray) -> float:
 
     For speech that is heard once: a busy machine inserts silence, which moves what follows.
     """
-    pieces = [spoken[at : at + 16_000] for at in range(0, len(spoken) - 16_000, 16_000)]
-    loudness = [float(np.abs(piece.astype(int)).mean()) for piece in pieces]
-    return float(
-        np.median(
-            [contains(piece, heard) for piece, loud in zip(pieces, loudness, strict=True) if loud > max(loudness) / 8]
-        )
-    )
+    return float(np.median([contains(piece, heard) for _, piece in pieces(spoken)]))
+
+
+def pieces(spoken: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    """Return the recording's thirds of a second where it is not silent, with their places."""
+    found = [(at, spoken[at : at + 16_000]) for at in range(0, len(spoken) - 16_000, 16_000)]
+    loudness = [float(np.abs(piece.astype(int)).mean()) for _, piece in found]
+    return [one for one, loud in zip(found, loudness, strict=True) if loud > max(loudness) / 8]
 
 
 def _at_8_khz(samples: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
-"""A bad network on loopback, for kernels without netem: media between one client and a transceiver is lost and delayed.
+"""A bad network on loopback, for kernels without netem: media between clients and a transceiver is lost and delayed, both ways.
 
-STUN and DTLS pass unharmed: a set-up that takes longer proves nothing about audio.
+STUN and DTLS pass unharmed: a set-up that takes longer proves nothing about audio. As behind a NAT, each address of a client has a
+socket of its own towards the transceiver: a browser tries several.
 """
 
 import asyncio
@@ -13,24 +14,11 @@ from voicefleet_contract.addresses import Address
 from voicefleet_dataplane.wire.demux import Kind, classify
 
 
-class _Side:
-    """One socket of the two."""
-
-    def __init__(self, bad: "BadNetwork") -> None:
-        self.bad = bad
-        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self.socket.bind(("127.0.0.1", 0))
-        self.socket.setblocking(False)
-        self.other: _Side
-        self.peer: tuple[str, int] | None = None
-
-    def read(self) -> None:
-        with contextlib.suppress(BlockingIOError, OSError):
-            while True:
-                datagram, source = self.socket.recvfrom(2_048)
-                if self.peer is None:
-                    self.peer = source
-                self.bad.carry(datagram, self.other)
+def _open() -> socket.socket:
+    made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    made.bind(("127.0.0.1", 0))
+    made.setblocking(False)
+    return made
 
 
 class BadNetwork:
@@ -38,37 +26,55 @@ class BadNetwork:
 
     def __init__(self, server: Address, loss: float, jitter_s: float, seed: int = 5) -> None:
         self.loss, self.jitter_s = loss, jitter_s
-        self.carried = self.lost = 0
+        self.lost = {"up": 0, "down": 0}  # packets of media
         self._chance = random.Random(seed)
-        self._client, self._server = _Side(self), _Side(self)
-        self._client.other, self._server.other = self._server, self._client
-        self._server.peer = (server.host, server.port)
-        self.address = Address(*self._client.socket.getsockname())
+        self._server = (server.host, server.port)
+        self._outside = _open()
+        self._legs: dict[tuple[str, int], socket.socket] = {}  # by a client's address
+        self.address = Address(*self._outside.getsockname())
 
-    def carry(self, datagram: bytes, to: _Side) -> None:
+    def _from_clients(self) -> None:
+        for datagram, client in _received(self._outside):
+            leg = self._legs.get(client)
+            if leg is None:
+                leg = self._legs[client] = _open()
+                asyncio.get_running_loop().add_reader(leg.fileno(), self._from_server, leg, client)
+            self._carry("up", datagram, leg, self._server)
+
+    def _from_server(self, leg: socket.socket, client: tuple[str, int]) -> None:
+        for datagram, _ in _received(leg):
+            self._carry("down", datagram, self._outside, client)
+
+    def _carry(self, way: str, datagram: bytes, by: socket.socket, to: tuple[str, int]) -> None:
         delay_s = 0.0
         if classify(datagram) is Kind.RTP:
             if self._chance.random() < self.loss:
-                self.lost += 1
+                self.lost[way] += 1
                 return
-            self.carried += 1
             delay_s = self._chance.random() * self.jitter_s
-        asyncio.get_running_loop().call_later(delay_s, self._send, datagram, to)
-
-    def _send(self, datagram: bytes, to: _Side) -> None:
-        if to.peer is not None and to.socket.fileno() >= 0:
-            with contextlib.suppress(OSError):
-                to.socket.sendto(datagram, to.peer)
+        asyncio.get_running_loop().call_later(delay_s, _send, datagram, by, to)
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator["BadNetwork"]:
         loop = asyncio.get_running_loop()
-        sides = (self._client, self._server)
-        for side in sides:
-            loop.add_reader(side.socket.fileno(), side.read)
+        loop.add_reader(self._outside.fileno(), self._from_clients)
         try:
             yield self
         finally:
-            for side in sides:
-                loop.remove_reader(side.socket.fileno())
-                side.socket.close()
+            for one in (self._outside, *self._legs.values()):
+                loop.remove_reader(one.fileno())
+                one.close()
+
+
+def _received(by: socket.socket) -> list[tuple[bytes, tuple[str, int]]]:
+    found: list[tuple[bytes, tuple[str, int]]] = []
+    with contextlib.suppress(OSError):
+        while True:
+            found.append(by.recvfrom(2_048))
+    return found
+
+
+def _send(datagram: bytes, by: socket.socket, to: tuple[str, int]) -> None:
+    if by.fileno() >= 0:
+        with contextlib.suppress(OSError):
+            by.sendto(datagram, to)
