@@ -149,7 +149,7 @@ async def test_spoken_questions_are_answered_with_speech_by_their_words(clerks: 
 async def test_the_openai_sdk_in_chromium_talks_with_a_pipeline(clerks: Fleet, tmp_path: Path) -> None:
     microphone = SPEECH / "Front_Center.wav"
     await the_sdk_talks_with_a_pipeline(
-        clerks.url, clerks.api_key, microphone, tmp_path, query="?pool=clerks", flags=FLAGS
+        clerks.url, clerks.api_key, microphone, tmp_path, query="?pool=clerks", flags=FLAGS, each=0.5
     )
 
 
