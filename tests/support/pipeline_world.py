@@ -182,3 +182,20 @@ class PipelineWorld:
 
     def messages(self) -> list[dict]:
         return self.asked[-1].request["messages"]
+
+
+def asking(session: dict | None = None, **plan) -> PipelineWorld:
+    """Somebody has asked, and the text handler has not answered."""
+    world = PipelineWorld(session, **plan)
+    world.silence(500)
+    world.utter("what time is it")
+    return world
+
+
+def answering(*texts: str, **plan) -> PipelineWorld:
+    """The answer is being heard."""
+    world = asking(**plan)
+    world.answer(*texts)
+    world.speak_all(2_000)
+    world.play(400)
+    return world
