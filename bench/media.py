@@ -202,7 +202,7 @@ def main() -> None:
     for (who, backend), found in delays.items():
         report.row("latency", f"{backend}, {who}", "last word → first packet", "ms", found)
     for who, found in lines.items():
-        report.row("lines", who, f"a call → its line to an agent {DELAY_S * 1e3:.0f} ms away", "ms", found)
+        report.row("lines", who, f"a call → its line to an agent {DELAY_S * 1e3:.0f} ms away, each way", "ms", found)
     ratio = cpu["voicefleet", "OpusStream"] / cpu["voicefleet", "MediaStream"]
     goal = "OpusStream costs at most 0.6 of MediaStream"
     report.target("what needs no coding does not pay for it", goal, ratio, met=ratio <= 0.6)

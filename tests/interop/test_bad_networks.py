@@ -18,6 +18,7 @@ from tests.support.agent_doubles import MediaStreamAgent, RealtimeAgent
 from tests.support.chromium import chromium, contains, pieces
 from tests.support.lossy import BadNetwork
 from tests.support.sdk_story import at_24_khz
+from tests.support.similar import similarity, windows
 from tests.support.transceiver_process import HOST, RunningTransceiver, running_transceiver
 from tests.support.voice_world import longest_gap_s
 from voicefleet_contract.addresses import Address
@@ -31,19 +32,6 @@ pytestmark = pytest.mark.interop
 JITTER_S = 0.06
 LOSSES = [0.0, 0.02, 0.05]
 ASTRAY = 14_400  # samples: 300 ms
-
-
-def windows(samples: np.ndarray, rate: int = 8_000) -> list[np.ndarray]:
-    """Second by second, where there is speech: a machine that stands still for a moment inserts silence, and moves what follows."""
-    parts = [samples[at : at + rate] for at in range(0, len(samples) - rate, rate)]
-    return [part for part in parts if np.abs(part.astype(int)).mean() > 200]
-
-
-def similarity(part: np.ndarray, whole: np.ndarray) -> float:
-    """The best normalised correlation of a part with anything as long in the whole."""
-    first, second = part.astype(float), whole.astype(float)
-    energy = np.sqrt(np.maximum(np.convolve(second**2, np.ones(len(first)), "valid"), 1e6))
-    return float((np.correlate(second, first, "valid") / (energy * np.linalg.norm(first))).max())
 
 
 def lost_by_its_count(transceiver: RunningTransceiver) -> int:
@@ -66,15 +54,8 @@ async def test_recorded_speech_reaches_the_agent_over_a_bad_network(secrets_dir,
         ) as transceiver,
         BadNetwork(Address(HOST, transceiver.process.port), loss, JITTER_S).running() as network,
     ):
-
-        async def answer(request: httpx.Request) -> httpx.Response:
-            if request.url.path.endswith("/hangup"):
-                return httpx.Response(200)
-            ingress = [Endpoint(address=network.address.host, port=network.address.port)]
-            created = await transceiver.create((await request.aread()).decode(), ingress)
-            return httpx.Response(201, text=created.answer, headers={"Location": f"/x/{created.call_id}"})
-
-        async with httpx.AsyncClient(transport=httpx.MockTransport(answer)) as http:
+        ingress = [Endpoint(address=network.address.host, port=network.address.port)]
+        async with httpx.AsyncClient(transport=transceiver.transport(ingress)) as http:
             caller = Caller(http, make_identity(), packets)
             await caller.run("http://gateway/v1/realtime/calls", {})
         assert caller.result.error == ""

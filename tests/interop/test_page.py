@@ -1,10 +1,13 @@
 """The gateway's page in a real browser: a person signs in, talks, hears, reads, looks at the fleet, hangs up."""
 
+import re
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
 
+import voicefleet_dataplane
 from tests.support.chromium import Chromium, chromium
 from tests.support.page import (
     IS_CONNECTED,
@@ -22,9 +25,10 @@ from tests.support.page import (
 
 pytestmark = pytest.mark.interop
 
-# page.css, by day
-ACCENT, PRESSED = "#0b62d6", "#b3261e"
-STEP_COLOURS = ("#6d4bd0", "#0b62d6", "#13795b", "#c2560c")
+STYLE = (Path(voicefleet_dataplane.__file__).parent / "page" / "page.css").read_text()
+BY_DAY = dict(reversed(re.findall(r"--(\w+): (#\w{6});", STYLE)))  # the first of each name
+ACCENT, PRESSED = BY_DAY["accent"], BY_DAY["bad"]
+STEP_COLOURS = [BY_DAY[step] for step in ("post", "stun", "dtls", "audio")]
 
 
 @pytest.fixture

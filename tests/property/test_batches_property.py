@@ -15,6 +15,7 @@ from voicefleet_dataplane.core.batches import NAME_BYTES, SLOT_BYTES, Batch, Inw
 from voicefleet_dataplane.core.relay import Relay
 from voicefleet_dataplane.wire.pktinfo import CONTROL_BYTES
 from voicefleet_dataplane.wire.sockaddr import IPV4_FAMILY, IPV6_FAMILY, build_sockaddr, parse_sockaddr, sockaddr_bytes
+from voicefleet_dataplane.wire.stun import FORBIDDEN, build_binding_error
 
 COUNT = 8
 
@@ -70,7 +71,8 @@ class Batched:
 
 # Mostly what belongs together, so that flows are made and used; the rest is in `events`.
 headers = st.sampled_from([encode_spp(client, INNER) for client in (ALICE, MALLORY)])
-tails = st.sampled_from([RTP, b"", b"\x15\xfe\xfd" + bytes(20), check(), b"\xff"])
+REFUSAL = build_binding_error(b"t" * 12, FORBIDDEN, b"k")
+tails = st.sampled_from([RTP, b"", b"\x15\xfe\xfd" + bytes(20), check(), REFUSAL, REFUSAL[:1], b"\xff"])
 plausible = st.tuples(
     st.just(True),
     st.one_of(

@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx
 
 from tests.support.agents_sdk import SdkSession, sdk_session
+from tests.support.sdk_story import TOOL_SAYS
 from tests.support.spoken import SENTENCES, UNDERSTOOD, recognise, say_with_flite, understood
 from voicefleet_dataplane.media.speech import write_wav
 
-TOOL_SAYS = "on its way"
 TO_MOTHER, MONEY, CHILDREN = range(3)
 
 
@@ -62,6 +62,7 @@ async def spoken_exchange_with_a_pipeline(session: SdkSession, folder: Path, eac
     assert history[-1]["content"][0]["transcript"] == f"The order is {TOOL_SAYS}."
     in_audio = await recognise(await session.heard())
     assert understood(f"the order is {TOOL_SAYS}", in_audio) >= each, in_audio
+    assert understood(TOOL_SAYS, in_audio) >= 2 / 3, in_audio  # what the function gave was spoken
     await session.say(to_mother)
     await session.until("output_audio_buffer.started", 2, within_s=60)
     await session.say(children)  # into the long answer

@@ -2,7 +2,7 @@
 
 import contextlib
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import httpx
@@ -41,6 +41,23 @@ class RunningTransceiver:
         response = await self.offer(sdp, candidates, **fields)
         assert response.status_code == 201, response.text
         return SessionCreated.model_validate_json(response.content)
+
+    async def answer(self, offer: str) -> str:
+        """What a client gets for its offer."""
+        return (await self.create(offer)).answer
+
+    def transport(
+        self, ingress: list[Endpoint] | None = None, change: Callable[[str], str] = lambda offer: offer
+    ) -> httpx.MockTransport:
+        """What a gateway does for a `Caller`, without a gateway. ``change``: what becomes of its offer on the way."""
+
+        async def handle(request: httpx.Request) -> httpx.Response:
+            if request.url.path.endswith("/hangup"):
+                return httpx.Response(200)
+            created = await self.create(change((await request.aread()).decode()), ingress)
+            return httpx.Response(201, text=created.answer, headers={"Location": f"/x/{created.call_id}"})
+
+        return httpx.MockTransport(handle)
 
     async def hang_up(self, call_id: str) -> httpx.Response:
         return await self.request("DELETE", f"/v1/sessions/{call_id}")

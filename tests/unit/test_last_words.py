@@ -7,7 +7,9 @@ import pytest
 
 from tests.support.transceiver import CLIENT, World
 from tests.unit.test_another_peer import running
+from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
+from voicefleet_dataplane.core import ufrags
 from voicefleet_dataplane.core.dtls import DtlsState
 from voicefleet_dataplane.core.ice import OLD_CREDENTIALS_S
 from voicefleet_dataplane.core.session import EndReason
@@ -15,6 +17,7 @@ from voicefleet_dataplane.media.echo import Echo
 from voicefleet_dataplane.wire.sdp import SetupRole
 from voicefleet_dataplane.wire.stun import build_binding_request, parse_binding_response, verify_integrity
 
+FINGERPRINT_AND_PRIORITY_BYTES = 8 + 8  # a check could do without
 CHUNKS_AT = 12  # of an SCTP packet (RFC 9260 section 3)
 ABORT = 6
 
@@ -61,11 +64,11 @@ async def test_a_check_of_a_call_that_is_over_is_told_that_consent_is_withdrawn(
     world.core.hang_up(client.session.agreed.call_id)
     world.settle()
     client.answered.clear()
-    check = client.build_check()
-    assert client.send(check) is DropReason.SESSION_ENDED
+    smallest = build_binding_request(b"t" * 12, f"{client.server_ufrag}:c", client.pwd.encode(), ice_controlling=None)
+    assert client.send(smallest) is DropReason.SESSION_ENDED
     world.settle()
     assert refusals(client) == [403]
-    assert len(client.answered[0]) <= len(check)
+    assert len(client.answered[0]) < len(smallest) - FINGERPRINT_AND_PRIORITY_BYTES
 
 
 async def test_the_next_process_of_a_slot_tells_the_clients_of_the_one_that_was_killed():
@@ -101,7 +104,10 @@ async def test_consent_of_others_is_not_ours_to_withdraw(place, options):
     assert world.core.transmit == []
 
 
-async def test_outgrown_credentials_of_a_running_call_meet_silence():
+@pytest.mark.parametrize("remembered", [4_096, 1])
+async def test_outgrown_credentials_of_a_running_call_meet_silence(monkeypatch, remembered):
+    """Also when so many others have gone out of use meanwhile that they are forgotten."""
+    monkeypatch.setattr(ufrags, "RETIRED_REMEMBERED", remembered)
     world = World()
     client = world.connected()
     made = world.core.restart_ice(client.session, "n3w1", world.now)
@@ -114,6 +120,9 @@ async def test_outgrown_credentials_of_a_running_call_meet_silence():
     world.pass_time(OLD_CREDENTIALS_S - 1)
     check_anew(b"2" * 12)
     world.pass_time(1)
-    assert client.check() is DropReason.SESSION_ENDED
+    other = world.call(Address("198.51.100.2", 40_000))
+    world.core.hang_up(other.session.agreed.call_id)
+    world.settle()
+    assert client.check() is (DropReason.SESSION_ENDED if remembered > 1 else DropReason.SESSION_UNKNOWN)
     assert world.core.transmit == []
     assert client.session.state == "connected"

@@ -10,7 +10,12 @@ from voicefleet_contract.spp import HEADER_BYTES, decode_spp, encode_spp
 from voicefleet_contract.topology import Member, MemberState, Pool, Topology, TopologyIndex
 from voicefleet_dataplane.core.flow import GOODBYE_S, MAX_FLOWS_PER_UFRAG
 from voicefleet_dataplane.core.relay import Relay
-from voicefleet_dataplane.wire.stun import build_binding_request, build_binding_success
+from voicefleet_dataplane.wire.stun import (
+    FORBIDDEN,
+    build_binding_error,
+    build_binding_request,
+    build_binding_success,
+)
 
 KEYS = KeyRing({1: b"k" * 32}, signing=1)
 OTHER_KEYS = KeyRing({1: b"x" * 32}, signing=1)
@@ -182,11 +187,14 @@ def test_the_owners_packets_keep_a_tuple_from_being_idle(relay: Relay) -> None:
 
 
 ALERT = encode_spp(ALICE, INNER) + b"\x15\xfe\xfd" + bytes(40)
+REFUSAL = encode_spp(ALICE, INNER) + build_binding_error(b"t" * 12, FORBIDDEN, b"k")
 
 
-def test_an_owner_that_said_goodbye_lets_the_tuple_go_soon(relay: Relay) -> None:
+@pytest.mark.parametrize("last_words", [[ALERT], [REFUSAL], [ALERT, REFUSAL]], ids=["alert", "refusal", "both"])
+def test_an_owner_that_said_goodbye_lets_the_tuple_go_soon(relay: Relay, last_words: list[bytes]) -> None:
     bound(relay)
-    relay.receive_inside(ALERT, OWNER_A, 1.0)
+    for datagram in last_words:
+        relay.receive_inside(datagram, OWNER_A, 1.0)
     assert relay.receive_outside(check(ufrag(slot=2, generation=7)), ALICE, 1.1)[1] == OWNER_B  # as a guest
     assert relay.receive_outside(RTP, ALICE, 1.2)[1] == OWNER_A
     relay.receive_outside(check(ufrag(slot=2, generation=7)), ALICE, 1.0 + GOODBYE_S)

@@ -23,10 +23,11 @@ from voicefleet_contract.drops import DropReason
 from voicefleet_contract.spp import HEADER_BYTES, decode_spp, encode_spp
 from voicefleet_contract.topology import MemberState
 from voicefleet_dataplane.core.bypass import FlowPorts
-from voicefleet_dataplane.wire.stun import build_binding_success
+from voicefleet_dataplane.wire.stun import FORBIDDEN, build_binding_error, build_binding_success
 
 PORT = Address(INNER.host, 40_001)
 ANSWER = build_binding_success(b"t" * 12, ALICE, b"k")
+REFUSAL = build_binding_error(b"t" * 12, FORBIDDEN, b"k")
 
 
 class Kernel:
@@ -96,6 +97,15 @@ def test_an_answer_under_the_header_that_came_closes_it_for_good(relay, kernel):
     assert relay.receive_inside(encode_spp(ALICE, INNER) + ANSWER, OWNER_A, 2.6) == (ANSWER, ALICE)
     assert len(kernel.asked) == 2
     assert moved(relay) == {}
+
+
+def test_a_refusal_opens_no_way_in(relay, kernel):
+    """Of a call that is over; the next call of this client may have one."""
+    bound(relay)
+    assert relay.receive_inside(encode_spp(ALICE, INNER) + REFUSAL, OWNER_A, 0.1) == (REFUSAL, ALICE)
+    assert kernel.asked == [("announce", ALICE)]
+    relay.receive_inside(encode_spp(ALICE, INNER) + ANSWER, OWNER_A, 0.2)
+    assert kernel.asked == [("announce", ALICE), ("open", ALICE)]
 
 
 def test_a_header_that_nobody_announced_reaches_nobody(relay):

@@ -9,6 +9,7 @@ from voicefleet_contract.spp import HEADER_BYTES, decode_spp, encode_spp
 from voicefleet_contract.topology import Endpoint, Relay, Topology, TopologyIndex
 from voicefleet_dataplane.core.session import EndReason
 from voicefleet_dataplane.wire.demux import Kind, classify
+from voicefleet_dataplane.wire.stun import parse_binding_response
 
 PORT = Address(RELAY.host, 40_001)
 OTHER_CLIENT = Address("192.0.2.77", 4444)
@@ -46,6 +47,19 @@ def test_an_announced_port_carries_media_both_ways_without_a_header(world):
     packet, to = said(world, caller)
     assert (to, classify(packet)) == (PORT, Kind.RTP)
     assert world.drops() == {}
+
+
+def test_consent_is_withdrawn_under_the_relays_own_address(world):
+    """Under the one that was announced it would be the word of an owner that does not understand announcements."""
+    caller = world.connected()
+    announce(world, caller, PORT)
+    world.core.hang_up(caller.session.agreed.call_id)
+    world.drain()
+    reason = world.core.receive(encode_spp(CLIENT, PORT) + caller.build_check(), RELAY, world.now)
+    assert reason is DropReason.SESSION_ENDED
+    ((refusal, to),) = world.drain()
+    assert (decode_spp(refusal), to) == ((CLIENT, RELAY), RELAY)
+    assert parse_binding_response(refusal[HEADER_BYTES:]).error_code == 403
 
 
 def test_a_call_that_ends_says_goodbye_by_both_ways(world):

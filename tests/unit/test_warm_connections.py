@@ -2,6 +2,9 @@
 
 import asyncio
 import contextlib
+import ctypes
+import socket
+import struct
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -11,6 +14,9 @@ from aiohttp import web
 from voicefleet_dataplane.media.agent_address import Network
 from voicefleet_dataplane.shell import warm_connections
 from voicefleet_dataplane.shell.agent_sockets import AgentRefusedError, AgentSockets
+from voicefleet_dataplane.shell.warm_connections import WarmConnector
+
+SO_ATTACH_FILTER = 26
 
 
 class Agent:
@@ -62,9 +68,13 @@ class Kept(AgentSockets):
     async def open(self, *arguments) -> None:
         self.kept.append(await super().open(*arguments))
 
+    @property
+    def connector(self) -> WarmConnector:
+        return self._session.connector
+
     async def settle(self) -> None:
         """What is dialled in the background stands."""
-        await asyncio.gather(*self._connector._dialling)
+        await asyncio.gather(*self.connector._dialling)
 
 
 @contextlib.asynccontextmanager
@@ -101,14 +111,46 @@ async def test_as_many_as_are_wanted_are_ready_and_no_more():
         await agent.until(8)
 
 
-async def test_a_connection_that_the_agent_has_closed_is_not_taken():
+async def test_connections_that_the_agent_has_closed_are_not_taken():
+    agent = Agent()
+    async with agent.running() as url, sockets_of(3) as sockets:
+        await sockets.open(url, 5, ())
+        await sockets.settle()
+        (ready,) = sockets.connector._ready.values()
+        for connection in (await agent.until(4))[1:]:
+            connection.abort()
+        async with asyncio.timeout(10):
+            while any(connection.is_connected() for connection in ready):
+                await asyncio.sleep(0.005)
+        await sockets.open(url, 5, ())  # aiohttp tries a second time, and no third
+        assert len(agent.came_by) == 2
+
+
+async def test_a_connection_whose_peer_is_gone_without_a_word_costs_a_second_and_not_the_call():
+    """A socket filter that passes nothing: the agent's kernel acknowledges no byte on it any more, as if its node had died."""
     agent = Agent()
     async with agent.running() as url, sockets_of(1) as sockets:
         await sockets.open(url, 5, ())
+        await sockets.settle()
         _, ready = await agent.until(2)
-        ready.abort()
+        instruction = struct.pack("HBBI", 0x06, 0, 0, 0)  # BPF_RET, no bytes
+        program = ctypes.create_string_buffer(instruction)
+        ready.get_extra_info("socket").setsockopt(
+            socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HxxxxxxP", 1, ctypes.addressof(program))
+        )
         await sockets.open(url, 5, ())
+        assert len(agent.came_by) == 2
         assert ready not in agent.came_by
+
+
+async def test_a_line_that_stands_is_as_patient_as_tcp():
+    agent = Agent()
+    async with agent.running() as url, sockets_of(1) as sockets:
+        for _ in range(2):
+            await sockets.open(url, 5, ())
+            await sockets.settle()
+        for opened in sockets.kept:
+            assert opened.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 0
 
 
 async def test_none_is_ready_where_none_is_wanted():
@@ -144,7 +186,7 @@ async def test_an_agent_that_is_away_is_not_dialled_behind_anybodys_back():
     async with sockets_of(1) as sockets:
         with pytest.raises(aiohttp.ClientConnectorError):
             await sockets.open(url, 5, ())
-        assert sockets._connector._dialling == {}
+        assert sockets.connector._dialling == {}
 
 
 async def test_the_rules_about_addresses_hold_for_connections_that_are_made_ready(monkeypatch):
@@ -153,8 +195,8 @@ async def test_the_rules_about_addresses_hold_for_connections_that_are_made_read
         named = url.replace("127.0.0.1", "localhost")
         await sockets.open(named, 5, ())
         await sockets.settle()
-        monkeypatch.setattr(sockets._connector._resolver, "_network", Network.PUBLIC)
-        sockets._connector.clear_dns_cache()
+        monkeypatch.setattr(sockets.connector._resolver, "_network", Network.PUBLIC)
+        sockets.connector.clear_dns_cache()
         await sockets.open(named, 5, ())  # by the one that was ready; no other may follow
         with pytest.raises(AgentRefusedError):
             await sockets.open(named, 5, ())

@@ -23,6 +23,7 @@ from typing import TypeVar
 
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.spp import HEADER_BYTES
+from voicefleet_dataplane.core.flow import is_goodbye
 from voicefleet_dataplane.core.relay import LARGEST_DATAGRAM_BYTES, Relay
 from voicefleet_dataplane.wire.demux import Kind, classify
 from voicefleet_dataplane.wire.dtls_record import ALERT
@@ -139,7 +140,8 @@ class Outward:
                 and names[name_at : name_at + name_bytes] == owners[flow.owner_address][:name_bytes]
             ):
                 flow.alive_at = now
-                flow.goodbye = slots[at + HEADER_BYTES] == ALERT
+                first = at + HEADER_BYTES
+                flow.goodbye = slots[first] <= ALERT and is_goodbye(bytes(slots[first : first + min(2, payload_bytes)]))
                 flow.packets_out += 1
                 flow.bytes_out += payload_bytes
                 packets += 1

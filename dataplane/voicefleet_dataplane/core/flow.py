@@ -20,17 +20,25 @@ from typing import TypeVar
 
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
+from voicefleet_dataplane.wire.dtls_record import ALERT
+from voicefleet_dataplane.wire.stun import BINDING_ERROR
 
 # A client with several networks checks from a few addresses at a time; an owner keeps eight paths of a session.
 MAX_FLOWS_PER_UFRAG = 16
-# After the owner's DTLS alert: time for what is still on its way. The tuple is then free, which a NAT that gives it to the
+# After the owner's goodbye: time for what is still on its way. The tuple is then free, which a NAT that gives it to the
 # next call at once needs.
 GOODBYE_S = 2.0
+_REFUSAL = BINDING_ERROR.to_bytes(2)
 # How often the flow cache hears of a flow again. A million flows are 8,300 writes a second.
 CACHE_REFRESH_S = 120.0
 _LOOKS_AT_ONCE = 20_000  # about 12 ms; twice a second they keep up with a million flows
 
 _K = TypeVar("_K")
+
+
+def is_goodbye(head: bytes) -> bool:
+    """Say whether an owner's datagram ends a call, by its first two bytes: a DTLS alert, or a refusal of the client's check."""
+    return head[0] == ALERT or head[:2] == _REFUSAL
 
 
 @dataclass(slots=True)
@@ -57,7 +65,7 @@ class Flow:
     password: bytes  # of the ufrag; empty after a change of keys: the next check is verified from its hint
     alive_at: float
     public: str = ""  # our host that the client sends to, where a relay that listens on all knows it
-    # The owner's last word was a DTLS alert: it ended the call. Or the flow was restored and it has not said a word yet.
+    # The owner's last word ended the call (`is_goodbye`). Or the flow was restored and it has not said a word yet.
     goodbye: bool = False
     packets_in: int = 0
     packets_out: int = 0

@@ -51,7 +51,7 @@ from voicefleet_contract.spp import HEADER_BYTES, SppError, decode_spp, encode_s
 from voicefleet_contract.topology import Member, MemberState, TopologyIndex
 from voicefleet_dataplane.core.bypass import Bypass
 from voicefleet_dataplane.core.check_limits import CheckLimits
-from voicefleet_dataplane.core.flow import Flow, FlowTable, Guest
+from voicefleet_dataplane.core.flow import Flow, FlowTable, Guest, is_goodbye
 from voicefleet_dataplane.core.lookups import Lookups
 from voicefleet_dataplane.wire.demux import Kind, classify
 from voicefleet_dataplane.wire.dtls_record import ALERT
@@ -149,8 +149,8 @@ class Relay:
         if not payload:
             return DropReason.EMPTY
         flow.alive_at = now
-        flow.goodbye = payload[0] == ALERT
-        if flow.awaits_owner and self.bypass is not None and classify(payload) is Kind.STUN:
+        flow.goodbye = payload[0] <= ALERT and is_goodbye(payload[:2])  # media's first bytes are higher than both
+        if flow.awaits_owner and self.bypass is not None and not flow.goodbye and classify(payload) is Kind.STUN:
             # An answer under our own address: the owner has understood where bare media comes from.
             flow.awaits_owner = False
             self.bypass.open(flow)

@@ -217,7 +217,9 @@ class Transceiver:
             return error.reason
         session = self._ufrags.sessions.get(request.server_ufrag)
         if session is None:
-            return self._withdraw_consent(request, destination, header)
+            return self._withdraw_consent(
+                request, destination, header if bare is None else encode_spp(client, destination)
+            )
         reason = session.ice.authenticate(request)
         if reason is not None:
             return reason
@@ -236,14 +238,14 @@ class Transceiver:
         self._settle(session)
         return reason
 
-    def _withdraw_consent(self, request: BindingRequest, destination: Address, header: bytes) -> DropReason:
+    def _withdraw_consent(self, request: BindingRequest, destination: Address, prefix: bytes) -> DropReason:
         """A check of a call that is over: say so, for those who did not hear it, or have no other ear for it (RFC 7675 section 5.2).
 
         Authentic checks alone are answered, with fewer bytes than they have, the way they came.
         """
-        pwd = self._ufrags.pwd_of_no_call(request.server_ufrag, self.hint_keys)
+        pwd = self._ufrags.pwd_to_withdraw(request.server_ufrag, self.hint_keys)
         if pwd is not None and verify_integrity(request, pwd):
-            self.transmit.append((header + build_binding_error(request.transaction_id, FORBIDDEN, pwd), destination))
+            self.transmit.append((prefix + build_binding_error(request.transaction_id, FORBIDDEN, pwd), destination))
         ended = self._ufrags.was_in_use(request.server_ufrag)
         return DropReason.SESSION_ENDED if ended else DropReason.SESSION_UNKNOWN
 

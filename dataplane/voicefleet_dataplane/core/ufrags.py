@@ -2,7 +2,8 @@
 
 Invariants
 - A nonce is not given again while its call lives, nor for the NONCES_REMEMBERED ufrags after it.
-- Consent is withdrawn (`pwd_of_no_call`) only for calls that are over. Credentials that a running call has outgrown say nothing.
+- Consent is withdrawn (`pwd_to_withdraw`) only for calls that are over. Credentials that a running call has outgrown lead to silence, for as
+  long as their nonce is known.
 """
 
 from collections.abc import Callable
@@ -52,10 +53,10 @@ class Ufrags:
         """Say whether it led to a call not long ago."""
         return ufrag in self._retired
 
-    def pwd_of_no_call(self, ufrag: bytes, keys: KeyRing) -> bytes | None:
+    def pwd_to_withdraw(self, ufrag: bytes, keys: KeyRing) -> bytes | None:
         """Return the password of a ufrag of this slot whose call is over, or was another process's before us; else None.
 
-        It needs no memory: of a process that was killed, the next one knows the passwords too.
+        For the latter it needs no memory: of a process that was killed, the next one knows the passwords too.
         """
         if ufrag in self.sessions or not self._retired.get(ufrag, True):
             return None
@@ -65,6 +66,8 @@ class Ufrags:
             return None
         if Addressee(hint.cluster, hint.slot, hint.generation) != self._owner:
             return None
+        if ufrag not in self._retired and hint.nonce in self._nonces:
+            return None  # ours, and how it went out of use is forgotten: its call may go on
         return ice_pwd(ufrag.decode(), hint.key_epoch, keys).encode()
 
     def _new_nonce(self) -> int:

@@ -230,8 +230,9 @@ class AgentLink:
                 if self._pinged:
                     return Lost.FAILED, f"the agent has not answered a ping for {PING_AFTER_S:g} s"
                 self._pinged, self._heard_at = True, now
-                with contextlib.suppress(OSError, aiohttp.ClientError):  # the reader says it better
-                    await socket.ping()
+                with contextlib.suppress(OSError, aiohttp.ClientError, TimeoutError):  # reader and writer say it better
+                    async with asyncio.timeout(_LOOK_S):
+                        await socket.ping()
 
     async def _write_waiting(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         while self._queue:

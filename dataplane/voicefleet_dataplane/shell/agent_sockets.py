@@ -17,7 +17,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from voicefleet_contract.trace_context import HEADER
 from voicefleet_dataplane.media.agent_address import Network, refusal_of_address
-from voicefleet_dataplane.shell.warm_connections import IDLE_S, WarmConnector
+from voicefleet_dataplane.shell.warm_connections import IDLE_S, WarmConnector, proven
 
 MAX_MESSAGE_BYTES = 4 << 20  # a delta of 40 s of speech; agents that send more in one message are broken
 
@@ -58,7 +58,6 @@ class AgentSockets:
         self._key = key
         self._headers = headers
         self._session: aiohttp.ClientSession | None = None
-        self._connector: WarmConnector | None = None
 
     async def open(
         self, url: str, timeout_s: float, subprotocols: tuple[str, ...], traceparent: str = ""
@@ -67,7 +66,7 @@ class AgentSockets:
         self._judge(url)
         with _refusals():
             async with asyncio.timeout(timeout_s):
-                return await self._open_session().ws_connect(
+                opened = await self._open_session().ws_connect(
                     url,
                     headers=self._with_key(dict(self._headers), traceparent),
                     protocols=subprotocols,
@@ -76,6 +75,8 @@ class AgentSockets:
                     max_msg_size=MAX_MESSAGE_BYTES,
                     compress=0,
                 )
+        proven(opened)
+        return opened
 
     async def post(
         self, url: str, body: bytes, headers: dict[str, str], connect_s: float, traceparent: str = ""
@@ -101,10 +102,9 @@ class AgentSockets:
 
     async def close(self) -> None:
         """Close what is idle; a call closes its own."""
-        if self._session is not None and self._connector is not None:
-            self._connector.cool()
+        if self._session is not None:
             await self._session.close()
-            self._session = self._connector = None
+            self._session = None
 
     def _judge(self, url: str) -> None:
         host = urlsplit(url).hostname or ""
@@ -125,15 +125,14 @@ class AgentSockets:
         if self._session is None:
             tracing = aiohttp.TraceConfig()
             tracing.on_request_redirect.append(_refuse_redirect)
-            self._connector = WarmConnector(
-                self._warm,
-                resolver=_CheckedResolver(self._network),
-                limit=0,
-                ttl_dns_cache=10,
-                keepalive_timeout=IDLE_S,  # of requests that are done: a conversation's next question comes later than 15 s
-            )
             self._session = aiohttp.ClientSession(
-                connector=self._connector,
+                connector=WarmConnector(
+                    self._warm,
+                    resolver=_CheckedResolver(self._network),
+                    limit=0,
+                    ttl_dns_cache=10,
+                    keepalive_timeout=IDLE_S,  # of requests that are done: a conversation's next question comes after 15 s
+                ),
                 trace_configs=[tracing],
                 cookie_jar=aiohttp.DummyCookieJar(),
                 trust_env=False,

@@ -76,6 +76,7 @@ _HOUSEKEEPING_INTERVAL_S = 1.0
 _RTT_SAMPLE_EVERY = 5  # of these intervals: RTCP brings a round-trip time about as often
 _CERTIFICATE_DAYS = 365  # browsers look at the fingerprint, not at the dates; a process may live long
 _FINISH_TIMEOUT_S = 2.0
+LAST_WORDS_S = 2.0  # who was hung up checks once more whether there is consent, and is told that there is none
 _ANY_PORT_ATTEMPTS = 20
 
 
@@ -206,6 +207,8 @@ class TransceiverProcess(RunningCalls):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(deadline_s + HANG_UPS_TAKE_S + _FINISH_TIMEOUT_S):
                     await self._empty.wait()
+            if self.core.ended[EndReason.DRAIN_DEADLINE]:
+                await asyncio.sleep(LAST_WORDS_S)
 
     async def stop(self) -> None:
         """Hang up what is left and close."""

@@ -3,12 +3,17 @@
 Each connection that is taken is replaced in the background, by the same rules about where an agent may live. An agent sees an idle
 connection and no session. One that nobody takes is closed after IDLE_S: pools with steady calls have one, idle pools have none.
 
+A peer that has gone without a word looks like one that is there, until something is sent to it: what is sent first on a connection that
+was ready must be acknowledged within GONE_AFTER_MS, or the connection fails and aiohttp asks for another (the opening of a WebSocket is a
+GET). `proven` gives a connection its patience back.
+
 Owns: which connections are ready, and for how long. Does not own: how one is made, nor connections that have carried a request
 (aiohttp's own pool keeps those).
 """
 
 import asyncio
 import logging
+import socket
 from collections import defaultdict, deque
 from typing import Any
 
@@ -18,7 +23,11 @@ from aiohttp.client_reqrep import ConnectionKey
 
 log = logging.getLogger("voicefleet.transceiver")
 
-IDLE_S = 50.0  # servers and load balancers wait a minute for a request, seldom less
+IDLE_S = (
+    50.0  # below the minute of nginx and the cloud's load balancers; Python's `websockets` closes after 10 s by itself
+)
+GONE_AFTER_MS = 1_000
+_DIAL_WITHIN_S = 5.0
 
 
 class WarmConnector(aiohttp.TCPConnector):
@@ -40,8 +49,9 @@ class WarmConnector(aiohttp.TCPConnector):
         """Give what was ready, or make one: the session asks here when its pool has none."""
         ready = self._ready[req.connection_key]
         while ready:
-            connection = ready.popleft()
+            connection = ready.pop()  # the youngest: least may have happened to it
             if connection.is_connected() and not connection.should_close:
+                _set_patience(connection.transport, GONE_AFTER_MS)
                 self._replace(req, timeout)
                 return connection
             connection.close()
@@ -49,14 +59,15 @@ class WarmConnector(aiohttp.TCPConnector):
         self._replace(req, timeout)
         return made
 
-    def cool(self) -> None:
-        """Close what is ready, make no more."""
+    def close(self, *, abort_ssl: bool = False) -> Any:
+        """Close everything, make no more."""
         self._wanted = 0
         for task in self._dialling:
             task.cancel()
         for ready in self._ready.values():
             while ready:
-                ready.popleft().close()
+                ready.pop().close()
+        return super().close(abort_ssl=abort_ssl)
 
     def _replace(self, req: aiohttp.ClientRequest, timeout: aiohttp.ClientTimeout) -> None:
         key = req.connection_key
@@ -69,12 +80,25 @@ class WarmConnector(aiohttp.TCPConnector):
     async def _dial(self, req: aiohttp.ClientRequest, patience: aiohttp.ClientTimeout) -> None:
         ready = self._ready[req.connection_key]
         try:
-            connection = await super()._create_connection(req, [], patience)
+            async with asyncio.timeout(_DIAL_WITHIN_S):
+                connection = await super()._create_connection(req, [], patience)
         except (OSError, aiohttp.ClientError, TimeoutError) as error:
             log.debug("no connection is ready for the next call: %s", error)  # that call will say it itself
             return
         ready.append(connection)
         asyncio.get_running_loop().call_later(IDLE_S, _drop, ready, connection)
+
+
+def proven(opened: aiohttp.ClientWebSocketResponse) -> None:
+    """The peer has answered: from now on TCP may be as patient as ever."""
+    _set_patience(opened, 0)
+
+
+def _set_patience(of: Any, milliseconds: int) -> None:
+    """Set how long sent bytes may stay unacknowledged; 0: as long as the system likes. ``of`` has `get_extra_info`."""
+    plain = of.get_extra_info("socket")
+    if plain is not None:
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
 
 
 def _drop(ready: deque[ResponseHandler], connection: ResponseHandler) -> None:

@@ -163,7 +163,7 @@ class Conversation:
             return []
         self._speech_due = now + self._plan.speech_within_s
         assert response.message is not None
-        self._playback.wait_for(response.message.id, response.id)
+        self._playback.add(response.message.id, response.id)
         return response.sound(pcm)
 
     def spoken(self, job: str, now: float) -> Actions:
@@ -373,7 +373,7 @@ class Conversation:
         """Somebody speaks: the voice stops at once, and `cleared` tells the rest."""
         self._answer_next = False
         self._why_cleared = "turn_detected"
-        return [Clear()] if self._response is not None or self._playback.is_waited_for else []
+        return [Clear()] if self._response is not None or self._playback.is_pending else []
 
     def _cut(self, item: Item, heard_ms: int) -> Actions:
         item.cut(heard_ms)

@@ -16,11 +16,11 @@ class Playback:
         self._playing = ""  # the response that the client was told about
 
     @property
-    def is_waited_for(self) -> bool:
+    def is_pending(self) -> bool:
         """Whether there is anything that was not heard to its end."""
         return bool(self._sounding)
 
-    def wait_for(self, item: str, response: str) -> None:
+    def add(self, item: str, response: str) -> None:
         """More speech of an item waits to go out."""
         self._sounding[item] = response
 
