@@ -276,7 +276,7 @@ def contains(spoken: np.ndarray, heard: np.ndarray) -> float:
     The correlation is normalised in each window of the recording's length, so neither loudness nor what stands around it
     counts. A jitter buffer stretches time now and then: of several repetitions the best undisturbed one is found.
     """
-    reference, recording = _at_8_khz(spoken), _at_8_khz(heard)
+    reference, recording = at_8_khz(spoken), at_8_khz(heard)
     if len(recording) < len(reference) or not reference.any():
         return 0.0
     size = 1 << (len(recording) + len(reference)).bit_length()
@@ -293,17 +293,17 @@ def resembles(spoken: np.ndarray, heard: np.ndarray) -> float:
 
     For speech that is heard once: a busy machine inserts silence, which moves what follows.
     """
-    return float(np.median([contains(piece, heard) for _, piece in pieces(spoken)]))
+    pieces = [spoken[at : at + 16_000] for at in range(0, len(spoken) - 16_000, 16_000)]
+    loudness = [float(np.abs(piece.astype(int)).mean()) for piece in pieces]
+    return float(
+        np.median(
+            [contains(piece, heard) for piece, loud in zip(pieces, loudness, strict=True) if loud > max(loudness) / 8]
+        )
+    )
 
 
-def pieces(spoken: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    """Return the recording's thirds of a second where it is not silent, with their places."""
-    found = [(at, spoken[at : at + 16_000]) for at in range(0, len(spoken) - 16_000, 16_000)]
-    loudness = [float(np.abs(piece.astype(int)).mean()) for _, piece in found]
-    return [one for one, loud in zip(found, loudness, strict=True) if loud > max(loudness) / 8]
-
-
-def _at_8_khz(samples: np.ndarray) -> np.ndarray:
+def at_8_khz(samples: np.ndarray) -> np.ndarray:
+    """Return samples of 48 kHz at a telephone's rate."""
     taps = np.arange(-48, 49)
     kernel = np.sinc(taps / 6 * 0.9) * np.hanning(len(taps))
     return np.convolve(samples.astype(np.float64), kernel / kernel.sum(), mode="same")[::6]

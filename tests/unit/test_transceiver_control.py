@@ -1,6 +1,7 @@
 """The control API of a transceiver over real mutual TLS: who may ask, and what is answered."""
 
 import asyncio
+import re
 import socket
 import ssl
 import time
@@ -18,6 +19,7 @@ from voicefleet_dataplane.media.backend import Backend, CallConfig, Ending
 from voicefleet_dataplane.shell.control import MAX_BODY_BYTES
 from voicefleet_dataplane.shell.control_client import client_context
 from voicefleet_dataplane.shell.transceiver import TransceiverProcess
+from voicefleet_dataplane.wire.stun import FORBIDDEN, build_binding_request, parse_binding_response
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
@@ -191,6 +193,25 @@ async def test_the_drain_deadline_hangs_up_what_is_left(secrets_dir):
         await process.wait_drained(0)
         await process.stop()
         assert process.core.ended["drain_deadline"] == 1
+
+
+async def test_whom_the_deadline_hangs_up_may_ask_once_more_whether_there_is_consent(secrets_dir):
+    async with running_transceiver(secrets_dir) as transceiver:
+        process = transceiver.process
+        answer = (await transceiver.create(CHROMIUM)).answer
+        ufrag, pwd = (re.search(rf"a=ice-{name}:(\S+)", answer)[1] for name in ("ufrag", "pwd"))
+        leaving = asyncio.create_task(process.wait_drained(0))
+        async with asyncio.timeout(10):
+            while process.calls:
+                await asyncio.sleep(0.005)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
+            client.setblocking(False)
+            client.connect((HOST, process.port))
+            client.send(build_binding_request(b"t" * 12, f"{ufrag}:aB3+", pwd.encode()))
+            told = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(client, 2_048), 10)
+        assert parse_binding_response(told).error_code == FORBIDDEN
+        assert not leaving.done()
+        await leaving
 
 
 async def test_a_drain_order_hangs_up_after_its_time_and_a_wrong_one_changes_nothing(secrets_dir):

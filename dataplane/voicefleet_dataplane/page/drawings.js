@@ -23,7 +23,7 @@ export function waterfall(place, marks) {
     const y = index * row + 4;
     chart.append(
       draw("text", { x: 0, y: y + 13 }, label),
-      draw("rect", { class: kind, x: x(before), y, width: Math.max(2, x(at) - x(before)), height: 16, rx: 3, "data-step": name, "data-at": at }),
+      draw("rect", { class: kind, x: x(before), y, width: Math.max(4, x(at) - x(before)), height: 16, rx: 2, "data-step": name, "data-at": at }),
       draw("text", { class: "quiet", x: x(at) + 6, y: y + 13 }, `${ms(at - before)} ms`),
     );
     before = at;
