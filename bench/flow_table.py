@@ -27,9 +27,9 @@ from voicefleet_contract.hint import Hint, encode_hint, ice_pwd
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.spp import HEADER_BYTES, encode_spp
 from voicefleet_contract.topology import Member, Pool, Topology, TopologyIndex
-from voicefleet_dataplane.core.batches import NAME_BYTES, SLOT_BYTES, Batch, Inward, Outward
-from voicefleet_dataplane.core.bypass import FlowPorts
-from voicefleet_dataplane.core.relay import Relay
+from voicefleet_dataplane.core.relay.batches import NAME_BYTES, SLOT_BYTES, Batch, Inward, Outward
+from voicefleet_dataplane.core.relay.bypass import FlowPorts
+from voicefleet_dataplane.core.relay.relay import Relay
 from voicefleet_dataplane.fastpath.kernel import KernelFastPath, Place
 from voicefleet_dataplane.fastpath.loader import Libbpf
 from voicefleet_dataplane.fastpath.maps import ENDS, RULE, Map

@@ -8,8 +8,8 @@ import time
 
 from tests.support.dtls import make_identity
 from tests.support.offers import CHROMIUM, DIGEST
-from voicefleet_dataplane.core.dtls import Dtls
-from voicefleet_dataplane.core.srtp import PROFILES, Srtp
+from voicefleet_dataplane.core.call.dtls import Dtls
+from voicefleet_dataplane.core.call.srtp import PROFILES, Srtp
 from voicefleet_dataplane.wire.demux import Kind, classify
 from voicefleet_dataplane.wire.rtp import RtpPacket, build_rtp
 from voicefleet_dataplane.wire.sdp import Fingerprint, SetupRole, parse_offer_untrusted

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from bench.report import Report
 from voicefleet_contract.ring import LOAD_FACTOR, LOAD_SLACK, WEIGHT, Ring, imbalance, load_bound
 from voicefleet_contract.topology import Member
-from voicefleet_dataplane.core.loads import Loads
+from voicefleet_dataplane.core.gateway.loads import Loads
 from voicefleet_dataplane.shell.owner_walk import MAX_ASKED
 
 GATEWAYS = 4

@@ -21,9 +21,9 @@ drops it, and learns the relay from the client's next check, as ever.
 
 The tag covers the header, the time, and the cluster, slot and generation of the owner: an announcement says one thing about one
 client to one owner. The time is there against repetition: the owner believes a client's announcements in ascending order only
-(core/ice.py), so one that was believed once is never believed again.
+(core/call/ice.py), so one that was believed once is never believed again.
 
-Owns: the bytes. Does not own: what an owner does on hearing it (core/transceiver.py).
+Owns: the bytes. Does not own: what an owner does on hearing it (core/transceiver/transceiver.py).
 """
 
 import hashlib

@@ -26,7 +26,7 @@ class DropReason(StrEnum):
     HINT_KEY_EPOCH = "hint_key_epoch"
     HINT_TAG = "hint_tag"
     HINT_OTHER_CLUSTER = "hint_other_cluster"
-    # Strangers' share of a relay (core/check_limits.py)
+    # Strangers' share of a relay (core/relay/check_limits.py)
     CHECK_LIMIT_OF_NETWORK = "check_limit_of_network"  # too many checks of this /24 or /48 have failed
     CHECK_LIMIT = "check_limit"  # … of all together
     FLOW_LIMIT_OF_NETWORK = "flow_limit_of_network"  # authentic, but too many new flows of this /24 or /48

@@ -9,7 +9,7 @@ from tests.support.fastpath_world import FLOW_PORTS, PUBLIC, RULES, place, relay
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.settings import RelaySettings
-from voicefleet_dataplane.core.relay import Relay
+from voicefleet_dataplane.core.relay.relay import Relay
 from voicefleet_dataplane.fastpath import pins
 from voicefleet_dataplane.fastpath.engine import Mode
 from voicefleet_dataplane.fastpath.kernel import HandOverError, KernelFastPath

@@ -9,7 +9,7 @@ from voicefleet_contract.addresses import Address
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.spp import HEADER_BYTES, encode_spp
 from voicefleet_contract.topology import Member, Pool, Topology, TopologyIndex
-from voicefleet_dataplane.core.relay import Relay
+from voicefleet_dataplane.core.relay.relay import Relay
 
 RELAY_INNER = Address(INNER[0], 3479)
 STRANGER = ("10.0.0.9", 5000)

@@ -11,8 +11,8 @@ from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
 from voicefleet_contract.spp import HEADER_BYTES, encode_spp
 from voicefleet_contract.topology import MemberState
-from voicefleet_dataplane.core.batches import NAME_BYTES, SLOT_BYTES, Batch, Inward, Outward
-from voicefleet_dataplane.core.relay import Relay
+from voicefleet_dataplane.core.relay.batches import NAME_BYTES, SLOT_BYTES, Batch, Inward, Outward
+from voicefleet_dataplane.core.relay.relay import Relay
 from voicefleet_dataplane.wire.pktinfo import CONTROL_BYTES
 from voicefleet_dataplane.wire.sockaddr import IPV4_FAMILY, IPV6_FAMILY, build_sockaddr, parse_sockaddr, sockaddr_bytes
 from voicefleet_dataplane.wire.stun import FORBIDDEN, build_binding_error

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from tests.support.transceiver import World
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
-from voicefleet_dataplane.core.ice import MAX_CREDENTIALS
-from voicefleet_dataplane.core.session import Limits
-from voicefleet_dataplane.core.transceiver import Restarted
+from voicefleet_dataplane.core.call.ice import MAX_CREDENTIALS
+from voicefleet_dataplane.core.call.session import Limits
+from voicefleet_dataplane.core.transceiver.transceiver import Restarted
 
 HERE, THERE = Address("198.51.100.1", 40_000), Address("203.0.113.9", 50_000)
 steps = st.one_of(

@@ -14,10 +14,10 @@ from voicefleet_contract.cached_flow import encode_cached_flow
 from voicefleet_contract.drops import DropReason
 from voicefleet_contract.spp import HEADER_BYTES, encode_spp
 from voicefleet_contract.topology import MemberState
-from voicefleet_dataplane.core import lookups as bounds
-from voicefleet_dataplane.core.lookups import Lookups
-from voicefleet_dataplane.core.recovery import Recovery
-from voicefleet_dataplane.core.relay import Relay
+from voicefleet_dataplane.core.relay import lookups as bounds
+from voicefleet_dataplane.core.relay.lookups import Lookups
+from voicefleet_dataplane.core.relay.recovery import Recovery
+from voicefleet_dataplane.core.relay.relay import Relay
 
 CLUSTER = 9
 MAX_FLOWS = 2

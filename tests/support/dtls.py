@@ -5,9 +5,9 @@ import random
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from voicefleet_dataplane.core.dtls import Dtls, DtlsState
-from voicefleet_dataplane.core.dtls_identity import DtlsIdentity, build_certificate
-from voicefleet_dataplane.core.srtp import PROFILES
+from voicefleet_dataplane.core.call.dtls import Dtls, DtlsState
+from voicefleet_dataplane.core.call.dtls_identity import DtlsIdentity, build_certificate
+from voicefleet_dataplane.core.call.srtp import PROFILES
 
 DELAY_S = 0.02
 

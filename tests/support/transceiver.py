@@ -11,12 +11,12 @@ from voicefleet_contract.drops import DropReason
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.spp import HEADER_BYTES, decode_spp, encode_spp
 from voicefleet_contract.topology import Endpoint, MemberState, Relay, Topology, TopologyIndex
-from voicefleet_dataplane.core.admission import NoRoom
-from voicefleet_dataplane.core.dtls import Dtls, DtlsState
-from voicefleet_dataplane.core.negotiation import Terms
-from voicefleet_dataplane.core.session import EndReason, Limits, Session
-from voicefleet_dataplane.core.srtp import PROFILES, Srtp
-from voicefleet_dataplane.core.transceiver import Created, Place, Transceiver
+from voicefleet_dataplane.core.call.dtls import Dtls, DtlsState
+from voicefleet_dataplane.core.call.negotiation import Terms
+from voicefleet_dataplane.core.call.session import EndReason, Limits, Session
+from voicefleet_dataplane.core.call.srtp import PROFILES, Srtp
+from voicefleet_dataplane.core.transceiver.admission import NoRoom
+from voicefleet_dataplane.core.transceiver.transceiver import Created, Place, Transceiver
 from voicefleet_dataplane.wire.demux import Kind, classify
 from voicefleet_dataplane.wire.rtp import RtpPacket, build_rtp, parse_rtp
 from voicefleet_dataplane.wire.sdp import SetupRole

@@ -9,7 +9,7 @@ import pytest
 from tests.unit.test_relay import INNER, KEYS, topology
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.registry import ACK_TTL_S, ack_key
-from voicefleet_dataplane.core.relay import Relay
+from voicefleet_dataplane.core.relay.relay import Relay
 from voicefleet_dataplane.shell import acknowledger as module
 from voicefleet_dataplane.shell.acknowledger import Acknowledger, acknowledge
 

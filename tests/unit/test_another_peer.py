@@ -9,9 +9,9 @@ from tests.support.offers import CHROMIUM, DIGEST, without
 from tests.support.transceiver import CLIENT, Client, World
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
-from voicefleet_dataplane.core.negotiation import Terms
-from voicefleet_dataplane.core.session import EndReason, Limits
-from voicefleet_dataplane.core.transceiver import Created
+from voicefleet_dataplane.core.call.negotiation import Terms
+from voicefleet_dataplane.core.call.session import EndReason, Limits
+from voicefleet_dataplane.core.transceiver.transceiver import Created
 from voicefleet_dataplane.media.backend import CallConfig
 from voicefleet_dataplane.media.echo import Echo
 from voicefleet_dataplane.shell.call import RunningCall

@@ -5,9 +5,9 @@ import pytest
 from tests.unit.test_relay import ALICE, INNER, KEYS, MALLORY, OWNER_A, RTP, check, moved, topology, ufrag
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
-from voicefleet_dataplane.core import relay as relay_module
-from voicefleet_dataplane.core.check_limits import CheckLimits, network_of
-from voicefleet_dataplane.core.relay import Relay
+from voicefleet_dataplane.core.relay import relay as relay_module
+from voicefleet_dataplane.core.relay.check_limits import CheckLimits, network_of
+from voicefleet_dataplane.core.relay.relay import Relay
 
 FORGED = check(password="wrong")
 

@@ -4,8 +4,8 @@ import pytest
 
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
-from voicefleet_dataplane.core import flow as module
-from voicefleet_dataplane.core.flow import MAX_FLOWS_PER_UFRAG, Flow, FlowTable
+from voicefleet_dataplane.core.relay import flow as module
+from voicefleet_dataplane.core.relay.flow import MAX_FLOWS_PER_UFRAG, Flow, FlowTable
 
 OWNER = Address("10.0.0.10", 20000)
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from voicefleet_dataplane.core.geo import Place, great_circle_km
+from voicefleet_dataplane.core.gateway.geo import Place, great_circle_km
 
 FRANKFURT, NEW_YORK, SYDNEY = Place(50.11, 8.68), Place(40.71, -74.01), Place(-33.87, 151.21)
 

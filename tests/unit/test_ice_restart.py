@@ -6,9 +6,9 @@ from tests.support.transceiver import CLIENT, OTHER_RELAY, World
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
 from voicefleet_contract.hint import ice_pwd, peek_hint
-from voicefleet_dataplane.core.ice import MAX_CREDENTIALS, OLD_CREDENTIALS_S
-from voicefleet_dataplane.core.session import EndReason
-from voicefleet_dataplane.core.transceiver import Restarted
+from voicefleet_dataplane.core.call.ice import MAX_CREDENTIALS, OLD_CREDENTIALS_S
+from voicefleet_dataplane.core.call.session import EndReason
+from voicefleet_dataplane.core.transceiver.transceiver import Restarted
 from voicefleet_dataplane.wire.stun import parse_binding_response, verify_integrity
 
 ELSEWHERE = Address("203.0.113.9", 50_000)

@@ -4,7 +4,7 @@ import pytest
 
 from tests.unit.test_relay import ALICE, INNER, OWNER_A, a_relay, check, ufrag
 from voicefleet_contract.addresses import Address
-from voicefleet_dataplane.core.bypass import FlowPorts
+from voicefleet_dataplane.core.relay.bypass import FlowPorts
 from voicefleet_dataplane.fastpath.engine import NullFastPath
 from voicefleet_dataplane.fastpath.maps import Carried, Ends, How
 from voicefleet_dataplane.fastpath.netlink import Way

@@ -9,10 +9,10 @@ from tests.support.transceiver import CLIENT, World
 from tests.unit.test_another_peer import running
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
-from voicefleet_dataplane.core import ufrags
-from voicefleet_dataplane.core.dtls import DtlsState
-from voicefleet_dataplane.core.ice import OLD_CREDENTIALS_S
-from voicefleet_dataplane.core.session import EndReason
+from voicefleet_dataplane.core.call.dtls import DtlsState
+from voicefleet_dataplane.core.call.ice import OLD_CREDENTIALS_S
+from voicefleet_dataplane.core.call.session import EndReason
+from voicefleet_dataplane.core.transceiver import ufrags
 from voicefleet_dataplane.media.echo import Echo
 from voicefleet_dataplane.wire.sdp import SetupRole
 from voicefleet_dataplane.wire.stun import build_binding_request, parse_binding_response, verify_integrity

@@ -8,9 +8,9 @@ import pytest
 from tests.support.transceiver import CLIENT, World
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.topology import MemberState
-from voicefleet_dataplane.core.admission import NoRoom
-from voicefleet_dataplane.core.negotiation import Terms
-from voicefleet_dataplane.core.session import EndReason
+from voicefleet_dataplane.core.call.negotiation import Terms
+from voicefleet_dataplane.core.call.session import EndReason
+from voicefleet_dataplane.core.transceiver.admission import NoRoom
 from voicefleet_dataplane.media.backend import CallConfig
 from voicefleet_dataplane.media.echo import Echo
 from voicefleet_dataplane.media.listening import MAX_LISTENERS

@@ -2,7 +2,7 @@
 
 from voicefleet_contract.ring import LOAD_SLACK, load_bound
 from voicefleet_contract.topology import Member
-from voicefleet_dataplane.core.loads import HEARD_FOR_S, Loads
+from voicefleet_dataplane.core.gateway.loads import HEARD_FOR_S, Loads
 
 
 def member(slot: int, generation: int = 1, weight: int = 100) -> Member:

@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 
 from voicefleet_contract.topology import Relay
-from voicefleet_dataplane.core.geo import Place
-from voicefleet_dataplane.core.placement import UnknownRegionError, rank_ingresses, ready_relays, region_place
+from voicefleet_dataplane.core.gateway.geo import Place
+from voicefleet_dataplane.core.gateway.placement import UnknownRegionError, rank_ingresses, ready_relays, region_place
 
 BERLIN, TOKYO = Place(52.5, 13.4), Place(35.7, 139.7)
 

@@ -9,7 +9,7 @@ from tests.support.session_records import make_record
 from voicefleet_contract.hint import Hint, encode_hint
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.topology import Endpoint, Member, MemberState, Pool, Relay, RelayState, Topology, TopologyIndex
-from voicefleet_dataplane.core.geo import Place
+from voicefleet_dataplane.core.gateway.geo import Place
 from voicefleet_dataplane.plugin.app import app
 from voicefleet_dataplane.plugin.fleet import FleetView
 from voicefleet_dataplane.plugin.kubectl import Kubectl, KubectlError

@@ -1,6 +1,6 @@
 """Growth of a counter over a window."""
 
-from voicefleet_dataplane.core.rate import Rate
+from voicefleet_dataplane.core.transceiver.rate import Rate
 
 
 def test_it_is_growth_over_the_window_and_forgets_what_is_older():

@@ -29,10 +29,10 @@ from voicefleet_contract.drops import DropReason
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.spp import HEADER_BYTES, decode_spp, encode_spp
 from voicefleet_contract.topology import MemberState
-from voicefleet_dataplane.core import lookups as module
-from voicefleet_dataplane.core.flow import CACHE_REFRESH_S, GOODBYE_S
-from voicefleet_dataplane.core.lookups import ABSENT_S, FAILED_PAUSE_S, HELD_A_WAY, LookupOutcome, Lookups
-from voicefleet_dataplane.core.recovery import Recovery
+from voicefleet_dataplane.core.relay import lookups as module
+from voicefleet_dataplane.core.relay.flow import CACHE_REFRESH_S, GOODBYE_S
+from voicefleet_dataplane.core.relay.lookups import ABSENT_S, FAILED_PAUSE_S, HELD_A_WAY, LookupOutcome, Lookups
+from voicefleet_dataplane.core.relay.recovery import Recovery
 
 CLUSTER = 9
 UNIX_MS = 1_700_000_000_123

@@ -8,8 +8,8 @@ from voicefleet_contract.hint import Hint, encode_hint, ice_pwd
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.spp import HEADER_BYTES, decode_spp, encode_spp
 from voicefleet_contract.topology import Member, MemberState, Pool, Topology, TopologyIndex
-from voicefleet_dataplane.core.flow import GOODBYE_S, MAX_FLOWS_PER_UFRAG
-from voicefleet_dataplane.core.relay import Relay
+from voicefleet_dataplane.core.relay.flow import GOODBYE_S, MAX_FLOWS_PER_UFRAG
+from voicefleet_dataplane.core.relay.relay import Relay
 from voicefleet_dataplane.wire.stun import (
     FORBIDDEN,
     build_binding_error,

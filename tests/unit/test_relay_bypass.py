@@ -22,7 +22,7 @@ from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
 from voicefleet_contract.spp import HEADER_BYTES, decode_spp, encode_spp
 from voicefleet_contract.topology import MemberState
-from voicefleet_dataplane.core.bypass import FlowPorts
+from voicefleet_dataplane.core.relay.bypass import FlowPorts
 from voicefleet_dataplane.wire.stun import FORBIDDEN, build_binding_error, build_binding_success
 
 PORT = Address(INNER.host, 40_001)

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from voicefleet_dataplane.core.srtp import PROFILES, Srtp, SrtpFailure, split_keying_material
+from voicefleet_dataplane.core.call.srtp import PROFILES, Srtp, SrtpFailure, split_keying_material
 from voicefleet_dataplane.wire.rtcp import SenderInfo, build_report
 from voicefleet_dataplane.wire.rtp import RtpPacket, build_rtp
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from voicefleet_dataplane.core.streams import ReceiveStream, SendStream, ntp_from_unix, round_trip_s
+from voicefleet_dataplane.core.call.streams import ReceiveStream, SendStream, ntp_from_unix, round_trip_s
 from voicefleet_dataplane.wire.rtcp import ReportBlock, SenderInfo
 
 

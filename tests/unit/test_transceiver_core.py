@@ -11,8 +11,8 @@ from voicefleet_contract.hint import decode_hint
 from voicefleet_contract.http_api import RefusalReason
 from voicefleet_contract.spp import HEADER_BYTES, encode_spp
 from voicefleet_contract.topology import MemberState, Topology, TopologyIndex
-from voicefleet_dataplane.core.admission import NoRoom
-from voicefleet_dataplane.core.session import MAX_EARLY_PACKETS, EndReason, Limits
+from voicefleet_dataplane.core.call.session import MAX_EARLY_PACKETS, EndReason, Limits
+from voicefleet_dataplane.core.transceiver.admission import NoRoom
 from voicefleet_dataplane.wire.rtcp import ReportBlock, SenderInfo, build_report, parse_rtcp
 from voicefleet_dataplane.wire.sdp import SdpError, SetupRole
 from voicefleet_dataplane.wire.stun import parse_binding_response
@@ -258,7 +258,7 @@ def test_an_old_check_replayed_from_its_own_address_does_not_move_the_call_back(
 
 
 def test_the_memory_of_transactions_is_as_long_as_stated(monkeypatch):
-    monkeypatch.setattr("voicefleet_dataplane.core.ice.TRANSACTIONS_REMEMBERED", 5)
+    monkeypatch.setattr("voicefleet_dataplane.core.call.ice.TRANSACTIONS_REMEMBERED", 5)
     world = World()
     caller = world.connected()
     old = caller.build_check()

@@ -10,7 +10,7 @@ from tests.support.transceiver_process import HOST
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.registry import FIRST_MEDIA_S, SESSION_TTL_S
 from voicefleet_contract.settings import TransceiverSettings
-from voicefleet_dataplane.core.session import EndReason
+from voicefleet_dataplane.core.call.session import EndReason
 from voicefleet_dataplane.shell.session_records import SessionTeller
 from voicefleet_dataplane.shell.transceiver_records import Reporter
 

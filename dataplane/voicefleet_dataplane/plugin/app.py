@@ -7,8 +7,8 @@ import typer
 
 from voicefleet_contract import names
 from voicefleet_contract.drain import DrainRequestError, parse_drain
-from voicefleet_dataplane.core.geo import Place
-from voicefleet_dataplane.core.placement import UnknownRegionError
+from voicefleet_dataplane.core.gateway.geo import Place
+from voicefleet_dataplane.core.gateway.placement import UnknownRegionError
 from voicefleet_dataplane.plugin.fleet import FleetView, read_fleet
 from voicefleet_dataplane.plugin.kubectl import Kubectl, KubectlError
 from voicefleet_dataplane.plugin.output import Output, say_error, table, write

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from voicefleet_dataplane.core.geo import Place, great_circle_km
-from voicefleet_dataplane.core.placement import rank_ingresses, ready_relays, region_place
+from voicefleet_dataplane.core.gateway.geo import Place, great_circle_km
+from voicefleet_dataplane.core.gateway.placement import rank_ingresses, ready_relays, region_place
 from voicefleet_dataplane.plugin.fleet import FleetView
 
 _KEY = b"a would-be caller"

@@ -7,7 +7,7 @@ import datetime as dt
 import logging
 from collections.abc import Callable
 
-from voicefleet_dataplane.core.session import EndReason, Session, SessionState
+from voicefleet_dataplane.core.call.session import EndReason, Session, SessionState
 from voicefleet_dataplane.media.backend import (
     BackendFactory,
     CallConfig,

@@ -33,8 +33,8 @@ from voicefleet_contract.registry import client_network
 from voicefleet_contract.settings import GatewaySettings
 from voicefleet_contract.topology import Member, MemberState, Relay, TopologyIndex
 from voicefleet_contract.trace_context import HEADER, parse_traceparent
-from voicefleet_dataplane.core.geo import Place
-from voicefleet_dataplane.core.placement import UnknownRegionError, rank_ingresses, region_place
+from voicefleet_dataplane.core.gateway.geo import Place
+from voicefleet_dataplane.core.gateway.placement import UnknownRegionError, rank_ingresses, region_place
 from voicefleet_dataplane.shell.control_client import ControlClient, Created, NotReached, Refused
 from voicefleet_dataplane.shell.gateway_files import PlaceDatabase
 from voicefleet_dataplane.shell.gateway_metrics import GatewayMetrics

@@ -22,7 +22,7 @@ from voicefleet_contract.call_records import CallRecord, event_id, sign_webhook
 from voicefleet_contract.quality import estimate_mos
 from voicefleet_contract.registry import call_records_key, client_network
 from voicefleet_contract.settings import TransceiverSettings
-from voicefleet_dataplane.core.session import Session
+from voicefleet_dataplane.core.call.session import Session
 from voicefleet_dataplane.shell.redis_sink import open_redis
 
 log = logging.getLogger("voicefleet.transceiver")

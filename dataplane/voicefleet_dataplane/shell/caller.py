@@ -17,10 +17,10 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from voicefleet_contract.addresses import Address, from_kernel
-from voicefleet_dataplane.core.dtls import Dtls, DtlsState
-from voicefleet_dataplane.core.dtls_identity import DtlsIdentity, build_certificate
-from voicefleet_dataplane.core.srtp import Srtp
-from voicefleet_dataplane.core.streams import CLOCK_RATE, ReceiveStream
+from voicefleet_dataplane.core.call.dtls import Dtls, DtlsState
+from voicefleet_dataplane.core.call.dtls_identity import DtlsIdentity, build_certificate
+from voicefleet_dataplane.core.call.srtp import Srtp
+from voicefleet_dataplane.core.call.streams import CLOCK_RATE, ReceiveStream
 from voicefleet_dataplane.media.speech import Samples
 from voicefleet_dataplane.wire.demux import Kind, classify
 from voicefleet_dataplane.wire.rtp import RtpPacket, build_rtp, parse_rtp

@@ -33,7 +33,7 @@ from voicefleet_contract.http_api import (
     SlotStatus,
     UpdateIce,
 )
-from voicefleet_dataplane.core.admission import NoRoom
+from voicefleet_dataplane.core.transceiver.admission import NoRoom
 from voicefleet_dataplane.media.events import MAX_WATCHERS, EventHub
 from voicefleet_dataplane.shell.watcher_socket import serve_watcher
 from voicefleet_dataplane.wire.sdp import SdpError

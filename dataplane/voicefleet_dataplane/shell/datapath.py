@@ -14,8 +14,8 @@ from pathlib import Path
 
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.settings import RelaySettings
-from voicefleet_dataplane.core.bypass import FlowPorts
-from voicefleet_dataplane.core.relay import Relay
+from voicefleet_dataplane.core.relay.bypass import FlowPorts
+from voicefleet_dataplane.core.relay.relay import Relay
 from voicefleet_dataplane.fastpath.engine import LADDER, FastPath, Mode, NullFastPath
 from voicefleet_dataplane.fastpath.kernel import (
     OBJECT,

@@ -2,12 +2,12 @@
 
 Questions go out as soon as there are any, as one MGET for all of a moment's, one at a time on a connection of their own; those
 that come meanwhile make the next one. One that takes longer than ANSWER_WITHIN_S has failed, as it has when Redis is away:
-what was held for it is dropped, and nothing is asked for a while (core/lookups.py).
+what was held for it is dropped, and nothing is asked for a while (core/relay/lookups.py).
 
 Writes go out in batches by one script call: a pipeline of SETs costs the client ten times as much. While Redis is away nothing
 is kept for it; when it is back it hears of every flow again, since it may have come back empty.
 
-Owns: the connection, batches and their pace. Does not own: what is asked, held and written (core/lookups.py, core/recovery.py).
+Owns: the connection, batches and their pace. Does not own: what is asked, held and written (core/relay/lookups.py, core/relay/recovery.py).
 """
 
 import asyncio
@@ -23,9 +23,9 @@ from redis.backoff import NoBackoff
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.registry import flow_key
 from voicefleet_contract.settings import RelaySettings
-from voicefleet_dataplane.core.flow import CACHE_REFRESH_S
-from voicefleet_dataplane.core.lookups import MOST_PENDING
-from voicefleet_dataplane.core.recovery import Recovered, Recovery
+from voicefleet_dataplane.core.relay.flow import CACHE_REFRESH_S
+from voicefleet_dataplane.core.relay.lookups import MOST_PENDING
+from voicefleet_dataplane.core.relay.recovery import Recovered, Recovery
 from voicefleet_dataplane.shell.redis_sink import open_redis
 
 log = logging.getLogger("voicefleet.relay")

@@ -9,8 +9,8 @@ from pathlib import Path
 import maxminddb
 
 from voicefleet_contract import names
-from voicefleet_dataplane.core.api_keys import ApiKeys
-from voicefleet_dataplane.core.geo import Place
+from voicefleet_dataplane.core.gateway.api_keys import ApiKeys
+from voicefleet_dataplane.core.gateway.geo import Place
 from voicefleet_dataplane.shell.watched import Watched
 
 

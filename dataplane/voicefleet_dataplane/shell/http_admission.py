@@ -17,8 +17,8 @@ from aiohttp import web
 from voicefleet_contract.ephemeral_keys import PREFIX, EphemeralKeyError, decode_ephemeral_key
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.settings import GatewaySettings
-from voicefleet_dataplane.core.api_keys import ApiKeys, bearer_token
-from voicefleet_dataplane.core.forwarded import client_address, limit_key, parse_networks
+from voicefleet_dataplane.core.gateway.api_keys import ApiKeys, bearer_token
+from voicefleet_dataplane.core.gateway.client_address import client_address, limit_key, parse_networks
 from voicefleet_dataplane.core.limits import ConcurrencyLimit, RateLimit
 from voicefleet_dataplane.shell.gateway_metrics import GatewayMetrics
 from voicefleet_dataplane.shell.http_errors import ApiError

@@ -3,7 +3,7 @@
 The topology comes from memory, the loads from the registry: read when somebody looks, at most once in `_FRESH_S` however many
 look. Without the registry the fleet is shown without loads, and says so.
 
-Owns: who may see it, that reading. Does not own: what is shown (core/fleet_view.py).
+Owns: who may see it, that reading. Does not own: what is shown (core/gateway/fleet_view.py).
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from redis.exceptions import RedisClusterException
 from voicefleet_contract.registry import Heartbeat, heartbeat_key
 from voicefleet_contract.sessions import Command
 from voicefleet_contract.topology import MemberState, TopologyIndex
-from voicefleet_dataplane.core.fleet_view import Beats, fleet_view
+from voicefleet_dataplane.core.gateway.fleet_view import Beats, fleet_view
 from voicefleet_dataplane.shell.http_admission import Admission
 from voicefleet_dataplane.shell.http_errors import ApiError
 from voicefleet_dataplane.shell.openapi import KEY_ERRORS, STANDARD_KEY, Paths, json_content, ok, operation

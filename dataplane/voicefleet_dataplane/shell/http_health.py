@@ -11,7 +11,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, gen
 
 from voicefleet_contract.release import BUILD_INFO, BUILD_INFO_HELP, release
 from voicefleet_contract.topology import TopologyIndex
-from voicefleet_dataplane.core.placement import ready_relays
+from voicefleet_dataplane.core.gateway.placement import ready_relays
 from voicefleet_dataplane.shell.openapi import NO_KEY, Paths, ok, operation
 
 Problems = Callable[[], list[str]]

@@ -4,7 +4,7 @@ A session URL is the endpoint's and the call id, which nobody can guess and ever
 tenant that made the call. The entity-tag is our ufrag: it names the ICE session, and only the owner knows which is the newest.
 
 Owns: GET, PATCH, DELETE and OPTIONS of a session URL, the headers of a 201. Does not own: POST (http_whip, http_whep), what a
-restart does (core/ice).
+restart does (core/call/ice).
 """
 
 import re

@@ -2,7 +2,7 @@
 
 ``pc_id`` is the call id. An offer with one that is there is a later offer of that call; with ``restart_pc`` it is a new peer
 connection of the same person, and the agent goes on with it. One that is not there, or whose owner is away, is a first offer,
-as Pipecat's own server has it. Candidates are checked for their form and forgotten (core/ice).
+as Pipecat's own server has it. Candidates are checked for their form and forgotten (core/call/ice).
 
 Owns: that interface's requests and answers. Does not own: placing (call_placing), the data channel (media/rtvi).
 """

@@ -11,7 +11,7 @@ import time
 
 from voicefleet_contract.addresses import from_kernel
 from voicefleet_contract.drops import DropReason
-from voicefleet_dataplane.core.transceiver import Transceiver
+from voicefleet_dataplane.core.transceiver.transceiver import Transceiver
 from voicefleet_dataplane.shell.udp import LARGEST_READ_BYTES, PACKETS_PER_WAKE, Sources, bind_udp
 
 

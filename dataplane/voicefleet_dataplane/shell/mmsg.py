@@ -3,14 +3,14 @@
 A call costs about a microsecond more than `socket.recvfrom` and saves the second call that would find the socket empty, the
 exception for it, an object and a text address for each datagram; under load it saves most system calls besides.
 
-Owns: the structures that the kernel reads and writes. Does not own: what stands in the slots (core/batches.py).
+Owns: the structures that the kernel reads and writes. Does not own: what stands in the slots (core/relay/batches.py).
 """
 
 import ctypes
 import socket
 
 from voicefleet_contract.addresses import UNSPECIFIED
-from voicefleet_dataplane.core.batches import NAME_BYTES, SLOT_BYTES, Batch
+from voicefleet_dataplane.core.relay.batches import NAME_BYTES, SLOT_BYTES, Batch
 from voicefleet_dataplane.wire.pktinfo import CONTROL_BYTES, control_bytes
 from voicefleet_dataplane.wire.sockaddr import sockaddr_bytes
 

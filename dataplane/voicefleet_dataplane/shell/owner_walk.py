@@ -21,7 +21,7 @@ from typing import Any
 
 from voicefleet_contract.http_api import CreateSession, Refusal, RefusalReason, SessionCreated
 from voicefleet_contract.topology import Member, TopologyIndex
-from voicefleet_dataplane.core.loads import Loads
+from voicefleet_dataplane.core.gateway.loads import Loads
 from voicefleet_dataplane.shell.control_client import ControlClient, Created, NotReached, Outcome, Refused, Unknown
 
 log = logging.getLogger("voicefleet.gateway")

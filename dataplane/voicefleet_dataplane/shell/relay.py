@@ -8,7 +8,7 @@ successor: it forwards on, also new calls that were told its address just before
 relay asks whether its VoiceRelay is deleted.
 
 Owns: sockets, time, and which topology and keys the core works from. Does not own: any rule about packets
-(core/relay.py).
+(core/relay/relay.py).
 """
 
 import asyncio
@@ -27,10 +27,10 @@ from voicefleet_contract.drops import DropReason
 from voicefleet_contract.registry import Acknowledgement
 from voicefleet_contract.settings import RelaySettings
 from voicefleet_contract.spp import HEADER_BYTES
-from voicefleet_dataplane.core.batches import Inward, Outward
-from voicefleet_dataplane.core.check_limits import CheckLimits
-from voicefleet_dataplane.core.recovery import Recovered, Recovery
-from voicefleet_dataplane.core.relay import Relay
+from voicefleet_dataplane.core.relay.batches import Inward, Outward
+from voicefleet_dataplane.core.relay.check_limits import CheckLimits
+from voicefleet_dataplane.core.relay.recovery import Recovered, Recovery
+from voicefleet_dataplane.core.relay.relay import Relay
 from voicefleet_dataplane.shell.acknowledger import Acknowledger, acknowledge
 from voicefleet_dataplane.shell.datapath import Datapath
 from voicefleet_dataplane.shell.flow_cache import FlowCache

@@ -10,7 +10,7 @@ A flow that the kernel cannot carry stays in user space, silently: owner and cli
 interfaces that are not covered, no port or no room left. Nothing of that is an error to anybody.
 
 Owns: which rules a flow has, what each has carried so far, adoption, sweeps. Does not own: whether a flow may have rules
-at all (core/relay.py), maps and hooks (fastpath).
+at all (core/relay/relay.py), maps and hooks (fastpath).
 """
 
 import asyncio
@@ -20,9 +20,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from voicefleet_contract.addresses import UNSPECIFIED, Address
-from voicefleet_dataplane.core.bypass import FlowPorts
-from voicefleet_dataplane.core.flow import Flow
-from voicefleet_dataplane.core.relay import Relay
+from voicefleet_dataplane.core.relay.bypass import FlowPorts
+from voicefleet_dataplane.core.relay.flow import Flow
+from voicefleet_dataplane.core.relay.relay import Relay
 from voicefleet_dataplane.fastpath.engine import FastPath
 from voicefleet_dataplane.fastpath.maps import Carried, Ends, How, Rule
 from voicefleet_dataplane.fastpath.netlink import Way

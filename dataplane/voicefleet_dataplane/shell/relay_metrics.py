@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from voicefleet_dataplane.core.relay import Relay
+from voicefleet_dataplane.core.relay.relay import Relay
 from voicefleet_dataplane.shell.datapath import Datapath
 from voicefleet_dataplane.shell.flow_cache import FlowCache
 from voicefleet_dataplane.shell.http_health import tell_release

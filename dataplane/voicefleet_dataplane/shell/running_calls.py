@@ -10,8 +10,8 @@ from dataclasses import replace
 from math import ceil
 
 from voicefleet_contract.http_api import IceUpdated, Refusal, RefusalReason, Renegotiate, Renegotiated, UpdateIce
-from voicefleet_dataplane.core.session import EndReason
-from voicefleet_dataplane.core.transceiver import Created, Restarted, Transceiver
+from voicefleet_dataplane.core.call.session import EndReason
+from voicefleet_dataplane.core.transceiver.transceiver import Created, Restarted, Transceiver
 from voicefleet_dataplane.media.events import EventHub
 from voicefleet_dataplane.shell.call import RunningCall
 from voicefleet_dataplane.shell.control import no_call

@@ -4,7 +4,7 @@ aiortc's RTCSctpTransport asks its DTLS transport for a few things by duck typin
 are coroutines that wait for nothing but our send, which never waits: so a packet is carried through by stepping the
 coroutine once, without a task.
 
-Owns: that seam, and bounds on what a client may make us keep. Does not own: DTLS (core/dtls.py), what a message means.
+Owns: that seam, and bounds on what a client may make us keep. Does not own: DTLS (core/call/dtls.py), what a message means.
 Invariant: no SCTP packet ends a call, whatever is in it.
 """
 
@@ -17,8 +17,8 @@ from aiortc import rtcsctptransport
 from aiortc.rtcdatachannel import RTCDataChannel
 from aiortc.rtcsctptransport import RTCSctpCapabilities, RTCSctpTransport
 
-from voicefleet_dataplane.core.dtls import DTLS_MTU_BYTES
-from voicefleet_dataplane.core.session import Session
+from voicefleet_dataplane.core.call.dtls import DTLS_MTU_BYTES
+from voicefleet_dataplane.core.call.session import Session
 from voicefleet_dataplane.media.backend import Channel, Message
 from voicefleet_dataplane.wire.sdp_answer import SCTP_PORT
 

@@ -24,8 +24,8 @@ from voicefleet_contract.sessions import (
 )
 from voicefleet_contract.settings import TransceiverSettings
 from voicefleet_contract.topology import TopologyIndex
-from voicefleet_dataplane.core.session import Session
-from voicefleet_dataplane.core.transceiver import Transceiver
+from voicefleet_dataplane.core.call.session import Session
+from voicefleet_dataplane.core.transceiver.transceiver import Transceiver
 
 _REWRITE_S = SESSION_TTL_S / 3  # a record survives one write that fails
 

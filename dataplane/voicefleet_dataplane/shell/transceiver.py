@@ -37,13 +37,13 @@ from voicefleet_contract.release import release
 from voicefleet_contract.settings import TransceiverSettings
 from voicefleet_contract.topology import MemberState, TopologyIndex
 from voicefleet_contract.trace_context import parse_traceparent
-from voicefleet_dataplane.core.admission import NoRoom
-from voicefleet_dataplane.core.dtls_identity import DtlsIdentity, build_certificate
-from voicefleet_dataplane.core.leaving import HANG_UPS_TAKE_S
-from voicefleet_dataplane.core.negotiation import Terms
-from voicefleet_dataplane.core.session import EndReason, Limits, Session
-from voicefleet_dataplane.core.srtp import AES_128_GCM, AES_256_GCM, PROFILES
-from voicefleet_dataplane.core.transceiver import Place, Transceiver
+from voicefleet_dataplane.core.call.dtls_identity import DtlsIdentity, build_certificate
+from voicefleet_dataplane.core.call.negotiation import Terms
+from voicefleet_dataplane.core.call.session import EndReason, Limits, Session
+from voicefleet_dataplane.core.call.srtp import AES_128_GCM, AES_256_GCM, PROFILES
+from voicefleet_dataplane.core.transceiver.admission import NoRoom
+from voicefleet_dataplane.core.transceiver.leaving import HANG_UPS_TAKE_S
+from voicefleet_dataplane.core.transceiver.transceiver import Place, Transceiver
 from voicefleet_dataplane.media.backend import BackendFactory, CallConfig
 from voicefleet_dataplane.media.listening import MAX_LISTENERS
 from voicefleet_dataplane.shell.backends import Backends

@@ -11,7 +11,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from voicefleet_contract.trace_context import parse_traceparent
-from voicefleet_dataplane.core.transceiver import Transceiver
+from voicefleet_dataplane.core.transceiver.transceiver import Transceiver
 from voicefleet_dataplane.shell.control import ControlRefusal
 from voicefleet_dataplane.shell.http_health import tell_release
 

@@ -24,8 +24,8 @@ from voicefleet_contract.registry import (
 )
 from voicefleet_contract.settings import TransceiverSettings
 from voicefleet_contract.topology import TopologyIndex
-from voicefleet_dataplane.core.rate import Rate
-from voicefleet_dataplane.core.transceiver import Transceiver
+from voicefleet_dataplane.core.transceiver.rate import Rate
+from voicefleet_dataplane.core.transceiver.transceiver import Transceiver
 from voicefleet_dataplane.shell.records import Record, RecordSink
 from voicefleet_dataplane.shell.session_records import SessionTeller, Telling
 

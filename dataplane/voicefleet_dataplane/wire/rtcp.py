@@ -5,7 +5,7 @@
     RR:  |V=2|P|  RC   |  PT=201  | length |  SSRC of sender |  RC report blocks
     block: SSRC | fraction lost (8) cumulative lost (24, signed) | highest sequence | jitter | LSR | DLSR
 
-Owns the bytes of clear compound packets. Does not own when to report, or the numbers in a report (core/streams.py).
+Owns the bytes of clear compound packets. Does not own when to report, or the numbers in a report (core/call/streams.py).
 """
 
 import struct

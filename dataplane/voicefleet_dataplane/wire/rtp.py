@@ -10,7 +10,7 @@
     |    extension profile and length, extension ... (if X)         |
     |                            payload ...    | padding (if P)    |
 
-Owns the bytes of one clear packet. Does not own encryption (core/srtp.py) or who sent what (core/streams.py).
+Owns the bytes of one clear packet. Does not own encryption (core/call/srtp.py) or who sent what (core/call/streams.py).
 Input that is not RTP gives None, never an exception: the bytes come from the network.
 """
 

@@ -12,7 +12,7 @@
  *      C:c → R:public  ──── ingress ──▶ rule (C:c → R:public)   C:c → R:t, and on up the stack to the transceiver's socket
  *      C:c ← R:public  ◀─── egress ───  rule (R:t → C:c)      ◀─────────────────  bare, R:t → C:c
  *
- * It repeats decisions and takes none. A rule exists for a flow that an authenticated check bound (core/relay.py), and
+ * It repeats decisions and takes none. A rule exists for a flow that an authenticated check bound (core/relay/relay.py), and
  * only media (first byte 128 … 191) uses it: STUN and DTLS, which decide about flows, always go up to the process. So
  * does everything that has no rule, or that cannot be sent on: **a packet is never dropped here**, it is forwarded or
  * passed up untouched. "Untouched" needs care: a packet is rewritten only after its route is known, since one that was

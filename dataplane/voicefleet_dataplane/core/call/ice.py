@@ -1,7 +1,7 @@
 """The lite agent of one session (RFC 8445 section 2.5): it answers checks, and sends none.
 
 Owns: whether a check is authentic, which client addresses it has validated (paths), which of them we send to, and
-whether there is still consent to send (RFC 7675). Does not own: which session a check belongs to (core/transceiver.py).
+whether there is still consent to send (RFC 7675). Does not own: which session a check belongs to (core/transceiver/transceiver.py).
 
 Invariants
 - Only an authentic check that was never seen before moves anything. A transaction that comes again from its own

@@ -23,11 +23,11 @@ from typing import Protocol
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
 from voicefleet_contract.http_api import SessionStatus
-from voicefleet_dataplane.core.dtls import Dtls, DtlsState
-from voicefleet_dataplane.core.ice import IceAgent, Path
-from voicefleet_dataplane.core.negotiation import Agreed, Description
-from voicefleet_dataplane.core.srtp import Srtp, SrtpFailure
-from voicefleet_dataplane.core.streams import CLOCK_RATE, ReceiveStream, SendStream, ntp_from_unix, round_trip_s
+from voicefleet_dataplane.core.call.dtls import Dtls, DtlsState
+from voicefleet_dataplane.core.call.ice import IceAgent, Path
+from voicefleet_dataplane.core.call.negotiation import Agreed, Description
+from voicefleet_dataplane.core.call.srtp import Srtp, SrtpFailure
+from voicefleet_dataplane.core.call.streams import CLOCK_RATE, ReceiveStream, SendStream, ntp_from_unix, round_trip_s
 from voicefleet_dataplane.wire.rtcp import build_bye, build_report, parse_rtcp
 from voicefleet_dataplane.wire.rtp import RtpPacket, build_rtp, parse_rtp, peek_ssrc
 from voicefleet_dataplane.wire.stun import BindingRequest
@@ -103,7 +103,7 @@ class Listener(Protocol):
 
 
 class Session:
-    """One call. Made by core/transceiver.py."""
+    """One call. Made by core/transceiver/transceiver.py."""
 
     __slots__ = (
         "_answered_report_at",

@@ -9,7 +9,7 @@ so no flood ends a call in progress; what a flood can do is hold up new calls, o
 New flows have a bucket of their own. Its burst is high: after a relay's restart a whole network's flows come back within one
 check interval.
 
-Owns: the buckets. Does not own: which packets pay (core/relay.py).
+Owns: the buckets. Does not own: which packets pay (core/relay/relay.py).
 """
 
 import ipaddress

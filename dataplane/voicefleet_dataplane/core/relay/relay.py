@@ -15,22 +15,22 @@ else it reads the first byte: a DTLS alert as its owner's last word says that th
 The rules, each of which has a test by its name in tests/unit/test_relay.py:
 
 1. **Every check is routed by its own hint**, after the hint's tag (a filter) and MESSAGE-INTEGRITY under the password derived
-   from the hint (proof) verify. Who sends many that fail is not looked at any more (core/check_limits.py). Nothing outside this
-   process is asked: only media of a flow that is not here asks the cache (core/lookups.py), and what that says gives way to
+   from the hint (proof) verify. Who sends many that fail is not looked at any more (core/relay/check_limits.py). Nothing outside this
+   process is asked: only media of a flow that is not here asks the cache (core/relay/lookups.py), and what that says gives way to
    the first check.
 2. **Media follows the flow, and a live flow is not rebound.** A valid caller of owner B who spoofs the address of a client
    of owner A gets a check through to B and nothing else: the tuple's media stays with A until A ended the call or the flow
    is idle. Meanwhile B is a `Guest`: its STUN answers go out, at most as many bytes as came in for it. Were they kept back, a
    client that really has two calls on one tuple would never be told; were more let out, B could talk to a stranger.
 3. **Outside, only to flows that we hold, only from their owner.** Whoever spoofs a member reaches no stranger.
-4. **A flow lives on evidence** (core/flow.py), room is bounded, and a live flow is never evicted for a new one.
+4. **A flow lives on evidence** (core/relay/flow.py), room is bounded, and a live flow is never evicted for a new one.
 5. **A relay originates nothing.** One datagram in is at most one datagram out, and outside it is never longer. The one
    exception goes inside: a restored flow is announced to its owner, once, under a MAC.
 6. **A restored flow is on trial** until its owner has said a word: it gives way to a check as a flow does whose owner said
    goodbye. So a cache that is wrong costs no more than an empty one.
 7. **A dropped datagram moves exactly one counter** and gets silence.
 
-Media may go past it through the kernel (core/bypass.py), which repeats what was decided here for a bound flow: the
+Media may go past it through the kernel (core/relay/bypass.py), which repeats what was decided here for a bound flow: the
 rules hold there for the same reasons. Checks and DTLS always come by here.
 
 What this does not stop: a valid caller who guesses a tuple that a victim will use only later can bind it first and
@@ -49,10 +49,10 @@ from voicefleet_contract.hint import HintError, decode_hint, ice_pwd, peek_hint
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.spp import HEADER_BYTES, SppError, decode_spp, encode_spp
 from voicefleet_contract.topology import Member, MemberState, TopologyIndex
-from voicefleet_dataplane.core.bypass import Bypass
-from voicefleet_dataplane.core.check_limits import CheckLimits
-from voicefleet_dataplane.core.flow import Flow, FlowTable, Guest, is_goodbye
-from voicefleet_dataplane.core.lookups import Lookups
+from voicefleet_dataplane.core.relay.bypass import Bypass
+from voicefleet_dataplane.core.relay.check_limits import CheckLimits
+from voicefleet_dataplane.core.relay.flow import Flow, FlowTable, Guest, is_goodbye
+from voicefleet_dataplane.core.relay.lookups import Lookups
 from voicefleet_dataplane.wire.demux import Kind, classify
 from voicefleet_dataplane.wire.dtls_record import ALERT
 from voicefleet_dataplane.wire.stun import StunError, parse_binding_request, verify_integrity
@@ -91,7 +91,7 @@ class Relay:
         self.inward, self.outward = Traffic(), Traffic()
         self.flows_bound = 0
         self.flows_expired = 0
-        self.lookups: Lookups | None = None  # set by core/recovery.py where there is a flow cache
+        self.lookups: Lookups | None = None  # set by core/relay/recovery.py where there is a flow cache
         self._limits = limits or CheckLimits()  # none
         self._keys = keys
         self._topology: TopologyIndex | None = None

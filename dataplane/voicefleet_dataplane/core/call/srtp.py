@@ -1,7 +1,7 @@
 """SRTP and SRTCP (RFC 3711, RFC 7714) for one call: keys in, packets through libsrtp, failures counted.
 
 Owns the two libsrtp contexts of a call and the table of protection profiles that DTLS-SRTP can agree on (RFC 5764).
-Does not own where keys come from (core/dtls.py hands them out only after the fingerprint has been checked).
+Does not own where keys come from (core/call/dtls.py hands them out only after the fingerprint has been checked).
 Invariant: a packet that fails to open gives a reason and changes nothing; it never ends a call.
 """
 

@@ -19,7 +19,7 @@ and asked again with a later packet:
 - A client that the cache doesn't know is not asked about again for ABSENT_S.
 - After a question that failed nothing is asked, and nothing held, for FAILED_PAUSE_S.
 
-Owns: these bounds and the held packets. Does not own: what an answer is worth (core/recovery.py), Redis
+Owns: these bounds and the held packets. Does not own: what an answer is worth (core/relay/recovery.py), Redis
 (shell/flow_cache.py).
 """
 
@@ -29,8 +29,8 @@ from enum import StrEnum
 
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
-from voicefleet_dataplane.core.check_limits import network_of
 from voicefleet_dataplane.core.limits import RateLimit
+from voicefleet_dataplane.core.relay.check_limits import network_of
 
 MOST_PENDING = 4_096
 HELD_A_WAY = 8

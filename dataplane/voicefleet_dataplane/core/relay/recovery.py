@@ -6,13 +6,13 @@
     flows: new, and each now and then ─▶ records ─▶ (shell: one write for many)
 
 An answer is believed as far as it is authentic, names a member of the topology in its present generation, and nobody
-has bound the client meanwhile. The flow that comes of it is on trial (core/relay.py, rule 6).
+has bound the client meanwhile. The flow that comes of it is on trial (core/relay/relay.py, rule 6).
 
 An announcement is the second outlet of a relay, kept apart from the packet path (docs/adr/0016): one for each
 restored flow, to a member of the topology, never to the outside.
 
 Owns: what an answer is worth, announcements, and what the cache hears. Does not own: the bounds on questions
-(core/lookups.py), Redis (shell/flow_cache.py).
+(core/relay/lookups.py), Redis (shell/flow_cache.py).
 """
 
 from collections import deque
@@ -25,9 +25,9 @@ from voicefleet_contract.cached_flow import CachedFlowError, cached_flow_name, d
 from voicefleet_contract.drops import DropReason
 from voicefleet_contract.spp import encode_spp
 from voicefleet_contract.topology import MemberState
-from voicefleet_dataplane.core.flow import Flow
-from voicefleet_dataplane.core.lookups import Held, LookupOutcome, Lookups
-from voicefleet_dataplane.core.relay import Forward, Relay
+from voicefleet_dataplane.core.relay.flow import Flow
+from voicefleet_dataplane.core.relay.lookups import Held, LookupOutcome, Lookups
+from voicefleet_dataplane.core.relay.relay import Forward, Relay
 
 
 @dataclass(slots=True)

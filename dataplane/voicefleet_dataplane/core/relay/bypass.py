@@ -18,7 +18,7 @@ Owns: the interface, and flow ports. Does not own: rules and hooks (fastpath), r
 from typing import Protocol
 
 from voicefleet_contract.addresses import Address
-from voicefleet_dataplane.core.flow import Flow
+from voicefleet_dataplane.core.relay.flow import Flow
 
 
 class Bypass(Protocol):

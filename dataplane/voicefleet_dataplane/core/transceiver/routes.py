@@ -2,15 +2,15 @@
 
 A route is made by an authentic check and by nothing else. Headers and flow ports are short cuts to it, and go with it.
 
-Owns: the three tables. Does not own: what makes a check authentic, or an announcement (core/transceiver.py).
+Owns: the three tables. Does not own: what makes a check authentic, or an announcement (core/transceiver/transceiver.py).
 """
 
 from dataclasses import dataclass, field
 
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.topology import TopologyIndex
-from voicefleet_dataplane.core.ice import Path
-from voicefleet_dataplane.core.session import Session
+from voicefleet_dataplane.core.call.ice import Path
+from voicefleet_dataplane.core.call.session import Session
 
 HEADERS_REMEMBERED = 65_536
 

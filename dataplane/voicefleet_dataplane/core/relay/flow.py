@@ -10,7 +10,7 @@ Room is bounded twice: by the table's size, and by a number of flows per ufrag, 
 addresses cannot fill the table for all others. A live flow is never evicted for a new one.
 
 Owns: a flow's fields, room, expiry, and which flows the cache should hear of. Does not own: who may bind a flow
-(core/relay.py).
+(core/relay/relay.py).
 """
 
 from collections import Counter, deque
@@ -72,7 +72,9 @@ class Flow:
     bytes_in: int = 0
     bytes_out: int = 0
     guest: Guest | None = None
-    bare: Address | None = None  # where its media comes from at the owner, if the kernel carries it (core/bypass.py)
+    bare: Address | None = (
+        None  # where its media comes from at the owner, if the kernel carries it (core/relay/bypass.py)
+    )
     awaits_owner: bool = False  # `bare` is announced, and no answer came yet
     alias: bytes | None = None  # another header that its owner answers under: a transceiver of before
     looks: int = 0  # how often it was found alive
@@ -93,7 +95,9 @@ class FlowTable:
         self._released = released
         self.by_client: dict[Address, Flow] = {}
         self.by_header: dict[bytes, Flow] = {}
-        self.by_name: dict[bytes, Flow] = {}  # those of `by_client` whose client's sockaddr is known (core/batches.py)
+        self.by_name: dict[
+            bytes, Flow
+        ] = {}  # those of `by_client` whose client's sockaddr is known (core/relay/batches.py)
         self._of_ufrag: Counter[bytes] = Counter()
         self._of_owner: Counter[tuple[tuple[int, int], Address]] = Counter()
         # A flow is looked at once per idle period, not once per sweep: a million flows cost 33,000 looks a second.

@@ -5,7 +5,7 @@ Media only moves deadlines away, so it arms nothing: a timer that fires early is
 
 import heapq
 
-from voicefleet_dataplane.core.session import Session
+from voicefleet_dataplane.core.call.session import Session
 
 NEVER = float("inf")
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from voicefleet_contract.announcement import Addressee
 from voicefleet_contract.hint import Hint, HintError, decode_hint, encode_hint, ice_pwd
 from voicefleet_contract.keys import KeyRing
-from voicefleet_dataplane.core.session import Session
+from voicefleet_dataplane.core.call.session import Session
 
 NONCES_REMEMBERED = 65_536
 RETIRED_REMEMBERED = 4_096

@@ -9,7 +9,7 @@ length; no datagram becomes a Python object, no address becomes text.
     slot, from outside   | room for SPP: 38 | the client's datagram ...       sent from its first byte
     slot, from inside    | SPP: 38 bytes    | the owner's datagram ...        sent from byte 38 on
 
-This repeats two decisions of core/relay.py and makes none of its own: that media of a held flow goes to its owner, and that
+This repeats two decisions of core/relay/relay.py and makes none of its own: that media of a held flow goes to its owner, and that
 what its owner sends goes to the flow's client. What is not plainly one of the two (checks, an unknown sender, an empty
 datagram, an owner that is none) is put to `Relay` as one datagram. tests/property/test_batches_property.py holds both equal.
 
@@ -23,8 +23,8 @@ from typing import TypeVar
 
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.spp import HEADER_BYTES
-from voicefleet_dataplane.core.flow import is_goodbye
-from voicefleet_dataplane.core.relay import LARGEST_DATAGRAM_BYTES, Relay
+from voicefleet_dataplane.core.relay.flow import is_goodbye
+from voicefleet_dataplane.core.relay.relay import LARGEST_DATAGRAM_BYTES, Relay
 from voicefleet_dataplane.wire.demux import Kind, classify
 from voicefleet_dataplane.wire.dtls_record import ALERT
 from voicefleet_dataplane.wire.pktinfo import CONTROL_BYTES, build_departure, parse_arrival

@@ -2,7 +2,7 @@
 
 Owns the certificate of the process, the OpenSSL contexts made from it (0.6 ms each: made once), and the comparison
 of a peer's certificate with offered fingerprints (RFC 8122 section 5).
-Does not own the handshake (core/dtls.py), nor randomness and the clock: key, serial number and time are arguments.
+Does not own the handshake (core/call/dtls.py), nor randomness and the clock: key, serial number and time are arguments.
 """
 
 import datetime as dt
@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 
-from voicefleet_dataplane.core.srtp import PROFILES, SrtpProfile
+from voicefleet_dataplane.core.call.srtp import PROFILES, SrtpProfile
 from voicefleet_dataplane.wire.sdp import Fingerprint
 
 _DTLS_1_2 = 0xFEFD

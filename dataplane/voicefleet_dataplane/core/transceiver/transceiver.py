@@ -14,8 +14,8 @@ then not the relay's own but the one that this client's bare media will come fro
 there, send media bare to there, and say that we do by answering the check under the relay's own address; who does not
 understand, or whose tuple is another's, answers under the header that came, as ever.
 
-Owns: what is tried in which order, the making of calls, the drop counters. Does not own: the tables (core/routes.py, core/ufrags.py),
-the timers (core/timers.py), anything inside a call (core/session.py), a socket, a clock.
+Owns: what is tried in which order, the making of calls, the drop counters. Does not own: the tables (core/transceiver/routes.py, core/transceiver/ufrags.py),
+the timers (core/transceiver/timers.py), anything inside a call (core/call/session.py), a socket, a clock.
 
 Invariants
 - A packet moves exactly one drop counter, or none if it was taken. It costs no task and no log line.
@@ -36,18 +36,18 @@ from voicefleet_contract.drops import DropReason
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.spp import HEADER_BYTES, SppError, decode_spp, encode_spp
 from voicefleet_contract.topology import MemberState, TopologyIndex
-from voicefleet_dataplane.core.admission import NoRoom, decide_admission
-from voicefleet_dataplane.core.dtls import Dtls
-from voicefleet_dataplane.core.dtls_identity import DtlsIdentity
-from voicefleet_dataplane.core.ice import CONSENT_S, IceAgent
-from voicefleet_dataplane.core.leaving import Leaving
+from voicefleet_dataplane.core.call.dtls import Dtls
+from voicefleet_dataplane.core.call.dtls_identity import DtlsIdentity
+from voicefleet_dataplane.core.call.ice import CONSENT_S, IceAgent
+from voicefleet_dataplane.core.call.negotiation import Description, Terms, agree, agree_again
+from voicefleet_dataplane.core.call.session import EndReason, Limits, Session, SessionState
+from voicefleet_dataplane.core.call.streams import SendStream
 from voicefleet_dataplane.core.limits import RateLimit
-from voicefleet_dataplane.core.negotiation import Description, Terms, agree, agree_again
-from voicefleet_dataplane.core.routes import Route, Routes
-from voicefleet_dataplane.core.session import EndReason, Limits, Session, SessionState
-from voicefleet_dataplane.core.streams import SendStream
-from voicefleet_dataplane.core.timers import NEVER, Timers
-from voicefleet_dataplane.core.ufrags import Ufrags
+from voicefleet_dataplane.core.transceiver.admission import NoRoom, decide_admission
+from voicefleet_dataplane.core.transceiver.leaving import Leaving
+from voicefleet_dataplane.core.transceiver.routes import Route, Routes
+from voicefleet_dataplane.core.transceiver.timers import NEVER, Timers
+from voicefleet_dataplane.core.transceiver.ufrags import Ufrags
 from voicefleet_dataplane.wire.demux import SPP_FIRST_BYTE, Kind, classify
 from voicefleet_dataplane.wire.sdp import OfferedMedia, SetupRole, parse_offer_untrusted
 from voicefleet_dataplane.wire.sdp_answer import choose_setup
@@ -394,7 +394,7 @@ class Transceiver:
         return created
 
     def restart_ice(self, session: Session, remote_ufrag: str, now: float) -> Restarted | float:
-        """Give a running call other credentials; the old ones serve on (core/ice). Or say after how long to ask again."""
+        """Give a running call other credentials; the old ones serve on (core/call/ice). Or say after how long to ask again."""
         wait_s = self._restarts.take(session.agreed.call_id, now)
         if wait_s:
             return wait_s

@@ -1,7 +1,7 @@
 """One DTLS 1.2 association (RFC 6347, DTLS-SRTP: RFC 5764) over OpenSSL's memory buffers, either role.
 
 Owns the handshake, its retransmission, the fingerprint check, the SRTP keys that come of it, and application data.
-Does not own addresses or how much may be sent before the peer has proved itself (core/session.py).
+Does not own addresses or how much may be sent before the peer has proved itself (core/call/session.py).
 
 Invariants
 - `keys` is set only after the peer's certificate has matched an offered fingerprint, in both roles.
@@ -19,8 +19,8 @@ from enum import StrEnum
 
 from OpenSSL import SSL
 
-from voicefleet_dataplane.core.dtls_identity import DtlsIdentity, matches_fingerprint
-from voicefleet_dataplane.core.srtp import SrtpKeys, split_keying_material
+from voicefleet_dataplane.core.call.dtls_identity import DtlsIdentity, matches_fingerprint
+from voicefleet_dataplane.core.call.srtp import SrtpKeys, split_keying_material
 from voicefleet_dataplane.wire.dtls_record import (
     client_hello_random,
     is_plausible_in_clear,

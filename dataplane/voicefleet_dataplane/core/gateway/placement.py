@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from math import log
 
 from voicefleet_contract.topology import Relay, RelayState
-from voicefleet_dataplane.core.geo import Place, great_circle_km
+from voicefleet_dataplane.core.gateway.geo import Place, great_circle_km
 
 _SAME_PLACE_KM = 1.0  # relays closer together than this share calls by weight
 
