@@ -33,7 +33,7 @@ from voicefleet_dataplane.core.relay.relay import Relay
 from voicefleet_dataplane.fastpath.kernel import KernelFastPath, Place
 from voicefleet_dataplane.fastpath.loader import Libbpf
 from voicefleet_dataplane.fastpath.maps import ENDS, RULE, Map
-from voicefleet_dataplane.shell.relay_kernel_path import KernelPath
+from voicefleet_dataplane.shell.relay.kernel_path import KernelPath
 from voicefleet_dataplane.wire.sockaddr import IPV4_FAMILY, build_sockaddr
 from voicefleet_dataplane.wire.stun import build_binding_request, build_binding_success
 
@@ -96,7 +96,7 @@ def measure(flows: int, kernel: _Kernel | None = None) -> dict[str, float]:
     if kernel is not None:
         assert len(path) == 2 * flows
         found["kernel_bytes_per_flow"] = kernel.memory_bytes() / flows
-        gc.disable()  # as in a relay (shell/relay_pressure.py)
+        gc.disable()  # as in a relay (shell/relay/pressure.py)
         found["sweep_ms"] = 1e3 * _sweep(kernel, path, relay)
     return found
 

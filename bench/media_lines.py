@@ -17,7 +17,7 @@ from aiohttp import web
 from bench.media_callers import HOST
 from voicefleet_dataplane.commands.dev_secrets import write_dev_secrets
 from voicefleet_dataplane.media.agent_address import Network
-from voicefleet_dataplane.shell.agent_sockets import AgentSockets
+from voicefleet_dataplane.shell.agents.dialer import AgentSockets
 
 DELAY_S = 0.02
 

@@ -16,7 +16,7 @@ from bench.report import Report
 from voicefleet_contract.ring import LOAD_FACTOR, LOAD_SLACK, WEIGHT, Ring, imbalance, load_bound
 from voicefleet_contract.topology import Member
 from voicefleet_dataplane.core.gateway.loads import Loads
-from voicefleet_dataplane.shell.owner_walk import MAX_ASKED
+from voicefleet_dataplane.shell.gateway.owner_search import MAX_ASKED
 
 GATEWAYS = 4
 CALL_S = 300.0

@@ -28,8 +28,8 @@ from voicefleet_contract.settings import TransceiverSettings
 from voicefleet_contract.topology import Topology
 from voicefleet_dataplane.commands.dev_secrets import write_dev_secrets
 from voicefleet_dataplane.core.call.dtls_identity import DtlsIdentity
-from voicefleet_dataplane.shell.caller import FRAME_S, Caller, make_identity
-from voicefleet_dataplane.shell.transceiver import run_transceiver
+from voicefleet_dataplane.shell.client.packet_caller import FRAME_S, Caller, make_identity
+from voicefleet_dataplane.shell.transceiver.process import run_transceiver
 
 HOST = "127.0.0.1"
 PAYLOAD = bytes(120)

@@ -17,7 +17,7 @@ import httpx
 from e2e.fleet import Fleet
 from voicefleet_contract import names
 from voicefleet_dataplane.media.speech import encode_opus, read_wav, repeat
-from voicefleet_dataplane.shell.caller import Caller, CallResult, make_identity
+from voicefleet_dataplane.shell.client.packet_caller import Caller, CallResult, make_identity
 
 SPEECH = Path("/usr/share/sounds/alsa")
 PACKETS_PER_S = 50

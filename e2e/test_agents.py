@@ -14,7 +14,7 @@ from e2e.kube import eventually, ready
 from e2e.talk import calling, speech
 from voicefleet_contract import names
 from voicefleet_dataplane.media.speech import Samples, decode_opus, similarity
-from voicefleet_dataplane.shell.caller import Caller, CallResult, make_identity
+from voicefleet_dataplane.shell.client.packet_caller import Caller, CallResult, make_identity
 
 KEY = "sk-agent-0123456789"
 SECONDS = 4.0

@@ -10,7 +10,7 @@ from e2e.kube import eventually
 from e2e.talk import calls, lost, place_calls, sent
 from voicefleet_contract import names
 from voicefleet_contract.hint import peek_hint
-from voicefleet_dataplane.shell.caller import Caller
+from voicefleet_dataplane.shell.client.packet_caller import Caller
 
 OPERATOR = "app.kubernetes.io/component=operator"
 TRANSCEIVERS = "app.kubernetes.io/component=transceiver"

@@ -20,7 +20,7 @@ from tests.support import clerk_hook
 from tests.support.pipeline_story import the_sdk_talks_with_a_pipeline
 from tests.support.spoken import SENTENCES, ask, assert_answers_are_spoken, say_with_flite
 from voicefleet_contract import names
-from voicefleet_dataplane.shell.talker import Talker
+from voicefleet_dataplane.shell.client.talker import Talker
 
 KEY = "sk-hook-0123456789"
 

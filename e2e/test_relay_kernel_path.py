@@ -18,7 +18,7 @@ from e2e.fleet import Fleet
 from e2e.kube import eventually
 from e2e.relays import Location, kill_process, process_of
 from e2e.talk import PACKETS_PER_S, calling, holding, place_calls
-from voicefleet_dataplane.shell.caller import Caller
+from voicefleet_dataplane.shell.client.packet_caller import Caller
 
 RELAYS = "daemonset/fra-relay"
 OPERATOR = "app.kubernetes.io/component=operator"

@@ -26,7 +26,7 @@ from e2e.kube import eventually, ready
 from e2e.talk import Marks, control, holding, place_calls
 from voicefleet_contract import names
 from voicefleet_contract.release import release
-from voicefleet_dataplane.shell.caller import Caller
+from voicefleet_dataplane.shell.client.packet_caller import Caller
 
 RELAY_RESTART_MAY_LOSE = 3  # of each call, as in test_relay_kernel_path
 PAUSED = f"{names.GROUP}/paused"

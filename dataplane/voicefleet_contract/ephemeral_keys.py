@@ -8,7 +8,7 @@ Any gateway makes one and any gateway takes it: nothing is stored. Sealed and no
 instructions that are not for the browser's user to read. Each key is sealed with a key of its own, HMAC(purpose key, salt), so
 there is no nonce that could come twice.
 
-Owns: the format. Does not own: who may ask for one, whose tenant is still welcome (shell/http_admission.py).
+Owns: the format. Does not own: who may ask for one, whose tenant is still welcome (shell/gateway/admission.py).
 """
 
 import base64

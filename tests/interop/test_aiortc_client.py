@@ -12,8 +12,8 @@ from tests.support.transceiver_process import HOST, RunningTransceiver, running_
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.settings import RelaySettings
 from voicefleet_contract.topology import Endpoint, Member, Pool, Relay, Topology, TopologyIndex
-from voicefleet_dataplane.shell.relay import RelayProcess
-from voicefleet_dataplane.shell.topology import TopologyFile
+from voicefleet_dataplane.shell.process.topology_source import TopologyFile
+from voicefleet_dataplane.shell.relay.process import RelayProcess
 
 pytestmark = pytest.mark.interop
 

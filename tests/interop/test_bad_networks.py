@@ -25,7 +25,7 @@ from voicefleet_contract.addresses import Address
 from voicefleet_contract.topology import Endpoint
 from voicefleet_dataplane.media.opus import OpusEncoder
 from voicefleet_dataplane.media.speech import decode_opus, read_wav
-from voicefleet_dataplane.shell.caller import Caller, make_identity
+from voicefleet_dataplane.shell.client.packet_caller import Caller, make_identity
 
 pytestmark = pytest.mark.interop
 

@@ -12,7 +12,7 @@ import pytest
 
 from voicefleet_contract.hint import peek_hint
 from voicefleet_dataplane.media.speech import decode_opus, encode_opus, read_wav, repeat, similarity
-from voicefleet_dataplane.shell.caller import Caller, CallResult, make_identity
+from voicefleet_dataplane.shell.client.packet_caller import Caller, CallResult, make_identity
 
 pytestmark = pytest.mark.interop
 

@@ -18,7 +18,7 @@ from tests.support.pipeline_story import the_sdk_talks_with_a_pipeline
 from tests.support.spoken import SENTENCES, UNDERSTOOD, ask, assert_answers_are_spoken, say_with_flite, understood
 from tests.support.text_hooks import HookDouble, serving
 from voicefleet_dataplane.commands.dev import DevFleet
-from voicefleet_dataplane.shell.talker import Talker
+from voicefleet_dataplane.shell.client.talker import Talker
 
 pytestmark = pytest.mark.interop
 

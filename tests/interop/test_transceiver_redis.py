@@ -14,7 +14,7 @@ from tests.support.transceiver_process import HOST, RunningTransceiver, make_set
 from voicefleet_contract.registry import Heartbeat, events_key, heartbeat_key, sessions_key
 from voicefleet_contract.sessions import SessionRecord
 from voicefleet_dataplane.commands.dev_secrets import write_dev_secrets
-from voicefleet_dataplane.shell.redis_sink import RedisSink
+from voicefleet_dataplane.shell.process.redis_sink import RedisSink
 
 pytestmark = pytest.mark.interop
 
@@ -66,7 +66,7 @@ async def wait_for_session(client: redis.Redis, call_id: str) -> bytes:
 
 
 async def test_records_come_go_and_come_back_and_calls_never_notice(secrets_dir, monkeypatch):
-    monkeypatch.setattr("voicefleet_dataplane.shell.transceiver_records.HEARTBEAT_INTERVAL_S", 0.05)
+    monkeypatch.setattr("voicefleet_dataplane.shell.transceiver.reporter.HEARTBEAT_INTERVAL_S", 0.05)
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         port = probe.getsockname()[1]

@@ -13,7 +13,7 @@ from voicefleet_dataplane.core.relay.relay import Relay
 from voicefleet_dataplane.fastpath import pins
 from voicefleet_dataplane.fastpath.engine import Mode
 from voicefleet_dataplane.fastpath.kernel import HandOverError, KernelFastPath
-from voicefleet_dataplane.shell.datapath import HAND_OVER_S, Datapath, flow_ports
+from voicefleet_dataplane.shell.relay.datapath import HAND_OVER_S, Datapath, flow_ports
 
 KEYS = KeyRing({1: b"k" * 32}, signing=1)
 NOW = f"v{pins.LAYOUT}"

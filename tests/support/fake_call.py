@@ -11,9 +11,9 @@ from voicefleet_contract.settings import TransceiverSettings
 from voicefleet_dataplane.media.backend import Backend, CallConfig, Ending, RateHz
 from voicefleet_dataplane.media.opus import OpusDecoder
 from voicefleet_dataplane.media.voice import CallVoice
-from voicefleet_dataplane.shell.backends import Backends
-from voicefleet_dataplane.shell.codec_thread import CodecThread
-from voicefleet_dataplane.shell.playout_clock import PlayoutClock
+from voicefleet_dataplane.shell.process.codec_thread import CodecThread
+from voicefleet_dataplane.shell.process.playout_clock import PlayoutClock
+from voicefleet_dataplane.shell.transceiver.backends import Backends
 
 
 class FakeCall:

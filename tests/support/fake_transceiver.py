@@ -15,7 +15,7 @@ from voicefleet_contract.http_api import CreateSession, Refusal, SessionCreated
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.topology import Member
 from voicefleet_dataplane.media.events import EventHub
-from voicefleet_dataplane.shell.watcher_socket import serve_watcher
+from voicefleet_dataplane.shell.transceiver.events_socket import serve_watcher
 
 ANSWER = "v=0\r\no=- 1 1 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\n"
 Behaviour = Callable[["FakeTransceiver", CreateSession], Awaitable[web.Response]]

@@ -9,8 +9,8 @@ import httpx
 
 from voicefleet_contract.settings import GatewaySettings
 from voicefleet_contract.topology import Pool, Relay, Topology, TopologyIndex
-from voicefleet_dataplane.shell.gateway import Gateway
-from voicefleet_dataplane.shell.http_fleet import Registry
+from voicefleet_dataplane.shell.gateway.api.fleet import Registry
+from voicefleet_dataplane.shell.gateway.process import Gateway
 
 KEY = "sk-test-0123456789abcdef"
 OFFER = "v=0\r\no=- 0 0 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\n"

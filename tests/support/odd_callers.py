@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import httpx
 
 from voicefleet_dataplane.media.dtmf import KEYS
-from voicefleet_dataplane.shell.caller import Caller, make_identity
+from voicefleet_dataplane.shell.client.packet_caller import Caller, make_identity
 from voicefleet_dataplane.wire.rtp import RtpPacket, build_rtp
 
 OPUS, COMFORT_NOISE, TELEPHONE_EVENT = 111, 13, 110

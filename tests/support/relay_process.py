@@ -13,8 +13,8 @@ from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.settings import RelaySettings
 from voicefleet_contract.spp import HEADER_BYTES, decode_spp, encode_spp
 from voicefleet_contract.topology import Endpoint, Member, Pool, Relay, Topology
-from voicefleet_dataplane.shell.relay import RelayProcess
-from voicefleet_dataplane.shell.topology import TopologyFile
+from voicefleet_dataplane.shell.process.topology_source import TopologyFile
+from voicefleet_dataplane.shell.relay.process import RelayProcess
 from voicefleet_dataplane.wire.stun import build_binding_request
 
 HOST = "127.0.0.1"

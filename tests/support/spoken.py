@@ -13,7 +13,7 @@ import numpy as np
 
 from voicefleet_dataplane.engines.pocket_sphinx import PocketSphinx
 from voicefleet_dataplane.media.speech import Samples, read_wav
-from voicefleet_dataplane.shell.talker import Talker
+from voicefleet_dataplane.shell.client.talker import Talker
 
 # No setting names them. PocketSphinx knows them when this voice says them.
 SENTENCES = (

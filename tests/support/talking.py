@@ -7,7 +7,7 @@ from typing import Self
 
 import httpx
 
-from voicefleet_dataplane.shell.caller import FRAME_S, Caller, make_identity
+from voicefleet_dataplane.shell.client.packet_caller import FRAME_S, Caller, make_identity
 
 FRAMES_PER_CHECK = round(2.0 / FRAME_S)  # between two checks of the caller
 _FRAME = b"\xf8\xff\xfe" + bytes(60)  # Opus enough for packets to be counted

@@ -10,8 +10,8 @@ import httpx
 from voicefleet_contract.http_api import CreateSession, SessionCreated, SessionList, SessionStatus, SlotStatus
 from voicefleet_contract.settings import TransceiverSettings
 from voicefleet_contract.topology import Endpoint, TopologyIndex
-from voicefleet_dataplane.shell.control_client import _EXTENSIONS, client_context
-from voicefleet_dataplane.shell.transceiver import TransceiverProcess
+from voicefleet_dataplane.shell.gateway.control_client import _EXTENSIONS, client_context
+from voicefleet_dataplane.shell.transceiver.process import TransceiverProcess
 
 HOST = "127.0.0.1"
 

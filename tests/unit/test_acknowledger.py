@@ -10,8 +10,8 @@ from tests.unit.test_relay import INNER, KEYS, topology
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.registry import ACK_TTL_S, ack_key
 from voicefleet_dataplane.core.relay.relay import Relay
-from voicefleet_dataplane.shell import acknowledger as module
-from voicefleet_dataplane.shell.acknowledger import Acknowledger, acknowledge
+from voicefleet_dataplane.shell.process import acknowledger as module
+from voicefleet_dataplane.shell.process.acknowledger import Acknowledger, acknowledge
 
 
 class Sink:

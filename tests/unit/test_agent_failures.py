@@ -13,10 +13,10 @@ from tests.support.fake_call import FakeCall
 from tests.support.voice_world import speech_like
 from voicefleet_dataplane.media.backend import Ending
 from voicefleet_dataplane.media.opus import OpusEncoder
-from voicefleet_dataplane.shell import agent_link
-from voicefleet_dataplane.shell.agent_backend import MAX_STRIKES
-from voicefleet_dataplane.shell.agent_link import MAX_WAITING_EVENTS, MAX_WAITING_SPEECH
-from voicefleet_dataplane.shell.agent_sockets import MAX_MESSAGE_BYTES
+from voicefleet_dataplane.shell.agents import connection as agent_link
+from voicefleet_dataplane.shell.agents.backend import MAX_STRIKES
+from voicefleet_dataplane.shell.agents.connection import MAX_WAITING_EVENTS, MAX_WAITING_SPEECH
+from voicefleet_dataplane.shell.agents.dialer import MAX_MESSAGE_BYTES
 
 
 def free_port() -> int:

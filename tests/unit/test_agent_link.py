@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from voicefleet_dataplane.shell import agent_link
-from voicefleet_dataplane.shell.agent_link import AgentLink, Lost
+from voicefleet_dataplane.shell.agents import connection as agent_link
+from voicefleet_dataplane.shell.agents.connection import AgentLink, Lost
 
 
 class HangingSocket:

@@ -11,7 +11,7 @@ from tests.support.fake_call import FakeCall
 from tests.support.voice_world import similarity, speech_like
 from voicefleet_dataplane.media.backend import CallConfig, Digit, Ending
 from voicefleet_dataplane.media.opus import OpusEncoder
-from voicefleet_dataplane.shell.agent_backend import MAX_HELD
+from voicefleet_dataplane.shell.agents.backend import MAX_HELD
 
 
 def samples_of(pcm) -> np.ndarray:

@@ -16,8 +16,8 @@ from voicefleet_contract.call_records import CallRecord, event_id, sign_webhook
 from voicefleet_contract.registry import call_records_key
 from voicefleet_contract.settings import TransceiverSettings
 from voicefleet_dataplane.core.call.session import EndReason
-from voicefleet_dataplane.shell import call_records
-from voicefleet_dataplane.shell.call_records import CallRecords, make_record
+from voicefleet_dataplane.shell.transceiver import call_records
+from voicefleet_dataplane.shell.transceiver.call_records import CallRecords, make_record
 
 
 def settings(**fields: object) -> TransceiverSettings:

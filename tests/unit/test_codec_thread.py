@@ -3,8 +3,8 @@
 import asyncio
 import threading
 
-from voicefleet_dataplane.shell.codec_thread import CodecThread
-from voicefleet_dataplane.shell.playout_clock import PlayoutClock
+from voicefleet_dataplane.shell.process.codec_thread import CodecThread
+from voicefleet_dataplane.shell.process.playout_clock import PlayoutClock
 
 
 async def test_work_is_done_elsewhere_and_told_here_in_order():

@@ -11,7 +11,7 @@ from voicefleet_contract.registry import Heartbeat, heartbeat_key
 from voicefleet_contract.topology import Endpoint, Member, MemberState, Pool, Relay, RelayState, Topology
 from voicefleet_dataplane.commands.dev_secrets import write_dev_secrets
 from voicefleet_dataplane.core.gateway.fleet_view import MOST_SHOWN, fleet_view
-from voicefleet_dataplane.shell.http_fleet import FLEET_PATH
+from voicefleet_dataplane.shell.gateway.api.fleet import FLEET_PATH
 
 KEY_NAME = "dev"
 

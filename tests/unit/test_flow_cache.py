@@ -14,7 +14,7 @@ from voicefleet_contract.drops import DropReason
 from voicefleet_contract.registry import flow_key
 from voicefleet_contract.spp import encode_spp
 from voicefleet_dataplane.core.relay import lookups
-from voicefleet_dataplane.shell import flow_cache as module
+from voicefleet_dataplane.shell.relay import flow_cache as module
 
 RTP = b"\x80\x6f" + bytes(160)
 

@@ -14,8 +14,8 @@ from tests.support.fake_transceiver import FakeTransceiver
 from tests.support.gateway_world import CALLS, KEY, OFFER, SDP, Fleet, fleet
 from voicefleet_dataplane.commands.dev_secrets import write_dev_secrets
 from voicefleet_dataplane.media.events import MAX_EVENT_BYTES, MAX_WATCHERS, EventHub
-from voicefleet_dataplane.shell import event_sockets
-from voicefleet_dataplane.shell.event_sockets import Close
+from voicefleet_dataplane.shell.process import event_sockets
+from voicefleet_dataplane.shell.process.event_sockets import Close
 
 OTHER = "sk-other-0123456789abcdef"
 

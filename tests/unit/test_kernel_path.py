@@ -8,8 +8,8 @@ from voicefleet_dataplane.core.relay.bypass import FlowPorts
 from voicefleet_dataplane.fastpath.engine import NullFastPath
 from voicefleet_dataplane.fastpath.maps import Carried, Ends, How
 from voicefleet_dataplane.fastpath.netlink import Way
-from voicefleet_dataplane.shell import relay_kernel_path
-from voicefleet_dataplane.shell.relay_kernel_path import KernelPath
+from voicefleet_dataplane.shell.relay import kernel_path as relay_kernel_path
+from voicefleet_dataplane.shell.relay.kernel_path import KernelPath
 
 PUBLIC = Address("192.0.2.1", 3478)
 PORTS = range(20_000, 20_100)

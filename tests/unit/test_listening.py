@@ -14,7 +14,7 @@ from voicefleet_dataplane.core.transceiver.admission import NoRoom
 from voicefleet_dataplane.media.backend import CallConfig
 from voicefleet_dataplane.media.echo import Echo
 from voicefleet_dataplane.media.listening import MAX_LISTENERS
-from voicefleet_dataplane.shell.call import RunningCall
+from voicefleet_dataplane.shell.transceiver.running_call import RunningCall
 from voicefleet_dataplane.wire.sdp import Direction
 
 HEARS = Terms(Direction.SENDONLY, joins=True)

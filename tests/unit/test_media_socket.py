@@ -10,8 +10,8 @@ import pytest
 from tests.support.transceiver_process import HOST, make_settings
 from voicefleet_contract.drops import DropReason
 from voicefleet_dataplane.commands.dev_secrets import write_dev_secrets
-from voicefleet_dataplane.shell.media_socket import PACKETS_PER_WAKE, MediaSocket
-from voicefleet_dataplane.shell.transceiver import run_transceiver
+from voicefleet_dataplane.shell.transceiver.media_socket import PACKETS_PER_WAKE, MediaSocket
+from voicefleet_dataplane.shell.transceiver.process import run_transceiver
 
 
 class Core:

@@ -10,8 +10,8 @@ import yaml
 from prometheus_client import CollectorRegistry
 
 from tests.support.transceiver import World
-from voicefleet_dataplane.shell.gateway_metrics import GatewayMetrics
-from voicefleet_dataplane.shell.transceiver_metrics import TransceiverMetrics
+from voicefleet_dataplane.shell.gateway.metrics import GatewayMetrics
+from voicefleet_dataplane.shell.transceiver.metrics import TransceiverMetrics
 from voicefleet_operator.sessions_api.hub import Hub
 from voicefleet_operator.sessions_api.metrics import Metrics
 from voicefleet_operator.sessions_api.registry import SessionRegistry
@@ -22,7 +22,7 @@ ALERTS = [rule for group in yaml.safe_load((FILES / "alerts.yaml").read_text())[
 DASHBOARDS = sorted((FILES / "dashboards").glob("*.json"))
 # Of Prometheus itself, and of processes whose registry cannot be made without a cluster or a kernel: their source names them.
 PROMETHEUS = {"up"}
-SOURCES = ("operator/voicefleet_operator", "dataplane/voicefleet_dataplane/shell/relay_metrics.py")
+SOURCES = ("operator/voicefleet_operator", "dataplane/voicefleet_dataplane/shell/relay/metrics.py")
 
 
 def served() -> set[str]:

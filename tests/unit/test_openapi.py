@@ -8,8 +8,8 @@ import pytest
 
 from tests.support.gateway_world import KEY, fleet
 from voicefleet_dataplane.commands.dev_secrets import write_dev_secrets
-from voicefleet_dataplane.shell.http_client_secrets import ClientSecretRequest
-from voicefleet_dataplane.shell.openapi import schema_of
+from voicefleet_dataplane.shell.gateway.api.client_secrets import ClientSecretRequest
+from voicefleet_dataplane.shell.gateway.api.openapi import schema_of
 
 NO_API = {"/", "/page/{name}"}
 

@@ -15,8 +15,8 @@ from voicefleet_dataplane.engines.hibari_voice import Hibari
 from voicefleet_dataplane.engines.silero import Silero
 from voicefleet_dataplane.engines.webrtc import WebRTC
 from voicefleet_dataplane.media.backend import Ending
-from voicefleet_dataplane.shell import engine_pool, engine_process
-from voicefleet_dataplane.shell.backends import Backends
+from voicefleet_dataplane.shell.pipeline import engine_pool, engine_process
+from voicefleet_dataplane.shell.transceiver.backends import Backends
 
 # ---- engines
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.relay_process import Peer, bind, running_relay, until
 from voicefleet_contract.topology import RelayState
-from voicefleet_dataplane.shell import relay as relay_module
+from voicefleet_dataplane.shell.relay import process as relay_module
 
 RTP = b"\x80\x6f" + bytes(160)
 ALERT = b"\x15\xfe\xfd" + bytes(40)

@@ -4,7 +4,7 @@ import gc
 import socket
 
 from tests.support.relay_process import HOST, Owner, Peer, running_relay, until
-from voicefleet_dataplane.shell.relay_pressure import Pressure, queue_drops
+from voicefleet_dataplane.shell.relay.pressure import Pressure, queue_drops
 
 
 def bound():

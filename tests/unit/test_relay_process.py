@@ -12,7 +12,7 @@ from voicefleet_contract.drops import DropReason
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.spp import encode_spp
 from voicefleet_contract.topology import MemberState
-from voicefleet_dataplane.shell.relay import run_relay
+from voicefleet_dataplane.shell.relay.process import run_relay
 from voicefleet_dataplane.wire.stun import build_binding_success
 
 RTP = b"\x80\x6f" + bytes(160)
@@ -206,7 +206,7 @@ async def test_without_a_topology_it_lives_and_is_not_ready(tmp_path):
 
 async def test_packets_wait_for_the_first_topology(tmp_path, owners, client, monkeypatch):
     """It comes over the network, a little after the sockets are bound: what arrived between is not lost."""
-    monkeypatch.setattr("voicefleet_dataplane.shell.relay._TOPOLOGY_PATIENCE_S", 60.0)
+    monkeypatch.setattr("voicefleet_dataplane.shell.relay.process._TOPOLOGY_PATIENCE_S", 60.0)
     relay = RunningRelay(tmp_path)
     await relay.process.start(patience_s=0)
     client.send(owners[0].check(), relay.public)
@@ -220,7 +220,7 @@ async def test_packets_wait_for_the_first_topology(tmp_path, owners, client, mon
 
 
 async def test_packets_wait_no_longer_for_a_topology_than_is_of_use(tmp_path, owners, client, monkeypatch):
-    monkeypatch.setattr("voicefleet_dataplane.shell.relay._TOPOLOGY_PATIENCE_S", 0.05)
+    monkeypatch.setattr("voicefleet_dataplane.shell.relay.process._TOPOLOGY_PATIENCE_S", 0.05)
     relay = RunningRelay(tmp_path)
     await relay.process.start(patience_s=0)
     client.send(owners[0].check(), relay.public)

@@ -14,8 +14,8 @@ import pytest
 from tests.support.relay_process import CLUSTER, HOST, Owner, Peer, RunningRelay, until
 from voicefleet_contract.registry import Acknowledgement
 from voicefleet_contract.settings import RelaySettings, SettingsError
-from voicefleet_dataplane.shell.relay_workers import RelayWorkers, common, worker_settings
-from voicefleet_dataplane.shell.udp import bind_shared, bind_udp
+from voicefleet_dataplane.shell.process.udp import bind_shared, bind_udp
+from voicefleet_dataplane.shell.relay.workers import RelayWorkers, common, worker_settings
 
 RTP = b"\x80\x6f" + bytes(160)
 CLIENTS = 12

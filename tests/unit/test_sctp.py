@@ -9,7 +9,7 @@ from aiortc.rtcdatachannel import RTCDataChannel, RTCDataChannelParameters
 from aiortc.rtcsctptransport import DataChunk, RTCSctpCapabilities, RTCSctpTransport, serialize_packet
 
 from voicefleet_dataplane.core.call.dtls import DTLS_MTU_BYTES
-from voicefleet_dataplane.shell.sctp import MAX_CHANNELS, MAX_UNFINISHED_BYTES, DataChannels
+from voicefleet_dataplane.shell.transceiver.data_channels import MAX_CHANNELS, MAX_UNFINISHED_BYTES, DataChannels
 
 
 class Peer:

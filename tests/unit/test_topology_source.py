@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from voicefleet_contract.topology import Topology
-from voicefleet_dataplane.shell.topology import TopologyFile
+from voicefleet_dataplane.shell.process.topology_source import TopologyFile
 
 
 def write(path: Path, text: str) -> None:

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tests.support.kubernetes_api import FakeApi
-from voicefleet_dataplane.shell.topology import KubernetesTopology, open_topology
+from voicefleet_dataplane.shell.process.topology_source import KubernetesTopology, open_topology
 
 RELAYS = {"cluster": 7, "relays": [{"name": "fra-0", "inner": [{"address": "10.0.0.1", "port": 3479}]}]}
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from voicefleet_contract.trace_context import TraceParent, parse_traceparent
-from voicefleet_dataplane.shell.tracing import open_tracer
+from voicefleet_dataplane.shell.process.tracing import open_tracer
 
 PARENT = TraceParent(0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331, sampled=True)
 

@@ -16,9 +16,9 @@ from voicefleet_contract.http_api import MAX_OFFER_BYTES, DrainOrder, Refusal, R
 from voicefleet_contract.topology import Member, MemberState, Pool, Topology, TopologyIndex
 from voicefleet_dataplane.commands.dev_secrets import InnerAuthority, write_dev_secrets
 from voicefleet_dataplane.media.backend import Backend, CallConfig, Ending
-from voicefleet_dataplane.shell.control import MAX_BODY_BYTES
-from voicefleet_dataplane.shell.control_client import client_context
-from voicefleet_dataplane.shell.transceiver import TransceiverProcess
+from voicefleet_dataplane.shell.gateway.control_client import client_context
+from voicefleet_dataplane.shell.transceiver.control_api import MAX_BODY_BYTES
+from voicefleet_dataplane.shell.transceiver.process import TransceiverProcess
 from voicefleet_dataplane.wire.stun import FORBIDDEN, build_binding_request, parse_binding_response
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

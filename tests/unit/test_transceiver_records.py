@@ -11,8 +11,8 @@ from voicefleet_contract.addresses import Address
 from voicefleet_contract.registry import FIRST_MEDIA_S, SESSION_TTL_S
 from voicefleet_contract.settings import TransceiverSettings
 from voicefleet_dataplane.core.call.session import EndReason
-from voicefleet_dataplane.shell.session_records import SessionTeller
-from voicefleet_dataplane.shell.transceiver_records import Reporter
+from voicefleet_dataplane.shell.transceiver.reporter import Reporter
+from voicefleet_dataplane.shell.transceiver.session_records import SessionTeller
 
 SETTINGS = TransceiverSettings(
     cluster_id=7, slot=5, generation=2, inner_address=HOST, port=1, process_name="agents-5-2", pool="agents"
@@ -192,7 +192,7 @@ def test_the_acknowledgement_is_written_at_once_when_the_topology_or_a_key_chang
 
 
 async def test_a_registry_that_was_away_is_told_everything_when_it_is_back(monkeypatch, caplog):
-    monkeypatch.setattr("voicefleet_dataplane.shell.transceiver_records.HEARTBEAT_INTERVAL_S", 0.0)
+    monkeypatch.setattr("voicefleet_dataplane.shell.transceiver.reporter.HEARTBEAT_INTERVAL_S", 0.0)
     world = World()
     caller = world.connected()
     sink = Sink()

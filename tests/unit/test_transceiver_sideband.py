@@ -10,9 +10,9 @@ from tests.support.offers import CHROMIUM
 from tests.support.transceiver_process import running_transceiver
 from voicefleet_contract.topology import Member
 from voicefleet_dataplane.commands.dev_secrets import write_dev_secrets
-from voicefleet_dataplane.shell.control_client import ControlClient, client_context
-from voicefleet_dataplane.shell.event_sockets import Close
-from voicefleet_dataplane.shell.watcher_socket import MAX_WAITING, MAX_WAITING_CHARS, SocketWatcher
+from voicefleet_dataplane.shell.gateway.control_client import ControlClient, client_context
+from voicefleet_dataplane.shell.process.event_sockets import Close
+from voicefleet_dataplane.shell.transceiver.events_socket import MAX_WAITING, MAX_WAITING_CHARS, SocketWatcher
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,9 @@ import pytest
 from aiohttp import web
 
 from voicefleet_dataplane.media.agent_address import Network
-from voicefleet_dataplane.shell import warm_connections
-from voicefleet_dataplane.shell.agent_sockets import AgentRefusedError, AgentSockets
-from voicefleet_dataplane.shell.warm_connections import WarmConnector
+from voicefleet_dataplane.shell.agents import warm_connections
+from voicefleet_dataplane.shell.agents.dialer import AgentRefusedError, AgentSockets
+from voicefleet_dataplane.shell.agents.warm_connections import WarmConnector
 
 SO_ATTACH_FILTER = 26
 

@@ -13,8 +13,8 @@ import typer
 from voicefleet_dataplane.commands.call import verifier
 from voicefleet_dataplane.engines.stages import TEXT_TO_SPEECH, TextToSpeech, find_engine
 from voicefleet_dataplane.media.speech import Samples, SpeechError, read_wav, write_wav
-from voicefleet_dataplane.shell.caller import CallError
-from voicefleet_dataplane.shell.talker import Talker
+from voicefleet_dataplane.shell.client.packet_caller import CallError
+from voicefleet_dataplane.shell.client.talker import Talker
 
 _ANSWER_WITHIN_S = 60.0
 _PAUSE_S = 0.3

@@ -25,7 +25,7 @@ from voicefleet_dataplane.media.speech import (
     similarity,
     write_wav,
 )
-from voicefleet_dataplane.shell.caller import FRAME_S, Caller, CallResult, make_identity
+from voicefleet_dataplane.shell.client.packet_caller import FRAME_S, Caller, CallResult, make_identity
 
 # Own recordings come back at 0.9 and more through Opus; strangers' stay under 0.2 (measured on Debian's alsa-utils speech).
 OWN_AT_LEAST = 0.7
@@ -98,7 +98,7 @@ def _with_ours(recordings: list[Samples], frames: int) -> tuple[list[Samples], _
 
 
 def _with_aiortc(recordings: list[Samples], frames: int) -> tuple[list[Samples], _Make]:
-    from voicefleet_dataplane.shell.aiortc_caller import AiortcCaller  # noqa: PLC0415  # a second of imports
+    from voicefleet_dataplane.shell.client.aiortc_caller import AiortcCaller  # noqa: PLC0415  # a second of imports
 
     spoken = [last(recording, frames) for recording in recordings]
     return spoken, lambda http, number: AiortcCaller(http, spoken[number % len(spoken)])

@@ -1,4 +1,4 @@
-"""One worker of a relay with several (shell/relay_workers.py): settings from the environment, sockets from its supervisor.
+"""One worker of a relay with several (shell/relay/workers.py): settings from the environment, sockets from its supervisor.
 
 python -m voicefleet_dataplane.commands.relay_worker INDEX PUBLIC_FD INNER_FD HEALTH_FD
 """
@@ -11,7 +11,7 @@ import sys
 
 from voicefleet_contract.settings import RelaySettings
 from voicefleet_dataplane.commands.roles import run_until_signal
-from voicefleet_dataplane.shell.relay import RelaySockets, run_relay
+from voicefleet_dataplane.shell.relay.process import RelaySockets, run_relay
 
 _PR_SET_PDEATHSIG = 1
 

@@ -47,15 +47,11 @@ def run_role(role: str, *, only_list: bool = False) -> None:
         typer.echo(f"error: {error}\n`voicefleet {role} --settings` lists all variables.", err=True)
         raise typer.Exit(2) from None
     # Imported by name when the role is known: a relay's image need not hold what a transceiver imports.
-    module = _module(settings, role)
-    shell = importlib.import_module(f"voicefleet_dataplane.shell.{module}")
-    run: Callable[[Any], Awaitable[None]] = getattr(shell, f"run_{module}")
-    run_until_signal(role, settings.log_level, run(settings))
-
-
-def _module(settings: object, role: str) -> str:
     several = isinstance(settings, RelaySettings) and settings.workers > 1
-    return "relay_workers" if several else role
+    module, name = ("relay.workers", "run_relay_workers") if several else (f"{role}.process", f"run_{role}")
+    shell = importlib.import_module(f"voicefleet_dataplane.shell.{module}")
+    run: Callable[[Any], Awaitable[None]] = getattr(shell, name)
+    run_until_signal(role, settings.log_level, run(settings))
 
 
 def run_until_signal(role: str, log_level: str, running: Awaitable[None]) -> None:

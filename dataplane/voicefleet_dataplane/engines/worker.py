@@ -1,6 +1,6 @@
 """One engine process: recognises several utterances at once, a piece at a time, and speaks sentences in between.
 
-Started as ``python -m voicefleet_dataplane.engines.worker FD SPEECH_TO_TEXT TEXT_TO_SPEECH`` by shell/engine_process.py; ends with its
+Started as ``python -m voicefleet_dataplane.engines.worker FD SPEECH_TO_TEXT TEXT_TO_SPEECH`` by shell/pipeline/engine_process.py; ends with its
 socket. One thread reads, so that what is forgotten while it waits is never worked on; one thread works.
 
 Owns: the engines of this process. Does not own: which job comes here.

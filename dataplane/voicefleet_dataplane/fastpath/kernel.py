@@ -13,7 +13,7 @@ for a slow start. What has none any more is nobody's: whoever starts next on the
 version.
 
 Owns: maps, programs, the lease, what relay_xdp is told. Does not own: what hangs where (coverage.py), which rules
-there are (shell/relay_kernel_path.py).
+there are (shell/relay/kernel_path.py).
 """
 
 import contextlib

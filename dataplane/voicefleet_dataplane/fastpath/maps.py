@@ -2,7 +2,7 @@
 
 bpf/maps.h says what each field is for; the two are compared, field by field, in tests/kernel/test_fastpath_layouts.py.
 
-Owns: bytes ↔ records, and batched access. Does not own: which rules there should be (shell/relay_kernel_path.py), or how
+Owns: bytes ↔ records, and batched access. Does not own: which rules there should be (shell/relay/kernel_path.py), or how
 the maps came to be (kernel.py).
 """
 

@@ -5,7 +5,7 @@
     call  ── speech, digit, event, playing … ─▶ AgentProtocol ── Send ─▶ WebSocket
     call  ◀─ Say, Clear, Mark, Tell, End ──────  AgentProtocol ◀ receive ─ WebSocket
 
-A core touches no socket and no clock. Its shell (shell/agent_backend.py) carries the actions out in their order, at once.
+A core touches no socket and no clock. Its shell (shell/agents/backend.py) carries the actions out in their order, at once.
 
 Owns: the actions and the shape of a core. Does not own: any dialect (media/openai_realtime.py, media_stream.py,
 opus_stream.py).

@@ -4,7 +4,7 @@ The URL is the resource's, but its name is resolved on the node's network, where
 every database of the company answer too. So an address counts, not a name, and it is looked at when it is dialled: a name that
 changes its mind between check and use wins nothing (ADR 27).
 
-Owns: that judgement. Does not own: resolving or dialling (shell/agent_sockets.py).
+Owns: that judgement. Does not own: resolving or dialling (shell/agents/dialer.py).
 """
 
 import ipaddress

@@ -8,7 +8,7 @@
 Everything here runs on the event loop; only `_decode` and `_encode` run elsewhere, one after the other for each voice.
 
 Owns: the joining of the parts, the numbering of what goes out, what is in flight to and from the codec. Does not own: when a
-tick is (shell/playout_clock.py), threads (shell/codec_thread.py), RTP.
+tick is (shell/process/playout_clock.py), threads (shell/process/codec_thread.py), RTP.
 Invariants
 - After `clear` returns, no frame that was said before it goes out, even one that the codec is working on.
 - A frame counts as played when it went out, not when it was taken or coded.

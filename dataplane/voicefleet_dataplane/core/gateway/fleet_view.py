@@ -1,6 +1,6 @@
 """The fleet for people: what a topology and the members' heartbeats say, problems first, of bounded size.
 
-Owns: what is shown and in which order. Does not own: where either comes from, who may see it (shell/http_fleet.py).
+Owns: what is shown and in which order. Does not own: where either comes from, who may see it (shell/gateway/api/fleet.py).
 """
 
 from collections.abc import Mapping

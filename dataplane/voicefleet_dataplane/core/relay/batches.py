@@ -1,6 +1,6 @@
 """The relay over batches: media of bound flows is forwarded where it lies, everything else goes through `Relay`.
 
-A batch is memory that a shell has filled with datagrams and empties afterwards (shell/mmsg.py): one slot for each datagram,
+A batch is memory that a shell has filled with datagrams and empties afterwards (shell/relay/batch_socket.py): one slot for each datagram,
 with room for an SPP header before what came from outside. Forwarding media then writes a header, a destination and a
 length; no datagram becomes a Python object, no address becomes text.
 

@@ -12,7 +12,7 @@
 The core calls, and does not queue: the way out has to be open before the check that announces it leaves, since the owner
 may answer with media at once.
 
-Owns: the interface, and flow ports. Does not own: rules and hooks (fastpath), routes (shell/relay_kernel_path.py).
+Owns: the interface, and flow ports. Does not own: rules and hooks (fastpath), routes (shell/relay/kernel_path.py).
 """
 
 from typing import Protocol

@@ -20,7 +20,7 @@ and asked again with a later packet:
 - After a question that failed nothing is asked, and nothing held, for FAILED_PAUSE_S.
 
 Owns: these bounds and the held packets. Does not own: what an answer is worth (core/relay/recovery.py), Redis
-(shell/flow_cache.py).
+(shell/relay/flow_cache.py).
 """
 
 from collections import OrderedDict

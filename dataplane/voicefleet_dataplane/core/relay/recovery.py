@@ -12,7 +12,7 @@ An announcement is the second outlet of a relay, kept apart from the packet path
 restored flow, to a member of the topology, never to the outside.
 
 Owns: what an answer is worth, announcements, and what the cache hears. Does not own: the bounds on questions
-(core/relay/lookups.py), Redis (shell/flow_cache.py).
+(core/relay/lookups.py), Redis (shell/relay/flow_cache.py).
 """
 
 from collections import deque

@@ -38,7 +38,7 @@ hold it with more checks, for as long as its own call lasts. The victim's checks
 goes to the wrong owner, which drops it: that call fails and nothing is heard. A NAT's next port has to be guessed for
 each victim.
 
-Owns: flows and these rules. Does not own: sockets, clocks, where topology and keys come from (shell/relay.py).
+Owns: flows and these rules. Does not own: sockets, clocks, where topology and keys come from (shell/relay/process.py).
 """
 
 from dataclasses import dataclass

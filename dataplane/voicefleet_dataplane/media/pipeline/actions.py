@@ -9,7 +9,7 @@
 
 Each has a name that its answers carry. An answer to something that was forgotten, withdrawn or hushed is no news.
 
-Owns: the words between the core and its shell (shell/pipeline_backend.py). Does not own: any stage.
+Owns: the words between the core and its shell (shell/pipeline/backend.py). Does not own: any stage.
 """
 
 from dataclasses import dataclass

@@ -3,7 +3,7 @@
 A request is its JSON body; an answer is one JSON object, or chunks of a stream. Over HTTP chunks are server-sent events; over a
 WebSocket each is a message that carries the request's `id`.
 
-Owns: reading both shapes of an answer, bounds. Does not own: sockets (shell/text_hook.py), what a conversation is.
+Owns: reading both shapes of an answer, bounds. Does not own: sockets (shell/pipeline/text_hook.py), what a conversation is.
 Invariant: no bytes of a hook raise anything but HookError, which says what is wrong with them.
 """
 
