@@ -25,6 +25,7 @@ from voicefleet_dataplane.shell.gateway.api.calls import RealtimeCalls
 from voicefleet_dataplane.shell.gateway.api.client_secrets import ClientSecrets
 from voicefleet_dataplane.shell.gateway.api.errors import api_errors
 from voicefleet_dataplane.shell.gateway.api.fleet import FleetApi, Registry
+from voicefleet_dataplane.shell.gateway.api.health import PublicHealth, topology_problems
 from voicefleet_dataplane.shell.gateway.api.openapi import Interface, OpenApi
 from voicefleet_dataplane.shell.gateway.api.page import Page
 from voicefleet_dataplane.shell.gateway.api.sideband import Sideband
@@ -36,7 +37,7 @@ from voicefleet_dataplane.shell.gateway.control_client import ControlClient, cli
 from voicefleet_dataplane.shell.gateway.files import watch_api_keys, watch_https, watch_places
 from voicefleet_dataplane.shell.gateway.metrics import GatewayMetrics
 from voicefleet_dataplane.shell.process.acknowledger import Acknowledger, acknowledge
-from voicefleet_dataplane.shell.process.health import PublicHealth, inner_app, topology_problems
+from voicefleet_dataplane.shell.process.health import inner_app
 from voicefleet_dataplane.shell.process.redis_sink import RedisSink
 from voicefleet_dataplane.shell.process.topology_source import open_topology
 from voicefleet_dataplane.shell.process.tracing import open_tracer
