@@ -23,7 +23,7 @@ from voicefleet_contract.hint import ice_pwd, peek_hint
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.spp import encode_spp
 from voicefleet_dataplane.shell.client.packet_caller import make_identity
-from voicefleet_dataplane.wire.sdp_client import ClientAnswer, build_offer, parse_answer_untrusted
+from voicefleet_dataplane.wire.sdp.client import ClientAnswer, build_offer, parse_answer_untrusted
 from voicefleet_dataplane.wire.stun import build_binding_request
 
 RTP = b"\x80\x6f" + bytes(60)

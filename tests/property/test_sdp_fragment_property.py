@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voicefleet_contract.addresses import Address
-from voicefleet_dataplane.wire.sdp_fragment import (
+from voicefleet_dataplane.wire.sdp.fragment import (
     MAX_CANDIDATES,
     Fragment,
     FragmentError,

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.offers import CHROMIUM, DIGEST, VIDEO_SECTION, with_video_first, without
-from voicefleet_dataplane.wire.sdp import (
+from voicefleet_dataplane.wire.sdp.offer import (
     MAX_OFFER_BYTES,
     Direction,
     Fingerprint,

@@ -3,7 +3,7 @@
 import pytest
 
 from voicefleet_contract.addresses import Address
-from voicefleet_dataplane.wire.sdp_fragment import (
+from voicefleet_dataplane.wire.sdp.fragment import (
     MAX_CANDIDATES,
     MAX_FRAGMENT_BYTES,
     Fragment,

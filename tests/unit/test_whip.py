@@ -14,7 +14,7 @@ from voicefleet_contract.hint import ice_pwd, peek_hint
 from voicefleet_contract.http_api import DrainOrder
 from voicefleet_contract.topology import Member
 from voicefleet_dataplane.commands.dev_secrets import write_dev_secrets
-from voicefleet_dataplane.wire.sdp_fragment import MAX_FRAGMENT_BYTES
+from voicefleet_dataplane.wire.sdp.fragment import MAX_FRAGMENT_BYTES
 
 
 @pytest.fixture(scope="module")

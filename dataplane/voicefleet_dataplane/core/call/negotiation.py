@@ -1,7 +1,7 @@
 """What an offer and our answer settle, for a new call and for one that runs.
 
 Owns: what a caller's interface asks of an answer (Terms), what we say of ourselves in each answer of a session (Description),
-and which later offers a running call can take. Does not own: SDP text (wire/sdp, wire/sdp_answer), sessions, credentials.
+and which later offers a running call can take. Does not own: SDP text (wire/sdp/offer, wire/sdp/answer), sessions, credentials.
 Invariant: a later offer changes what it may or nothing at all: SdpError is raised before anything moves.
 """
 
@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 
 from voicefleet_contract.addresses import Address
 from voicefleet_dataplane.wire.rtp import build_mid_extension
-from voicefleet_dataplane.wire.sdp import Direction, Fingerprint, OfferedMedia, SdpError, SdpProblem, SetupRole
-from voicefleet_dataplane.wire.sdp_answer import (
+from voicefleet_dataplane.wire.sdp.answer import (
     Answer,
     build_answer,
     bundle_mids,
     choose_direction,
     refuse_partly,
 )
+from voicefleet_dataplane.wire.sdp.offer import Direction, Fingerprint, OfferedMedia, SdpError, SdpProblem, SetupRole
 
 _OTHER_ROLE = {SetupRole.ACTIVE: SetupRole.PASSIVE, SetupRole.PASSIVE: SetupRole.ACTIVE}
 STREAM_ID, TRACK_ID = "voicefleet", "agent"

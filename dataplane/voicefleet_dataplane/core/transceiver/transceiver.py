@@ -49,8 +49,8 @@ from voicefleet_dataplane.core.transceiver.routes import Route, Routes
 from voicefleet_dataplane.core.transceiver.timers import NEVER, Timers
 from voicefleet_dataplane.core.transceiver.ufrags import Ufrags
 from voicefleet_dataplane.wire.demux import SPP_FIRST_BYTE, Kind, classify
-from voicefleet_dataplane.wire.sdp import OfferedMedia, SetupRole, parse_offer_untrusted
-from voicefleet_dataplane.wire.sdp_answer import choose_setup
+from voicefleet_dataplane.wire.sdp.answer import choose_setup
+from voicefleet_dataplane.wire.sdp.offer import OfferedMedia, SetupRole, parse_offer_untrusted
 from voicefleet_dataplane.wire.stun import (
     FORBIDDEN,
     BindingRequest,

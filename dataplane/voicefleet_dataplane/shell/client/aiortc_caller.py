@@ -21,7 +21,7 @@ from aiortc.rtcconfiguration import RTCBundlePolicy
 
 from voicefleet_dataplane.media.speech import FRAME, RATE, Samples, mono
 from voicefleet_dataplane.shell.client.packet_caller import CallError, CallResult, hang_up, not_reached, post_offer
-from voicefleet_dataplane.wire.sdp_client import AnswerError, parse_answer_untrusted
+from voicefleet_dataplane.wire.sdp.client import AnswerError, parse_answer_untrusted
 
 _SETUP_TIMEOUT_S = 15.0
 _TAIL_S = 0.5

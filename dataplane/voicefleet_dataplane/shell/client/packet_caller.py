@@ -24,7 +24,7 @@ from voicefleet_dataplane.core.call.streams import CLOCK_RATE, ReceiveStream
 from voicefleet_dataplane.media.speech import Samples
 from voicefleet_dataplane.wire.demux import Kind, classify
 from voicefleet_dataplane.wire.rtp import RtpPacket, build_rtp, parse_rtp
-from voicefleet_dataplane.wire.sdp_client import (
+from voicefleet_dataplane.wire.sdp.client import (
     OPUS_PAYLOAD_TYPE,
     AnswerError,
     ClientAnswer,

@@ -36,7 +36,7 @@ from voicefleet_contract.http_api import (
 from voicefleet_dataplane.core.transceiver.admission import NoRoom
 from voicefleet_dataplane.media.events import MAX_WATCHERS, EventHub
 from voicefleet_dataplane.shell.transceiver.events_socket import serve_watcher
-from voicefleet_dataplane.wire.sdp import SdpError
+from voicefleet_dataplane.wire.sdp.offer import SdpError
 
 log = logging.getLogger("voicefleet.transceiver")
 

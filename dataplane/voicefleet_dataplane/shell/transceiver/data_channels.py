@@ -20,7 +20,7 @@ from aiortc.rtcsctptransport import RTCSctpCapabilities, RTCSctpTransport
 from voicefleet_dataplane.core.call.dtls import DTLS_MTU_BYTES
 from voicefleet_dataplane.core.call.session import Session
 from voicefleet_dataplane.media.backend import Channel, Message
-from voicefleet_dataplane.wire.sdp_answer import SCTP_PORT
+from voicefleet_dataplane.wire.sdp.answer import SCTP_PORT
 
 log = logging.getLogger("voicefleet.transceiver")
 

@@ -30,7 +30,7 @@ from voicefleet_dataplane.shell.gateway.api.openapi import (
     operation,
 )
 from voicefleet_dataplane.shell.gateway.call_placing import MAX_CANDIDATES, CallPlacer, Placed
-from voicefleet_dataplane.wire.sdp_fragment import (
+from voicefleet_dataplane.wire.sdp.fragment import (
     MAX_FRAGMENT_BYTES,
     FragmentError,
     build_fragment,

@@ -32,7 +32,7 @@ from voicefleet_dataplane.shell.gateway.api.openapi import (
     operation,
 )
 from voicefleet_dataplane.shell.gateway.call_placing import CallPlacer, Offer
-from voicefleet_dataplane.wire.sdp_fragment import MAX_CANDIDATES, MAX_FRAGMENT_BYTES, is_candidate
+from voicefleet_dataplane.wire.sdp.fragment import MAX_CANDIDATES, MAX_FRAGMENT_BYTES, is_candidate
 
 log = logging.getLogger("voicefleet.gateway")
 

@@ -1,7 +1,7 @@
 """SDP offers read, and the errors that a caller sees (RFC 8866, 8829, 8839, 8842, 8843, 8841, 8122).
 
 Owns the strict, bounded parser of what a client offers, down to the fields that an answer and a session need.
-Does not own the answer (wire/sdp_answer.py). Candidates in an offer are not read: the client is learnt from its
+Does not own the answer (wire/sdp/answer.py). Candidates in an offer are not read: the client is learnt from its
 authenticated checks alone, so an offer cannot make us send anything anywhere.
 Invariant: any text gives an OfferedMedia or one SdpError that says what is missing and how to mend it.
 """

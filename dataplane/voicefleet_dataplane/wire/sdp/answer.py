@@ -11,7 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from voicefleet_contract.addresses import Address
-from voicefleet_dataplane.wire.sdp import Direction, Fingerprint, OfferedMedia, SdpError, SdpProblem, Section, SetupRole
+from voicefleet_dataplane.wire.sdp.offer import (
+    Direction,
+    Fingerprint,
+    OfferedMedia,
+    SdpError,
+    SdpProblem,
+    Section,
+    SetupRole,
+)
 
 # RFC 8445 section 5.1.2.1: host candidates of component 1; the caller's order becomes the order of preference.
 _HOST_TYPE_PREFERENCE = 126

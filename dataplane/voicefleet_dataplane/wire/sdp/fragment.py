@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from voicefleet_contract.addresses import Address
-from voicefleet_dataplane.wire.sdp_answer import candidate_lines
+from voicefleet_dataplane.wire.sdp.answer import candidate_lines
 
 MAX_FRAGMENT_BYTES = 16 * 1024
 MAX_CANDIDATES = 256
