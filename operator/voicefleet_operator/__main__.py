@@ -29,10 +29,10 @@ from voicefleet_operator.cluster.lease import Lease
 from voicefleet_operator.cluster.registry import RegistryReader
 from voicefleet_operator.cluster.transceivers import ControlClient
 from voicefleet_operator.cluster.watching import Watches
-from voicefleet_operator.desired import gray
-from voicefleet_operator.desired.autoscaling import autoscaled, remember, scales
-from voicefleet_operator.desired.drain import draining_pods
-from voicefleet_operator.desired.idle import idle_marks
+from voicefleet_operator.desired.pool import gray
+from voicefleet_operator.desired.pool.autoscaling import autoscaled, remember, scales
+from voicefleet_operator.desired.pool.drain import draining_pods
+from voicefleet_operator.desired.pool.idle import idle_marks
 from voicefleet_operator.desired.state import Component, Fleet
 from voicefleet_operator.handlers.health import Health
 from voicefleet_operator.handlers.metrics import LoopMetrics

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from tests.support.fleet_world import empty_fleet, pool
 from voicefleet_contract.resources import Autoscaling
-from voicefleet_operator.desired import autoscaling
-from voicefleet_operator.desired.autoscaling import autoscaled, remember
+from voicefleet_operator.desired.pool import autoscaling
+from voicefleet_operator.desired.pool.autoscaling import autoscaled, remember
 from voicefleet_operator.desired.state import Component, Fleet, Pod, PoolResource, Recommendation
 
 CAPACITY, LEAST, MOST, WINDOW_S, POLL_S = 10, 2, 9, 60, 5

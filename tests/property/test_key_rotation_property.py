@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voicefleet_operator.desired.key_rotation import LONGEST_CALL_S, MARGIN_S, Pace, Process, Ring, Wish, decide
+from voicefleet_operator.desired.keys.key_rotation import LONGEST_CALL_S, MARGIN_S, Pace, Process, Ring, Wish, decide
 
 PACE = Pace(period_s=5 * 86_400.0, settle_s=120.0)
 

@@ -23,13 +23,15 @@ from tests.support.fleet_story import (
 from tests.support.fleet_world import World, empty_fleet, pool
 from voicefleet_contract.topology import Member, MemberState
 from voicefleet_operator.desired import plan as planning
-from voicefleet_operator.desired import rollout, topology, transceiver
-from voicefleet_operator.desired.drain import why_asked
 from voicefleet_operator.desired.ledger import Entry, Ledger
-from voicefleet_operator.desired.ports import PortLedger
-from voicefleet_operator.desired.rollout import Moves
+from voicefleet_operator.desired.pool import rollout
+from voicefleet_operator.desired.pool import steps as transceiver
+from voicefleet_operator.desired.pool.drain import why_asked
+from voicefleet_operator.desired.pool.ports import PortLedger
+from voicefleet_operator.desired.pool.rollout import Moves
+from voicefleet_operator.desired.pool.steps import Delete
+from voicefleet_operator.desired.publish import topology
 from voicefleet_operator.desired.state import Component, Fleet, Place
-from voicefleet_operator.desired.transceiver import Delete
 
 SEEDS = 80  # the slowest to break needs about a quarter of them
 Break = Callable[[pytest.MonkeyPatch], None]

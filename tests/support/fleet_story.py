@@ -12,7 +12,7 @@ from tests.support.fleet_world import World, empty_fleet, pool, relay
 from voicefleet_contract import names
 from voicefleet_contract.topology import MemberState, Pool, join
 from voicefleet_operator.desired.plan import Plan, plan
-from voicefleet_operator.desired.quarantine import QUARANTINE_S
+from voicefleet_operator.desired.pool.quarantine import QUARANTINE_S
 from voicefleet_operator.desired.state import Component, Fleet, Place
 
 Event = tuple[str, int]

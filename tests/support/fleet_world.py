@@ -13,9 +13,9 @@ from voicefleet_contract.drain import parse_drain
 from voicefleet_contract.resources import TransceiverSpec, VoiceRelaySpec
 from voicefleet_operator.cluster.observe import observe_avoided
 from voicefleet_operator.desired.config import Cluster, Dataplane, FleetConfig, Gateway
-from voicefleet_operator.desired.drain import draining_pods
 from voicefleet_operator.desired.objects import ANNOTATION_CAPACITY, ANNOTATION_DIGEST
 from voicefleet_operator.desired.plan import Plan, plan
+from voicefleet_operator.desired.pool.drain import draining_pods
 from voicefleet_operator.desired.state import (
     Applied,
     Component,

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from tests.support.fleet_world import World, empty_fleet, pool
-from voicefleet_operator.desired.autoscaling import remember
 from voicefleet_operator.desired.plan import plan
+from voicefleet_operator.desired.pool.autoscaling import remember
 from voicefleet_operator.desired.state import Verdict
 
 POLL_S = 5

@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 from tests.support.fleet_world import World, empty_fleet, pool
-from voicefleet_operator.desired.idle import IDLE_AFTER_S, idle_marks
 from voicefleet_operator.desired.plan import plan
+from voicefleet_operator.desired.pool.idle import IDLE_AFTER_S, idle_marks
 
 
 def idle_pool(replicas: int = 4) -> World:

@@ -16,7 +16,7 @@ from voicefleet_contract.registry import Acknowledgement
 from voicefleet_contract.settings import parse_duration_s
 from voicefleet_operator.cluster.key_rotation import ANNOTATION_STATE, ANNOTATION_STATUS, ANNOTATION_WISH, KeyRotation
 from voicefleet_operator.desired.config import Gateway, Keys
-from voicefleet_operator.desired.key_rotation import LONGEST_CALL_S, MARGIN_S, Pace, Process, Ring, Wish, decide
+from voicefleet_operator.desired.keys.key_rotation import LONGEST_CALL_S, MARGIN_S, Pace, Process, Ring, Wish, decide
 from voicefleet_operator.desired.state import Component, Pod
 
 NOW = 1_800_000_000.0

@@ -9,8 +9,8 @@ from tests.support.objects_api import Api
 from voicefleet_operator.cluster.api import KubeError
 from voicefleet_operator.cluster.apply import LedgerStore, Outcome, apply_plan, read_quarantine
 from voicefleet_operator.desired.plan import Plan, plan
+from voicefleet_operator.desired.pool.steps import Fence
 from voicefleet_operator.desired.state import Place
-from voicefleet_operator.desired.transceiver import Fence
 
 QUARANTINE = {Place("node-0", 20001): 601.0}
 WEBHOOK = 'Internal error occurred: failed calling webhook "pods.example.com": no endpoints available'

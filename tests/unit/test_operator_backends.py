@@ -3,8 +3,8 @@
 from tests.support.fleet_world import CONFIG, pool
 from voicefleet_contract.settings import TransceiverSettings
 from voicefleet_operator.desired.config import PipelineImage
-from voicefleet_operator.desired.transceiver import Create
-from voicefleet_operator.desired.transceiver_pod import pool_template, transceiver_pod
+from voicefleet_operator.desired.pool.pod import pool_template, transceiver_pod
+from voicefleet_operator.desired.pool.steps import Create
 
 CREATE = Create("agents", 1, 1, 20_000)
 AGENT = {

@@ -11,7 +11,7 @@ from voicefleet_contract import names
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.names import SESSIONS_API_SERVICE
 from voicefleet_operator.cluster.credentials import ensure_credentials, vouch_for_sessions_api
-from voicefleet_operator.desired.credentials import CERTIFICATE_LIFE_S, ROLES, Held, Work, due
+from voicefleet_operator.desired.keys.credentials import CERTIFICATE_LIFE_S, ROLES, Held, Work, due
 
 NOW = 1_800_000_000.0
 

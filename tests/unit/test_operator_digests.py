@@ -13,8 +13,8 @@ from tests.support.fleet_world import CONFIG, empty_fleet, pool, relay
 from voicefleet_operator.desired.config import FleetConfig, Gateway
 from voicefleet_operator.desired.gateway import gateway_objects
 from voicefleet_operator.desired.objects import ANNOTATION_DIGEST
-from voicefleet_operator.desired.relay import relay_digest
-from voicefleet_operator.desired.transceiver_pod import pool_template
+from voicefleet_operator.desired.pool.pod import pool_template
+from voicefleet_operator.desired.relay.daemonset import relay_digest
 
 # As the API server stores a spec in which nobody said anything.
 STORED = {

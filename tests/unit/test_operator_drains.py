@@ -5,9 +5,9 @@ from dataclasses import replace
 from tests.support.fleet_world import World, empty_fleet, nodes, pool
 from voicefleet_contract.resources import DrainPolicy
 from voicefleet_contract.topology import MemberState, join
-from voicefleet_operator.desired.drain import MOST_AVOIDED_NODES, avoided_nodes, draining_pods, terms
-from voicefleet_operator.desired.drain_status import MOST_PODS
 from voicefleet_operator.desired.plan import plan
+from voicefleet_operator.desired.pool.drain import MOST_AVOIDED_NODES, avoided_nodes, draining_pods, terms
+from voicefleet_operator.desired.pool.drain_status import MOST_PODS
 from voicefleet_operator.desired.state import Drained, Node
 
 

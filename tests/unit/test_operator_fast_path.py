@@ -7,7 +7,7 @@ import pytest
 from tests.support.fleet_world import World
 from tests.unit.test_operator_relays_leave import seen, two_relays
 from voicefleet_contract.resources import Datapath
-from voicefleet_operator.desired.relay import relay_daemonset
+from voicefleet_operator.desired.relay.daemonset import relay_daemonset
 
 
 def pod_of(datapath):

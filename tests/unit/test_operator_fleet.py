@@ -9,7 +9,7 @@ from voicefleet_contract.settings import GatewaySettings, RelaySettings, Transce
 from voicefleet_contract.topology import RelayState, join
 from voicefleet_operator.desired.config import Dataplane, FleetConfigError, Gateway, Redis, parse_config
 from voicefleet_operator.desired.plan import plan
-from voicefleet_operator.desired.relay import advertised_addresses
+from voicefleet_operator.desired.relay.daemonset import advertised_addresses
 from voicefleet_operator.desired.state import Component, Fleet, Node, Pod
 
 

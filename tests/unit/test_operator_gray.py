@@ -13,7 +13,7 @@ from tests.unit.test_operator_shell import store
 from voicefleet_contract.registry import FIRST_MEDIA_S
 from voicefleet_contract.topology import MemberState, TopologyIndex, join
 from voicefleet_operator.__main__ import _media_without_registry
-from voicefleet_operator.desired.gray import (
+from voicefleet_operator.desired.pool.gray import (
     MIN_FAILED,
     OUT_S,
     WINDOW_S,

@@ -8,7 +8,7 @@ from tests.support.fleet_world import World, empty_fleet, pool, relay
 from voicefleet_contract.resources import VoiceRelaySpec
 from voicefleet_operator.desired import plan as planning
 from voicefleet_operator.desired.isolation import plan_around
-from voicefleet_operator.desired.transceiver import pool_steps
+from voicefleet_operator.desired.pool.steps import pool_steps
 
 
 def two_pools() -> World:

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 from tests.support.fleet_world import World, empty_fleet, nodes, pool
 from voicefleet_operator.desired.plan import plan
-from voicefleet_operator.desired.ports import PortLedger
-from voicefleet_operator.desired.quarantine import QUARANTINE_S, decode_quarantine, encode_quarantine, extended
+from voicefleet_operator.desired.pool.ports import PortLedger
+from voicefleet_operator.desired.pool.quarantine import QUARANTINE_S, decode_quarantine, encode_quarantine, extended
 from voicefleet_operator.desired.state import ForeignPod, Place, PortRefusal
 
 

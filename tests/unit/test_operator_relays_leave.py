@@ -9,7 +9,7 @@ from tests.unit.test_operator_fleet import by_kind, fleet_with_relays, relay_pod
 from voicefleet_contract.drain import DrainRequest
 from voicefleet_contract.topology import RelayState
 from voicefleet_operator.desired.plan import plan
-from voicefleet_operator.desired.relay_leaving import roughly
+from voicefleet_operator.desired.relay.leaving import roughly
 from voicefleet_operator.desired.state import Fleet
 
 ZONE_A = {"placement": {"nodeSelector": {"zone": "a"}}}

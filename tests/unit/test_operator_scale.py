@@ -5,7 +5,7 @@ from dataclasses import replace
 from tests.support.fleet_world import World, empty_fleet, pool
 from voicefleet_contract.topology import join
 from voicefleet_operator.desired.plan import plan
-from voicefleet_operator.desired.transceiver import CREATES_PER_PASS
+from voicefleet_operator.desired.pool.steps import CREATES_PER_PASS
 
 
 def settled(replicas: int, nodes: int = 20) -> World:

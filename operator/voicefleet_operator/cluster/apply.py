@@ -19,8 +19,6 @@ from typing import Any
 from voicefleet_contract import names
 from voicefleet_contract.topology import TopologySlice
 from voicefleet_operator.cluster.api import KubeApi, KubeError, Object
-from voicefleet_operator.desired.gray import Judgement, encode_verdict
-from voicefleet_operator.desired.idle import Mark
 from voicefleet_operator.desired.ledger import Ledger, LedgerError, decode_shards, encode_shards
 from voicefleet_operator.desired.objects import (
     ANNOTATION_DRAINING,
@@ -30,10 +28,12 @@ from voicefleet_operator.desired.objects import (
     MANAGED_BY,
 )
 from voicefleet_operator.desired.plan import Plan, StatusChange
-from voicefleet_operator.desired.quarantine import NAME as QUARANTINE
-from voicefleet_operator.desired.quarantine import decode_quarantine, encode_quarantine
+from voicefleet_operator.desired.pool.gray import Judgement, encode_verdict
+from voicefleet_operator.desired.pool.idle import Mark
+from voicefleet_operator.desired.pool.quarantine import NAME as QUARANTINE
+from voicefleet_operator.desired.pool.quarantine import decode_quarantine, encode_quarantine
+from voicefleet_operator.desired.pool.steps import Delete, Fence
 from voicefleet_operator.desired.state import Place
-from voicefleet_operator.desired.transceiver import Delete, Fence
 
 log = logging.getLogger("voicefleet.operator")
 

@@ -19,7 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from voicefleet_contract import names
 from voicefleet_contract.keys import SECRET_BYTES, KeyRing
 from voicefleet_operator.cluster.api import KubeApi, KubeError, Object
-from voicefleet_operator.desired.credentials import CA_LIFE_S, CERTIFICATE_LIFE_S, ROLES, Due, Held, Work, due
+from voicefleet_operator.desired.keys.credentials import CA_LIFE_S, CERTIFICATE_LIFE_S, ROLES, Due, Held, Work, due
 from voicefleet_operator.desired.objects import MANAGED_BY
 
 log = logging.getLogger("voicefleet.operator")

@@ -20,7 +20,7 @@ from voicefleet_contract import names
 from voicefleet_contract.keys import SECRET_BYTES, KeyRing, KeyRingError
 from voicefleet_contract.registry import Acknowledgement
 from voicefleet_operator.cluster.api import KubeApi, Object
-from voicefleet_operator.desired.key_rotation import Decision, Pace, Process, Ring, Wish, decide
+from voicefleet_operator.desired.keys.key_rotation import Decision, Pace, Process, Ring, Wish, decide
 from voicefleet_operator.desired.state import Component, Fleet, Pod
 
 log = logging.getLogger("voicefleet.operator")

@@ -13,7 +13,6 @@ from voicefleet_contract import names
 from voicefleet_contract.drain import DrainRequest, DrainRequestError, parse_drain
 from voicefleet_contract.resources import TransceiverSpec, VoiceRelaySpec
 from voicefleet_contract.topology import TopologyError, TopologySlice
-from voicefleet_operator.desired.gray import decode_verdict
 from voicefleet_operator.desired.objects import (
     ANNOTATION_CAPACITY,
     ANNOTATION_DIGEST,
@@ -21,6 +20,7 @@ from voicefleet_operator.desired.objects import (
     ANNOTATION_GRAY,
     ANNOTATION_PAUSED,
 )
+from voicefleet_operator.desired.pool.gray import decode_verdict
 from voicefleet_operator.desired.state import (
     Applied,
     Component,

@@ -14,7 +14,7 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from voicefleet_contract.registry import Acknowledgement, Heartbeat, ack_key, heartbeat_key
 from voicefleet_operator.cluster.redis_client import Client, connect
-from voicefleet_operator.desired.gray import Counts
+from voicefleet_operator.desired.pool.gray import Counts
 from voicefleet_operator.desired.state import Component, Fleet
 
 _M = TypeVar("_M", bound=BaseModel)

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from voicefleet_contract import names
 from voicefleet_contract.http_api import DrainOrder, SlotStatus
-from voicefleet_operator.desired.gray import Counts
+from voicefleet_operator.desired.pool.gray import Counts
 from voicefleet_operator.desired.state import Drained, Pod
 
 _TIMEOUT_S = 3.0

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from voicefleet_operator.desired.drain_status import stamp
+from voicefleet_operator.desired.pool.drain_status import stamp
 from voicefleet_operator.desired.state import REFUSAL_RETRY_S, Fleet, Manifest, Pod
 
 MAX_MESSAGE = 1000

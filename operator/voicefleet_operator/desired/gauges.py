@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from voicefleet_contract.topology import join
-from voicefleet_operator.desired.quarantine import quarantined_ports
+from voicefleet_operator.desired.pool.quarantine import quarantined_ports
 from voicefleet_operator.desired.state import Component, Fleet, Pod, PoolResource
 
 

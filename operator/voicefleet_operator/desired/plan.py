@@ -11,27 +11,27 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from voicefleet_contract.topology import Pool, TopologySlice, join
-from voicefleet_operator.desired.autoscaling import autoscaled, scales
 from voicefleet_operator.desired.conditions import CONDITIONS
-from voicefleet_operator.desired.conflicts import RelayConflict, held_relays, relay_conflicts
-from voicefleet_operator.desired.disruption import budget_name, disruption_budget
-from voicefleet_operator.desired.drain import avoided_nodes
-from voicefleet_operator.desired.drain_status import REFRESH_S, stamp
 from voicefleet_operator.desired.gateway import gateway_objects
-from voicefleet_operator.desired.gray import Judgement, judge
-from voicefleet_operator.desired.idle import Mark, idle_marks
 from voicefleet_operator.desired.ledger import Entry, Ledger
 from voicefleet_operator.desired.objects import ANNOTATION_DIGEST
-from voicefleet_operator.desired.pool_status import pool_status
-from voicefleet_operator.desired.ports import PortLedger
-from voicefleet_operator.desired.quarantine import extended
-from voicefleet_operator.desired.relay import relay_daemonset
-from voicefleet_operator.desired.relay_status import relay_status
+from voicefleet_operator.desired.pool.autoscaling import autoscaled, scales
+from voicefleet_operator.desired.pool.disruption import budget_name, disruption_budget
+from voicefleet_operator.desired.pool.drain import avoided_nodes
+from voicefleet_operator.desired.pool.drain_status import REFRESH_S, stamp
+from voicefleet_operator.desired.pool.gray import Judgement, judge
+from voicefleet_operator.desired.pool.idle import Mark, idle_marks
+from voicefleet_operator.desired.pool.pod import pool_template, transceiver_pod
+from voicefleet_operator.desired.pool.ports import PortLedger
+from voicefleet_operator.desired.pool.quarantine import extended
+from voicefleet_operator.desired.pool.status import pool_status
+from voicefleet_operator.desired.pool.steps import Delete, Fence, PoolSteps, pool_steps
+from voicefleet_operator.desired.publish.topology import desired_slices
+from voicefleet_operator.desired.publish.unrecognized import unread_status
+from voicefleet_operator.desired.relay.conflicts import RelayConflict, held_relays, relay_conflicts
+from voicefleet_operator.desired.relay.daemonset import relay_daemonset
+from voicefleet_operator.desired.relay.status import relay_status
 from voicefleet_operator.desired.state import Component, Fleet, Manifest, Place
-from voicefleet_operator.desired.topology import desired_slices
-from voicefleet_operator.desired.transceiver import Delete, Fence, PoolSteps, pool_steps
-from voicefleet_operator.desired.transceiver_pod import pool_template, transceiver_pod
-from voicefleet_operator.desired.unread import unread_status
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,13 +30,13 @@ from voicefleet_operator.cluster.observe import (
     observe_unread,
 )
 from voicefleet_operator.desired.config import CONFIG_KEY, FleetConfig, FleetConfigError, parse_config, unknown_fields
-from voicefleet_operator.desired.gray import History
 from voicefleet_operator.desired.ledger import Ledger
 from voicefleet_operator.desired.objects import LABEL_FLEET, LABEL_FLEET_PORTS, MANAGED_BY
-from voicefleet_operator.desired.quarantine import NAME as QUARANTINE
-from voicefleet_operator.desired.quarantine import decode_quarantine
+from voicefleet_operator.desired.pool.gray import History
+from voicefleet_operator.desired.pool.quarantine import NAME as QUARANTINE
+from voicefleet_operator.desired.pool.quarantine import decode_quarantine
+from voicefleet_operator.desired.publish.unrecognized import KINDS as UNREAD_KINDS
 from voicefleet_operator.desired.state import Drained, Fleet, ForeignPod, Place, Recommendation, Refusal, Unread
-from voicefleet_operator.desired.unread import KINDS as UNREAD_KINDS
 
 log = logging.getLogger("voicefleet.operator")
 

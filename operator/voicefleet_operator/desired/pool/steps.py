@@ -14,7 +14,7 @@ Invariants
 - A pod that is asked to leave is replaced as one of an old spec is; a fenced pod never serves again.
 - Nothing is remembered here: a step that got lost is found again in the next observation.
 
-Owns: which pods. Does not own: what is in them (transceiver_pod), which slots move (rollout), port numbers (ports), who is
+Owns: which pods. Does not own: what is in them (pod), which slots move (rollout), port numbers (ports), who is
 asked to leave and how long calls are waited for (drain).
 """
 
@@ -22,11 +22,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import inf
 
-from voicefleet_operator.desired.drain import avoids_in_vain, hang_up_at, wanted_replicas, why_asked
 from voicefleet_operator.desired.ledger import Entry, FreeSlots
-from voicefleet_operator.desired.ports import PortLedger
-from voicefleet_operator.desired.quarantine import QUARANTINE_S
-from voicefleet_operator.desired.rollout import ends_at, look_at_slot, next_moves
+from voicefleet_operator.desired.pool.drain import avoids_in_vain, hang_up_at, wanted_replicas, why_asked
+from voicefleet_operator.desired.pool.ports import PortLedger
+from voicefleet_operator.desired.pool.quarantine import QUARANTINE_S
+from voicefleet_operator.desired.pool.rollout import ends_at, look_at_slot, next_moves
 from voicefleet_operator.desired.state import Component, Drained, Fleet, Place, Pod, PoolResource, PortRefusal
 
 FAILED_POD_RETRY_S = 10.0  # a pod that ended by itself is replaced no faster than this

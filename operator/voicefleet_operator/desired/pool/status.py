@@ -4,7 +4,6 @@ from collections.abc import Iterable
 
 from voicefleet_contract import names
 from voicefleet_contract.topology import Pool
-from voicefleet_operator.desired.autoscaling import rivals, wants_more_than_allowed
 from voicefleet_operator.desired.conditions import (
     Condition,
     conditions_before,
@@ -13,10 +12,13 @@ from voicefleet_operator.desired.conditions import (
     pod_trouble,
     stalled,
 )
-from voicefleet_operator.desired.drain import wanted_replicas
-from voicefleet_operator.desired.drain_status import drain_problems, drain_status, stamp, waiting_to_drain
 from voicefleet_operator.desired.objects import resource_requirements
-from voicefleet_operator.desired.ports import Obstacle, PortLedger, overlapping_pools
+from voicefleet_operator.desired.pool.autoscaling import rivals, wants_more_than_allowed
+from voicefleet_operator.desired.pool.drain import wanted_replicas
+from voicefleet_operator.desired.pool.drain_status import drain_problems, drain_status, stamp, waiting_to_drain
+from voicefleet_operator.desired.pool.pod import CPU, MEMORY
+from voicefleet_operator.desired.pool.ports import Obstacle, PortLedger, overlapping_pools
+from voicefleet_operator.desired.pool.steps import PoolSteps
 from voicefleet_operator.desired.state import (
     Component,
     Fleet,
@@ -24,8 +26,6 @@ from voicefleet_operator.desired.state import (
     Pod,
     PoolResource,
 )
-from voicefleet_operator.desired.transceiver import PoolSteps
-from voicefleet_operator.desired.transceiver_pod import CPU, MEMORY
 
 CRASH_LOOP_RESTARTS = 2
 

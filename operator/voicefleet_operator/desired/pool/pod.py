@@ -12,8 +12,8 @@ from voicefleet_contract.resources import Backend, BackendType, DrainPolicy, OnF
 from voicefleet_contract.settings import TransceiverSettings
 from voicefleet_operator.desired import objects
 from voicefleet_operator.desired.config import FleetConfig
+from voicefleet_operator.desired.pool.steps import Create
 from voicefleet_operator.desired.state import Component, Manifest, PoolResource
-from voicefleet_operator.desired.transceiver import Create
 
 CPU, MEMORY = "100m", "128Mi"  # requests of a pod whose pool asks for none
 _ENGINES_CPU_M, _ENGINES_MEMORY_MI = 500, 512  # and of each engine process, which may fill a core

@@ -19,11 +19,11 @@ from voicefleet_contract.topology import (
     join,
     split,
 )
-from voicefleet_operator.desired.relay import advertised_addresses
-from voicefleet_operator.desired.relay_leaving import ownerless_relays, why_leaving, why_withdrawn
-from voicefleet_operator.desired.ring import active_weights, next_epoch, weight_of
+from voicefleet_operator.desired.publish.ring import active_weights, next_epoch, weight_of
+from voicefleet_operator.desired.publish.unrecognized import kept_pools, kept_relays
+from voicefleet_operator.desired.relay.daemonset import advertised_addresses
+from voicefleet_operator.desired.relay.leaving import ownerless_relays, why_leaving, why_withdrawn
 from voicefleet_operator.desired.state import Component, Fleet, Pod, PoolResource, RelayResource
-from voicefleet_operator.desired.unread import kept_pools, kept_relays
 
 
 def desired_slices(fleet: Fleet) -> dict[str, TopologySlice]:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from voicefleet_operator.desired.drain import ends_at, why_asked
+from voicefleet_operator.desired.pool.drain import ends_at, why_asked
 from voicefleet_operator.desired.state import Fleet, Manifest, Pod, PoolResource
 
 REFRESH_S = 10.0

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 from voicefleet_contract import names
 from voicefleet_contract.topology import MemberState, Pool, Relay, RelayState, Topology
-from voicefleet_operator.desired.ring import next_epoch
+from voicefleet_operator.desired.publish.ring import next_epoch
 from voicefleet_operator.desired.state import Component, Fleet, Manifest, Pod, Unread
 
 KINDS = ("VoiceRelay", "Transceiver")

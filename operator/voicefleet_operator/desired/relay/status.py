@@ -13,8 +13,8 @@ from voicefleet_operator.desired.conditions import (
     pod_trouble,
     stalled,
 )
-from voicefleet_operator.desired.conflicts import RelayConflict, relay_port_holders
-from voicefleet_operator.desired.relay_leaving import flows_left, roughly, why_leaving
+from voicefleet_operator.desired.relay.conflicts import RelayConflict, relay_port_holders
+from voicefleet_operator.desired.relay.leaving import flows_left, roughly, why_leaving
 from voicefleet_operator.desired.state import Component, Fleet, Manifest, Pod, RelayResource
 
 

@@ -7,7 +7,7 @@ A new generation is **proven** when it has been ready for `minReady` without a b
 is on the move, and the old generation stands by. So an image that does not start, or starts and dies, stops the rollout
 after `maxSurge` slots, with every slot served.
 
-Owns: which slots move. Does not own: what is done to their pods (transceiver).
+Owns: which slots move. Does not own: what is done to their pods (steps).
 """
 
 from collections.abc import Container, Iterable, Sequence

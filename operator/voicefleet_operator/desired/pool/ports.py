@@ -8,7 +8,7 @@ A number is given to one pod of the whole fleet at a time, whatever node the sch
 node, and two holders of one number on one node cannot be. A number that a foreign pod has on some nodes is given only when
 no better one is left: the scheduler then finds one of the other nodes.
 
-Owns: the choice of numbers, and the names of who is in the way. Does not own: when a pod is made or replaced (transceiver).
+Owns: the choice of numbers, and the names of who is in the way. Does not own: when a pod is made or replaced (steps).
 """
 
 from collections.abc import Mapping

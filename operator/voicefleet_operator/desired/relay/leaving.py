@@ -9,8 +9,8 @@ Owns: who leaves and why. Does not own: the rest of a relay's entry (topology), 
 from collections.abc import Iterable
 
 from voicefleet_contract.topology import Relay, RelayState
-from voicefleet_operator.desired.drain import why_emptied
-from voicefleet_operator.desired.relay import chosen_nodes
+from voicefleet_operator.desired.pool.drain import why_emptied
+from voicefleet_operator.desired.relay.daemonset import chosen_nodes
 from voicefleet_operator.desired.state import Component, Fleet, Node, RelayResource
 
 

@@ -6,7 +6,7 @@ A relay's port is not the operator's to choose: who else holds it on a node is s
 
 from dataclasses import dataclass
 
-from voicefleet_operator.desired.relay import chosen_nodes
+from voicefleet_operator.desired.relay.daemonset import chosen_nodes
 from voicefleet_operator.desired.state import Component, Fleet, Pod, PortRefusal, RelayResource
 
 

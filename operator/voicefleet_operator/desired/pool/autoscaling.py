@@ -11,7 +11,7 @@ Invariants
   and as full for shrinking. A restarted operator shrinks nothing before a whole window has passed.
 - A HorizontalPodAutoscaler that targets the pool has the say, and this one has none.
 
-Owns: the number. Does not own: who leaves when it shrinks (transceiver), reading the registry.
+Owns: the number. Does not own: who leaves when it shrinks (steps), reading the registry.
 """
 
 from collections.abc import Iterable

@@ -7,7 +7,7 @@ replacement stays.
 
 Terms: of pod, node and Transceiver the nearest that was asked says policy and deadline; what it leaves open spec.drain says.
 
-Owns: who asked, the terms, the moment of the hang-up. Does not own: fencing and deleting (transceiver), hanging up (the
+Owns: who asked, the terms, the moment of the hang-up. Does not own: fencing and deleting (steps), hanging up (the
 transceiver process, which is told how long to wait).
 """
 
