@@ -12,7 +12,6 @@ from tests.support.fleet_world import World, empty_fleet, pool
 from tests.unit.test_operator_shell import store
 from voicefleet_contract.registry import FIRST_MEDIA_S
 from voicefleet_contract.topology import MemberState, TopologyIndex, join
-from voicefleet_operator.__main__ import _media_without_registry
 from voicefleet_operator.desired.pool.gray import (
     MIN_FAILED,
     OUT_S,
@@ -24,6 +23,7 @@ from voicefleet_operator.desired.pool.gray import (
     remember,
 )
 from voicefleet_operator.desired.state import Verdict
+from voicefleet_operator.handlers.pollers import media_without_registry
 
 POLL_S = 5
 
@@ -271,7 +271,7 @@ class Control:
 async def test_without_a_registry_members_are_asked_in_turns_and_keep_what_they_said():
     calls, made, control = Calls(150), store(), Control()
     for _ in range(3):
-        counts = await _media_without_registry(calls.world.fleet, made, control)
+        counts = await media_without_registry(calls.world.fleet, made, control)
         made.media = remember(made.media, counts, 1.0)
     assert [len(asked) for asked in control.asked] == [64, 64, 64]
     assert set.union(*control.asked) == set(range(150))

@@ -6,9 +6,9 @@ status that says the same is equal to the one before, and nothing is written.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
-from voicefleet_operator.desired.pool.drain_status import stamp
 from voicefleet_operator.desired.state import REFUSAL_RETRY_S, Fleet, Manifest, Pod
 
 MAX_MESSAGE = 1000
@@ -27,6 +27,11 @@ class Condition:
     status: bool | None
     reason: str
     message: str = ""
+
+
+def stamp(at: float | None) -> str | None:
+    """Return Unix seconds as Kubernetes writes times."""
+    return None if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def merge_conditions(

@@ -2,7 +2,7 @@
 
 A plan is computed for all resources together, so a mistake of ours that one spec brings to light would end every pass: no pool
 would be mended, no lost member told. Whatever raises is looked for, resource by resource, and that one is taken for one that
-is not understood (unread.py): it stays as it is, its status says so, and everything else goes on.
+is not understood (publish/unrecognized.py): it stays as it is, its status says so, and everything else goes on.
 """
 
 from dataclasses import replace

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from voicefleet_contract.topology import Pool, TopologySlice, join
-from voicefleet_operator.desired.conditions import CONDITIONS
+from voicefleet_operator.desired.conditions import CONDITIONS, stamp
 from voicefleet_operator.desired.gateway import gateway_objects
 from voicefleet_operator.desired.ledger import Entry, Ledger
 from voicefleet_operator.desired.objects import ANNOTATION_DIGEST
 from voicefleet_operator.desired.pool.autoscaling import autoscaled, scales
 from voicefleet_operator.desired.pool.disruption import budget_name, disruption_budget
 from voicefleet_operator.desired.pool.drain import avoided_nodes
-from voicefleet_operator.desired.pool.drain_status import REFRESH_S, stamp
+from voicefleet_operator.desired.pool.drain_status import REFRESH_S
 from voicefleet_operator.desired.pool.gray import Judgement, judge
 from voicefleet_operator.desired.pool.idle import Mark, idle_marks
 from voicefleet_operator.desired.pool.pod import pool_template, transceiver_pod

@@ -149,7 +149,7 @@ class PoolResource:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """A VoiceRelay or Transceiver that says what this release does not understand (unread.py)."""
+    """A VoiceRelay or Transceiver that says what this release does not understand (publish/unrecognized.py)."""
 
     generation: int
     problem: str

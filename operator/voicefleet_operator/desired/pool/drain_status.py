@@ -5,9 +5,9 @@ The figures are the owners' own answers, so they stand while the registry is awa
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
+from voicefleet_operator.desired.conditions import stamp
 from voicefleet_operator.desired.pool.drain import ends_at, why_asked
 from voicefleet_operator.desired.state import Fleet, Manifest, Pod, PoolResource
 
@@ -79,11 +79,6 @@ def drain_problems(fleet: Fleet, pool: PoolResource, pods: Iterable[Pod]) -> lis
     found += [("node", node.name, node.drain_problem) for _, node in sorted(nodes.items())]
     found += [("pod", pod.name, pod.drain_problem) for pod in pods]
     return [f"{kind} {name}: {problem}" for kind, name, problem in found if problem]
-
-
-def stamp(at: float | None) -> str | None:
-    """Return Unix seconds as Kubernetes writes times."""
-    return None if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _without_nothing(fields: Manifest) -> Manifest:

@@ -11,11 +11,12 @@ from voicefleet_operator.desired.conditions import (
     merge_conditions,
     pod_trouble,
     stalled,
+    stamp,
 )
 from voicefleet_operator.desired.objects import resource_requirements
 from voicefleet_operator.desired.pool.autoscaling import rivals, wants_more_than_allowed
 from voicefleet_operator.desired.pool.drain import wanted_replicas
-from voicefleet_operator.desired.pool.drain_status import drain_problems, drain_status, stamp, waiting_to_drain
+from voicefleet_operator.desired.pool.drain_status import drain_problems, drain_status, waiting_to_drain
 from voicefleet_operator.desired.pool.pod import CPU, MEMORY
 from voicefleet_operator.desired.pool.ports import Obstacle, PortLedger, overlapping_pools
 from voicefleet_operator.desired.pool.steps import PoolSteps

@@ -2,7 +2,7 @@
 
 What is published is itself observed: a relay whose pod is being replaced stays (draining) while its node is still
 chosen, so that its flows find their owners' trust again; one that leaves for good stays while its pod does, and so hears
-that it leaves (relay_leaving.py); and a ring epoch moves only when the ring does.
+that it leaves (relay/leaving.py); and a ring epoch moves only when the ring does.
 """
 
 from collections.abc import Iterable, Mapping
