@@ -29,6 +29,8 @@ from voicefleet_contract.topology import Endpoint
 VERSION = 1
 MAX_OFFER_BYTES = 64 * 1024
 MAX_SESSION_BYTES = 64 * 1024  # of JSON: instructions and tools of an agent
+MAX_EVENT_BYTES = 256 * 1024  # of one JSON event, on a data channel or a WebSocket
+MAX_WATCHERS = 8  # WebSockets of events per call
 SDP_TYPE = "application/sdp"
 
 

@@ -4,14 +4,8 @@ import json
 
 import pytest
 
-from voicefleet_dataplane.media.events import (
-    MAX_EVENT_BYTES,
-    MAX_EVENTS_PER_S,
-    MAX_WAITING,
-    MAX_WAITING_BYTES,
-    MAX_WATCHERS,
-    EventHub,
-)
+from voicefleet_contract.http_api import MAX_EVENT_BYTES, MAX_WATCHERS
+from voicefleet_dataplane.media.events import MAX_EVENTS_PER_S, MAX_WAITING, MAX_WAITING_BYTES, EventHub
 
 
 class Channel:

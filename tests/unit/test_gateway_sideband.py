@@ -12,8 +12,9 @@ from aiohttp import WSMsgType
 
 from tests.support.fake_transceiver import FakeTransceiver
 from tests.support.gateway_world import CALLS, KEY, OFFER, SDP, Fleet, fleet
+from voicefleet_contract.http_api import MAX_EVENT_BYTES, MAX_WATCHERS
 from voicefleet_dataplane.commands.dev_secrets import write_dev_secrets
-from voicefleet_dataplane.media.events import MAX_EVENT_BYTES, MAX_WATCHERS, EventHub
+from voicefleet_dataplane.media.events import EventHub
 from voicefleet_dataplane.shell.process import event_sockets
 from voicefleet_dataplane.shell.process.event_sockets import Close
 

@@ -19,15 +19,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
+from voicefleet_contract.http_api import MAX_EVENT_BYTES, MAX_WATCHERS
 from voicefleet_dataplane.media.backend import Channel
 
 log = logging.getLogger("voicefleet.transceiver")
 
 EVENTS_LABEL = "oai-events"
-MAX_EVENT_BYTES = 256 * 1024
 MAX_WAITING = 256  # events for a client that has not opened its channel yet
 MAX_WAITING_BYTES = 1 << 20
-MAX_WATCHERS = 8
 MAX_EVENTS_PER_S = 200  # of the client, and of each watcher: more is no conversation
 
 

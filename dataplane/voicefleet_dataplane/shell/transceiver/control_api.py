@@ -21,6 +21,7 @@ from voicefleet_contract import names
 from voicefleet_contract.http_api import (
     MAX_OFFER_BYTES,
     MAX_SESSION_BYTES,
+    MAX_WATCHERS,
     CreateSession,
     DrainOrder,
     IceUpdated,
@@ -34,7 +35,7 @@ from voicefleet_contract.http_api import (
     UpdateIce,
 )
 from voicefleet_dataplane.core.transceiver.admission import NoRoom
-from voicefleet_dataplane.media.events import MAX_WATCHERS, EventHub
+from voicefleet_dataplane.media.events import EventHub
 from voicefleet_dataplane.shell.transceiver.events_socket import serve_watcher
 from voicefleet_dataplane.wire.sdp.offer import SdpError
 

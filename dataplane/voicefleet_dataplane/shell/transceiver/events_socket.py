@@ -14,8 +14,9 @@ from collections import deque
 
 from aiohttp import WSMsgType, web
 
+from voicefleet_contract.http_api import MAX_EVENT_BYTES
 from voicefleet_dataplane.core.limits import RateLimit
-from voicefleet_dataplane.media.events import MAX_EVENT_BYTES, EventHub
+from voicefleet_dataplane.media.events import EventHub
 from voicefleet_dataplane.shell.process.event_sockets import HEARTBEAT_S, Close, close_socket, send_in_time
 
 MAX_WAITING = 512

@@ -16,9 +16,9 @@ from contextlib import AsyncExitStack, contextmanager
 import aiohttp
 from aiohttp import WSMsgType, web
 
+from voicefleet_contract.http_api import MAX_EVENT_BYTES, MAX_WATCHERS
 from voicefleet_contract.settings import GatewaySettings
 from voicefleet_dataplane.core.limits import ConcurrencyLimit
-from voicefleet_dataplane.media.events import MAX_EVENT_BYTES, MAX_WATCHERS
 from voicefleet_dataplane.shell.gateway.api.errors import ApiError
 from voicefleet_dataplane.shell.gateway.api.openapi import CALL_ID, KEY_ERRORS, STANDARD_KEY, Paths, ok, operation
 from voicefleet_dataplane.shell.gateway.call_placing import CallPlacer, call_not_found, owner_not_reached
