@@ -12,7 +12,8 @@ from voicefleet_dataplane.core.call.dtls import Dtls
 from voicefleet_dataplane.core.call.srtp import PROFILES, Srtp
 from voicefleet_dataplane.wire.demux import Kind, classify
 from voicefleet_dataplane.wire.rtp import RtpPacket, build_rtp
-from voicefleet_dataplane.wire.sdp.offer import Fingerprint, SetupRole, parse_offer_untrusted
+from voicefleet_dataplane.wire.sdp.model import Fingerprint, SetupRole
+from voicefleet_dataplane.wire.sdp.offer import parse_offer_untrusted
 from voicefleet_dataplane.wire.stun import build_binding_request
 
 HOST = "127.0.0.1"

@@ -15,7 +15,8 @@ from voicefleet_dataplane.wire.dtls_record import (
 )
 from voicefleet_dataplane.wire.rtcp import parse_rtcp
 from voicefleet_dataplane.wire.rtp import RtpPacket, build_rtp, parse_rtp
-from voicefleet_dataplane.wire.sdp.offer import SdpError, parse_offer_untrusted
+from voicefleet_dataplane.wire.sdp.model import SdpError
+from voicefleet_dataplane.wire.sdp.offer import parse_offer_untrusted
 
 _LINES = CHROMIUM.split("\r\n")
 

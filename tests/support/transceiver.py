@@ -19,7 +19,7 @@ from voicefleet_dataplane.core.transceiver.admission import NoRoom
 from voicefleet_dataplane.core.transceiver.transceiver import Created, Place, Transceiver
 from voicefleet_dataplane.wire.demux import Kind, classify
 from voicefleet_dataplane.wire.rtp import RtpPacket, build_rtp, parse_rtp
-from voicefleet_dataplane.wire.sdp.offer import SetupRole
+from voicefleet_dataplane.wire.sdp.model import SetupRole
 from voicefleet_dataplane.wire.stun import build_binding_request, parse_binding_response
 
 HINT_KEYS = KeyRing({1: b"h" * 32}, 1)

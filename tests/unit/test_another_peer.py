@@ -15,7 +15,7 @@ from voicefleet_dataplane.core.transceiver.transceiver import Created
 from voicefleet_dataplane.media.backend import CallConfig
 from voicefleet_dataplane.media.echo import Echo
 from voicefleet_dataplane.shell.transceiver.running_call import RunningCall
-from voicefleet_dataplane.wire.sdp.offer import Direction, SdpError
+from voicefleet_dataplane.wire.sdp.model import Direction, SdpError
 
 CANDIDATES = [Address("192.0.2.1", 3478)]
 ELSEWHERE = Address("203.0.113.9", 50_000)

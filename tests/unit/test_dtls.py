@@ -6,7 +6,7 @@ from cryptography.hazmat.primitives import hashes
 from tests.support.dtls import deliver, make_identity, make_pair, run_handshake
 from voicefleet_dataplane.core.call.dtls import DTLS_MTU_BYTES, MAX_RESTARTS, Dtls, DtlsState
 from voicefleet_dataplane.core.call.srtp import AES_128_CM_SHA1_80, AES_128_GCM, AES_256_GCM, PROFILES
-from voicefleet_dataplane.wire.sdp.offer import Fingerprint
+from voicefleet_dataplane.wire.sdp.model import Fingerprint
 
 
 def test_both_ends_derive_the_same_keys_the_other_way_round():

@@ -14,7 +14,7 @@ from voicefleet_dataplane.core.call.ice import OLD_CREDENTIALS_S
 from voicefleet_dataplane.core.call.session import EndReason
 from voicefleet_dataplane.core.transceiver import ufrags
 from voicefleet_dataplane.media.echo import Echo
-from voicefleet_dataplane.wire.sdp.offer import SetupRole
+from voicefleet_dataplane.wire.sdp.model import SetupRole
 from voicefleet_dataplane.wire.stun import build_binding_request, parse_binding_response, verify_integrity
 
 FINGERPRINT_AND_PRIORITY_BYTES = 8 + 8  # a check could do without

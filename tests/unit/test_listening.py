@@ -15,7 +15,7 @@ from voicefleet_dataplane.media.backend import CallConfig
 from voicefleet_dataplane.media.echo import Echo
 from voicefleet_dataplane.media.listening import MAX_LISTENERS
 from voicefleet_dataplane.shell.transceiver.running_call import RunningCall
-from voicefleet_dataplane.wire.sdp.offer import Direction
+from voicefleet_dataplane.wire.sdp.model import Direction
 
 HEARS = Terms(Direction.SENDONLY, joins=True)
 PUBLISHES = Terms(Direction.RECVONLY)

@@ -8,7 +8,7 @@ from tests.support.offers import CHROMIUM, DIGEST, VIDEO_SECTION, without
 from tests.support.transceiver import World
 from voicefleet_contract.addresses import Address
 from voicefleet_dataplane.core.call.negotiation import Terms
-from voicefleet_dataplane.wire.sdp.offer import SdpError
+from voicefleet_dataplane.wire.sdp.model import SdpError
 
 CANDIDATES = [Address("192.0.2.2", 3478)]
 

@@ -3,15 +3,8 @@
 import pytest
 
 from tests.support.offers import CHROMIUM, DIGEST, VIDEO_SECTION, with_video_first, without
-from voicefleet_dataplane.wire.sdp.offer import (
-    MAX_OFFER_BYTES,
-    Direction,
-    Fingerprint,
-    SdpError,
-    SdpProblem,
-    SetupRole,
-    parse_offer_untrusted,
-)
+from voicefleet_dataplane.wire.sdp.model import Direction, Fingerprint, SdpError, SdpProblem, SetupRole
+from voicefleet_dataplane.wire.sdp.offer import MAX_OFFER_BYTES, parse_offer_untrusted
 
 
 def problem_of(offer) -> SdpError:

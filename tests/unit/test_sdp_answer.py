@@ -3,7 +3,8 @@
 from tests.support.offers import CHROMIUM, with_video_first, without
 from voicefleet_contract.addresses import Address
 from voicefleet_dataplane.wire.sdp.answer import Answer, build_answer, choose_setup
-from voicefleet_dataplane.wire.sdp.offer import Fingerprint, SetupRole, parse_offer_untrusted
+from voicefleet_dataplane.wire.sdp.model import Fingerprint, SetupRole
+from voicefleet_dataplane.wire.sdp.offer import parse_offer_untrusted
 
 ANSWER = Answer(
     session_id=7,

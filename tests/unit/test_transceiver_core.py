@@ -14,7 +14,7 @@ from voicefleet_contract.topology import MemberState, Topology, TopologyIndex
 from voicefleet_dataplane.core.call.session import MAX_EARLY_PACKETS, EndReason, Limits
 from voicefleet_dataplane.core.transceiver.admission import NoRoom
 from voicefleet_dataplane.wire.rtcp import ReportBlock, SenderInfo, build_report, parse_rtcp
-from voicefleet_dataplane.wire.sdp.offer import SdpError, SetupRole
+from voicefleet_dataplane.wire.sdp.model import SdpError, SetupRole
 from voicefleet_dataplane.wire.stun import parse_binding_response
 
 ELSEWHERE = Address("203.0.113.9", 5_555)

@@ -28,7 +28,7 @@ from voicefleet_dataplane.wire.dtls_record import (
     parse_records,
     record_epoch,
 )
-from voicefleet_dataplane.wire.sdp.offer import Fingerprint
+from voicefleet_dataplane.wire.sdp.model import Fingerprint
 
 # 1,200 for the inner packet, less IPv6 and UDP headers and the relay's 38 bytes of SPP.
 DTLS_MTU_BYTES = 1_200 - 48 - 38

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 
 from voicefleet_dataplane.core.call.srtp import PROFILES, SrtpProfile
-from voicefleet_dataplane.wire.sdp.offer import Fingerprint
+from voicefleet_dataplane.wire.sdp.model import Fingerprint
 
 _DTLS_1_2 = 0xFEFD
 

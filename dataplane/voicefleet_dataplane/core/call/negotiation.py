@@ -17,7 +17,7 @@ from voicefleet_dataplane.wire.sdp.answer import (
     choose_direction,
     refuse_partly,
 )
-from voicefleet_dataplane.wire.sdp.offer import Direction, Fingerprint, OfferedMedia, SdpError, SdpProblem, SetupRole
+from voicefleet_dataplane.wire.sdp.model import Direction, Fingerprint, OfferedMedia, SdpError, SdpProblem, SetupRole
 
 _OTHER_ROLE = {SetupRole.ACTIVE: SetupRole.PASSIVE, SetupRole.PASSIVE: SetupRole.ACTIVE}
 STREAM_ID, TRACK_ID = "voicefleet", "agent"

@@ -50,7 +50,8 @@ from voicefleet_dataplane.core.transceiver.timers import NEVER, Timers
 from voicefleet_dataplane.core.transceiver.ufrags import Ufrags
 from voicefleet_dataplane.wire.demux import SPP_FIRST_BYTE, Kind, classify
 from voicefleet_dataplane.wire.sdp.answer import choose_setup
-from voicefleet_dataplane.wire.sdp.offer import OfferedMedia, SetupRole, parse_offer_untrusted
+from voicefleet_dataplane.wire.sdp.model import OfferedMedia, SetupRole
+from voicefleet_dataplane.wire.sdp.offer import parse_offer_untrusted
 from voicefleet_dataplane.wire.stun import (
     FORBIDDEN,
     BindingRequest,

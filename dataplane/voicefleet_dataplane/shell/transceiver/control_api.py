@@ -37,7 +37,7 @@ from voicefleet_contract.http_api import (
 from voicefleet_dataplane.core.transceiver.admission import NoRoom
 from voicefleet_dataplane.media.events import EventHub
 from voicefleet_dataplane.shell.transceiver.events_socket import serve_watcher
-from voicefleet_dataplane.wire.sdp.offer import SdpError
+from voicefleet_dataplane.wire.sdp.model import SdpError
 
 log = logging.getLogger("voicefleet.transceiver")
 

@@ -68,7 +68,7 @@ from voicefleet_dataplane.shell.transceiver.reporter import Reporter
 from voicefleet_dataplane.shell.transceiver.running_call import RunningCall
 from voicefleet_dataplane.shell.transceiver.running_calls import RunningCalls
 from voicefleet_dataplane.shell.transceiver.session_records import relay_name
-from voicefleet_dataplane.wire.sdp.offer import Direction
+from voicefleet_dataplane.wire.sdp.model import Direction
 
 log = logging.getLogger("voicefleet.transceiver")
 

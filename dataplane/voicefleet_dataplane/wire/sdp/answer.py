@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from voicefleet_contract.addresses import Address
-from voicefleet_dataplane.wire.sdp.offer import (
+from voicefleet_dataplane.wire.sdp.model import (
     Direction,
     Fingerprint,
     OfferedMedia,

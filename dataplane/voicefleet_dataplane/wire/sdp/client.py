@@ -4,7 +4,7 @@ import re
 from dataclasses import dataclass
 
 from voicefleet_contract.addresses import Address, normalise
-from voicefleet_dataplane.wire.sdp.offer import Fingerprint
+from voicefleet_dataplane.wire.sdp.model import Fingerprint
 
 OPUS_PAYLOAD_TYPE = 111
 
