@@ -15,7 +15,7 @@ from tests.support.aiortc_client import AiortcClient, use_loopback
 from tests.support.odd_callers import ODD, OddCaller, Script, in_order, with_everything
 from tests.support.similar import similarity, windows
 from tests.support.transceiver_process import RunningTransceiver, running_transceiver
-from voicefleet_dataplane.core.call.session import EndReason
+from voicefleet_dataplane.core.call.model import EndReason
 from voicefleet_dataplane.media.dtmf import SHORTEST_PRESS_TICKS
 from voicefleet_dataplane.media.events import MAX_EVENTS_PER_S
 from voicefleet_dataplane.media.mulaw import decode_mulaw

@@ -7,7 +7,7 @@ from tests.support.transceiver import World
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
 from voicefleet_dataplane.core.call.ice import MAX_CREDENTIALS
-from voicefleet_dataplane.core.call.session import Limits
+from voicefleet_dataplane.core.call.model import Limits
 from voicefleet_dataplane.core.transceiver.transceiver import Restarted
 
 HERE, THERE = Address("198.51.100.1", 40_000), Address("203.0.113.9", 50_000)

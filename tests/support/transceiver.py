@@ -12,8 +12,9 @@ from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.spp import HEADER_BYTES, decode_spp, encode_spp
 from voicefleet_contract.topology import Endpoint, MemberState, Relay, Topology, TopologyIndex
 from voicefleet_dataplane.core.call.dtls import Dtls, DtlsState
+from voicefleet_dataplane.core.call.model import EndReason, Limits
 from voicefleet_dataplane.core.call.negotiation import Terms
-from voicefleet_dataplane.core.call.session import EndReason, Limits, Session
+from voicefleet_dataplane.core.call.session import Session
 from voicefleet_dataplane.core.call.srtp import PROFILES, Srtp
 from voicefleet_dataplane.core.transceiver.admission import NoRoom
 from voicefleet_dataplane.core.transceiver.transceiver import Created, Place, Transceiver

@@ -9,7 +9,7 @@ from voicefleet_contract.drops import DropReason
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.spp import encode_spp
 from voicefleet_dataplane.core.call.ice import ANNOUNCEMENT_WINDOW_S, CONSENT_S
-from voicefleet_dataplane.core.call.session import EndReason
+from voicefleet_dataplane.core.call.model import EndReason
 
 HERE = Addressee(7, 5, 2)
 WALL_S = 1_700_000_000.0  # what the world's clock is off from Unix time

@@ -9,8 +9,9 @@ from tests.support.offers import CHROMIUM, DIGEST, without
 from tests.support.transceiver import CLIENT, Client, World
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
+from voicefleet_dataplane.core.call.model import EndReason, Limits
 from voicefleet_dataplane.core.call.negotiation import Terms
-from voicefleet_dataplane.core.call.session import EndReason, Limits
+from voicefleet_dataplane.core.call.status import session_status
 from voicefleet_dataplane.core.transceiver.transceiver import Created
 from voicefleet_dataplane.media.backend import CallConfig
 from voicefleet_dataplane.media.echo import Echo
@@ -127,7 +128,7 @@ async def test_no_number_of_peers_makes_a_call_longer():
         world.settle()
     world.pass_time(24)
     assert call.session.end_reason is None
-    assert call.session.status(world.now).age_s == 99
+    assert session_status(call.session, world.now).age_s == 99
     world.pass_time(2)
     assert call.session.end_reason is EndReason.MAX_DURATION
 

@@ -15,7 +15,7 @@ from tests.support.transceiver_process import HOST
 from voicefleet_contract.call_records import CallRecord, event_id, sign_webhook
 from voicefleet_contract.registry import call_records_key
 from voicefleet_contract.settings import TransceiverSettings
-from voicefleet_dataplane.core.call.session import EndReason
+from voicefleet_dataplane.core.call.model import EndReason
 from voicefleet_dataplane.shell.transceiver import call_records
 from voicefleet_dataplane.shell.transceiver.call_records import CallRecords, make_record
 

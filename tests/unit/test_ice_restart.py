@@ -7,7 +7,8 @@ from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
 from voicefleet_contract.hint import ice_pwd, peek_hint
 from voicefleet_dataplane.core.call.ice import MAX_CREDENTIALS, OLD_CREDENTIALS_S
-from voicefleet_dataplane.core.call.session import EndReason
+from voicefleet_dataplane.core.call.model import EndReason
+from voicefleet_dataplane.core.call.status import session_status
 from voicefleet_dataplane.core.transceiver.transceiver import Restarted
 from voicefleet_dataplane.wire.stun import parse_binding_response, verify_integrity
 
@@ -32,7 +33,7 @@ def test_new_credentials_name_the_same_owner_and_a_nonce_of_their_own():
     assert (new.cluster, new.slot, new.generation) == (old.cluster, old.slot, old.generation)
     assert new.nonce != old.nonce
     assert made.pwd == ice_pwd(made.ufrag, 1, world.core.hint_keys)
-    assert caller.session.status(world.now).ufrag == made.ufrag
+    assert session_status(caller.session, world.now).ufrag == made.ufrag
 
 
 def test_media_goes_on_through_a_restart_without_a_packet_lost():

@@ -11,7 +11,7 @@ from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
 from voicefleet_dataplane.core.call.dtls import DtlsState
 from voicefleet_dataplane.core.call.ice import OLD_CREDENTIALS_S
-from voicefleet_dataplane.core.call.session import EndReason
+from voicefleet_dataplane.core.call.model import EndReason
 from voicefleet_dataplane.core.transceiver import ufrags
 from voicefleet_dataplane.media.echo import Echo
 from voicefleet_dataplane.wire.sdp.model import SetupRole

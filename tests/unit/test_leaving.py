@@ -6,7 +6,7 @@ from tests.support.transceiver import World
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.topology import MemberState
 from voicefleet_dataplane.core.call.dtls import DtlsState
-from voicefleet_dataplane.core.call.session import EndReason
+from voicefleet_dataplane.core.call.model import EndReason
 from voicefleet_dataplane.core.transceiver.leaving import HANG_UPS_TAKE_S, LONGEST_GAP_S, Leaving
 from voicefleet_dataplane.wire.rtcp import parse_rtcp
 

@@ -8,8 +8,8 @@ import pytest
 from tests.support.transceiver import CLIENT, World
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.topology import MemberState
+from voicefleet_dataplane.core.call.model import EndReason
 from voicefleet_dataplane.core.call.negotiation import Terms
-from voicefleet_dataplane.core.call.session import EndReason
 from voicefleet_dataplane.core.transceiver.admission import NoRoom
 from voicefleet_dataplane.media.backend import CallConfig
 from voicefleet_dataplane.media.echo import Echo

@@ -7,7 +7,7 @@ from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
 from voicefleet_contract.spp import HEADER_BYTES, decode_spp, encode_spp
 from voicefleet_contract.topology import Endpoint, Relay, Topology, TopologyIndex
-from voicefleet_dataplane.core.call.session import EndReason
+from voicefleet_dataplane.core.call.model import EndReason
 from voicefleet_dataplane.wire.demux import Kind, classify
 from voicefleet_dataplane.wire.stun import parse_binding_response
 

@@ -11,7 +11,9 @@ from voicefleet_contract.hint import decode_hint
 from voicefleet_contract.http_api import RefusalReason
 from voicefleet_contract.spp import HEADER_BYTES, encode_spp
 from voicefleet_contract.topology import MemberState, Topology, TopologyIndex
-from voicefleet_dataplane.core.call.session import MAX_EARLY_PACKETS, EndReason, Limits
+from voicefleet_dataplane.core.call.model import EndReason, Limits
+from voicefleet_dataplane.core.call.session import MAX_EARLY_PACKETS
+from voicefleet_dataplane.core.call.status import session_status
 from voicefleet_dataplane.core.transceiver.admission import NoRoom
 from voicefleet_dataplane.wire.rtcp import ReportBlock, SenderInfo, build_report, parse_rtcp
 from voicefleet_dataplane.wire.sdp.model import SdpError, SetupRole
@@ -42,7 +44,7 @@ def test_a_client_on_ipv6_gets_its_call_through_the_same_relay():
     assert caller.speak(b"six") is None
     caller.world.settle()
     assert [packet.payload for packet in caller.media] == [b"six"]
-    assert caller.session.status(caller.world.now).client == "[2001:db8::5]:40000"
+    assert session_status(caller.session, caller.world.now).client == "[2001:db8::5]:40000"
 
 
 def test_we_answer_as_passive_when_the_pool_says_so():
@@ -453,7 +455,7 @@ def test_a_sender_report_is_answered_with_loss_and_round_trip():
     world.now += 0.25
     answer = ReportBlock(caller.ssrc, 0, 0, 0, 0, sender.middle_ntp, int(0.05 * 65_536))
     caller.send(caller.srtp.protect_rtcp(build_report(SenderInfo(77, 1, 1, 5, 5), (answer,), "c")))
-    status = caller.session.status(world.now)
+    status = session_status(caller.session, world.now)
     assert status.rtt_ms == pytest.approx(200, abs=1)
     assert status.loss == pytest.approx(1 / 5)
     assert status.packets_in == 4

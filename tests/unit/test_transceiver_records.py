@@ -10,7 +10,7 @@ from tests.support.transceiver_process import HOST
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.registry import FIRST_MEDIA_S, SESSION_TTL_S
 from voicefleet_contract.settings import TransceiverSettings
-from voicefleet_dataplane.core.call.session import EndReason
+from voicefleet_dataplane.core.call.model import EndReason
 from voicefleet_dataplane.shell.transceiver.reporter import Reporter
 from voicefleet_dataplane.shell.transceiver.session_records import SessionTeller
 

@@ -25,7 +25,7 @@ Message = str | bytes
 
 
 class Ending(StrEnum):
-    """Why a backend ends a call; core.call.session.EndReason has the same names."""
+    """Why a backend ends a call; core.call.model.EndReason has the same names."""
 
     HANG_UP = "hang_up"  # it has said what it had to say
     BACKEND_CLOSED = "backend_closed"  # what stands behind it went away without a word

@@ -5,8 +5,9 @@
     new ──first authentic check──▶ connecting ──handshake, fingerprint right──▶ connected
      └──────────────┴──────────────────────── any limit, close, hang-up ────────────┴──▶ ended(reason)
 
-Owns the order of things, the limits (setup, consent, idle, duration), the amplification budget, and the numbers of a
-call. Does not own the socket, SCTP (given out and taken in as packets), or what the audio means (a Listener).
+Owns: the order of things, the limits (setup, consent, idle, duration), the amplification budget, the counters of packets
+and bytes. Does not own: the socket, SCTP (given out and taken in as packets), what the audio means (a Listener), what RTCP
+says (core/call/reports.py), the call in numbers for others (core/call/status.py).
 
 Invariants
 - Input gives None or the one DropReason to count; output is appended to the transmit list that all calls share.
@@ -16,26 +17,24 @@ Invariants
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
-from typing import Protocol
+from dataclasses import KW_ONLY, InitVar, dataclass, field
 
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
-from voicefleet_contract.http_api import SessionStatus
 from voicefleet_dataplane.core.call.dtls import Dtls, DtlsState
 from voicefleet_dataplane.core.call.ice import IceAgent, Path
+from voicefleet_dataplane.core.call.model import EndReason, Limits, Listener, SessionState
 from voicefleet_dataplane.core.call.negotiation import Agreed, Description
+from voicefleet_dataplane.core.call.reports import CallReports
 from voicefleet_dataplane.core.call.srtp import Srtp, SrtpFailure
-from voicefleet_dataplane.core.call.streams import CLOCK_RATE, ReceiveStream, SendStream, ntp_from_unix, round_trip_s
-from voicefleet_dataplane.wire.rtcp import build_bye, build_report, parse_rtcp
+from voicefleet_dataplane.core.call.streams import ReceiveStream, SendStream
+from voicefleet_dataplane.wire.rtcp import build_bye, parse_rtcp
 from voicefleet_dataplane.wire.rtp import RtpPacket, build_rtp, parse_rtp, peek_ssrc
 from voicefleet_dataplane.wire.stun import BindingRequest
 
 AMPLIFICATION_LIMIT = 3
 MAX_EARLY_PACKETS = 8  # 160 ms of speech
 MAX_SSRCS = 4  # a client that changes its microphone starts a new SSRC; more at a time is not a person
-_REPORT_GAP_S = 0.5
 _NEVER = float("inf")
 
 _SRTP_DROPS = {
@@ -45,154 +44,57 @@ _SRTP_DROPS = {
 }
 
 
-class SessionState(StrEnum):
-    """Where a call is."""
-
-    NEW = "new"
-    CONNECTING = "connecting"
-    CONNECTED = "connected"
-    ENDED = "ended"
-
-
-class EndReason(StrEnum):
-    """Why a call ended: a metric label and a field of its record."""
-
-    HANG_UP = "hang_up"  # the control API, or the backend
-    BACKEND_CLOSED = "backend_closed"  # the agent went away without a word
-    CLOSED_BY_CLIENT = "closed_by_client"  # DTLS close_notify
-    CONSENT_EXPIRED = "consent_expired"
-    SETUP_TIMEOUT = "setup_timeout"
-    MAX_DURATION = "max_duration"
-    IDLE = "idle"
-    FINGERPRINT_MISMATCH = "fingerprint_mismatch"
-    DTLS_FAILED = "dtls_failed"
-    DRAIN_DEADLINE = "drain_deadline"
-    REPLACED = "replaced"  # its client has made another peer connection, and another call
-    BACKEND_FAILED = "backend_failed"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How long a call may take over what; 0 switches idle off."""
-
-    setup_s: float = 30.0
-    idle_s: float = 60.0
-    duration_s: float = 3_600.0
-
-
-class Listener(Protocol):
-    """Who uses the call: the shell, which joins it to SCTP and a backend."""
-
-    def on_connected(self) -> None:
-        """Media and data can be sent."""
-
-    def on_audio(self, packet: RtpPacket) -> None:
-        """An authentic audio packet."""
-
-    def on_telephone_event(self, packet: RtpPacket) -> None:
-        """An authentic packet of the client's keypad (RFC 4733)."""
-
-    def on_sctp(self, packet: bytes) -> None:
-        """An authentic SCTP packet."""
-
-    def on_ending(self) -> None:
-        """Last words can be sent now."""
-
-    def on_ended(self, reason: EndReason) -> None:
-        """Said once."""
-
-
+@dataclass(slots=True, eq=False, repr=False)
 class Session:
-    """One call. Made by core/transceiver/transceiver.py."""
+    """One call. Made by core/transceiver/transceiver.py; times are of the caller's monotonic clock, in seconds."""
 
-    __slots__ = (
-        "_answered_report_at",
-        "_drops",
-        "_dtls",
-        "_early",
-        "_idle_s",
-        "_limits",
-        "_listener",
-        "_mid_extension",
-        "_now",
-        "_on_ended",
-        "_srtp",
-        "_streams",
-        "_transmit",
-        "_wall_offset_s",
-        "active_at",
-        "agreed",
-        "audio_at",
-        "began_at",
-        "bytes_in",
-        "bytes_out",
-        "checked_at",
-        "connected_at",
-        "description",
-        "end_detail",
-        "end_reason",
-        "ice",
-        "packets_in",
-        "packets_out",
-        "rtt_s",
-        "scheduled_at",
-        "sending",
-        "started_at",
-        "state",
-        "we_are_client",
-    )
+    agreed: Agreed
+    description: Description
+    ice: IceAgent
+    _dtls: Dtls
+    sending: SendStream
+    _limits: Limits
+    _transmit: list[tuple[bytes, Address]]
+    _drops: dict[DropReason, int]  # the transceiver's: for what we would have sent
+    _on_ended: Callable[["Session"], None]
+    _: KW_ONLY
+    we_are_client: bool
+    wall_offset_s: InitVar[float]  # Unix time less `now`
+    now: InitVar[float]
 
-    def __init__(
-        self,
-        agreed: Agreed,
-        description: Description,
-        ice: IceAgent,
-        dtls: Dtls,
-        sending: SendStream,
-        limits: Limits,
-        transmit: list[tuple[bytes, Address]],
-        drops: dict[DropReason, int],
-        on_ended: Callable[["Session"], None],
-        *,
-        we_are_client: bool,
-        wall_offset_s: float,
-        now: float,
-    ) -> None:
-        self.agreed = agreed
-        self.description = description
-        self.ice = ice
-        self.sending = sending
-        self.state = SessionState.NEW
-        self.end_reason: EndReason | None = None
-        self.end_detail = ""
-        self.we_are_client = we_are_client
-        self.rtt_s: float | None = None
-        self.packets_in = self.packets_out = self.bytes_in = self.bytes_out = 0
-        self.started_at = self.began_at = now  # this session; the call, which may have had another one before
-        self.checked_at: float | None = None
-        self.connected_at: float | None = None
-        self.audio_at: float | None = None
-        self.active_at = now
-        self.scheduled_at = _NEVER  # the transceiver's timer for this call
-        self._dtls = dtls
-        self._drops = drops  # the transceiver's: for what we would have sent
-        self._srtp: Srtp | None = None
-        self._early: list[bytes] = []
-        self._streams: dict[int, ReceiveStream] = {}
-        self._limits = limits
-        self._idle_s = 0.0 if description.terms.joins else limits.idle_s
-        self._listener: Listener | None = None
-        self._mid_extension = agreed.mid_extension
-        self._transmit = transmit
-        self._on_ended = on_ended
-        self._wall_offset_s = wall_offset_s
-        self._answered_report_at = -_NEVER
-        self._now = now
+    state: SessionState = field(default=SessionState.NEW, init=False)
+    end_reason: EndReason | None = field(default=None, init=False)
+    end_detail: str = field(default="", init=False)
+    started_at: float = field(init=False)  # this session
+    began_at: float = field(init=False)  # the call, which may have had another session before
+    checked_at: float | None = field(default=None, init=False)
+    connected_at: float | None = field(default=None, init=False)
+    audio_at: float | None = field(default=None, init=False)
+    active_at: float = field(init=False)
+    scheduled_at: float = field(default=_NEVER, init=False)  # the transceiver's timer for this call
+    packets_in: int = field(default=0, init=False)
+    packets_out: int = field(default=0, init=False)
+    bytes_in: int = field(default=0, init=False)
+    bytes_out: int = field(default=0, init=False)
+    reports: CallReports = field(init=False)
+    _srtp: Srtp | None = field(default=None, init=False)
+    _early: list[bytes] = field(default_factory=list, init=False)
+    _streams: dict[int, ReceiveStream] = field(default_factory=dict, init=False)
+    _idle_s: float = field(init=False)
+    _listener: Listener | None = field(default=None, init=False)
+    _mid_extension: bytes = field(init=False)  # until the client's reports say that it has found our stream
+    _now: float = field(init=False)
+
+    def __post_init__(self, wall_offset_s: float, now: float) -> None:
+        self._now = self.started_at = self.began_at = self.active_at = now
+        self.reports = CallReports(self.sending, self._streams, wall_offset_s)
+        self._idle_s = 0.0 if self.description.terms.joins else self._limits.idle_s
+        self._mid_extension = self.agreed.mid_extension
 
     def agree(self, agreed: Agreed) -> None:
         """Go on as a later offer and its answer have settled."""
         self.agreed = agreed
-        self._mid_extension = agreed.mid_extension  # until the client's reports say that it has found our stream
+        self._mid_extension = agreed.mid_extension
 
     def make_way(self) -> None:
         """Another session takes this one's call: its end is told to the client alone."""
@@ -303,25 +205,14 @@ class Session:
         if reports is None:
             return DropReason.SRTP_MALFORMED
         self.bytes_in += len(datagram)
-        ntp = ntp_from_unix(now + self._wall_offset_s)
-        for block in reports.blocks:
-            if block.ssrc == self.sending.ssrc:
-                self._mid_extension = (
-                    b""  # the client has found our stream: MID has done its work (RFC 9143 section 15)
-                )
-                self.sending.loss = block.fraction_lost / 256
-                rtt_s = round_trip_s(block, ntp)
-                self.rtt_s = self.rtt_s if rtt_s is None else rtt_s
-        for sender in reports.senders:
-            stream = self._streams.get(sender.ssrc)
-            if stream is not None:
-                stream.note_sender_report(sender, now)
-        for ssrc in reports.byes:
-            if len(self._streams) > 1:
-                self._streams.pop(ssrc, None)
-        # Each SR is answered, or a browser shows no round trip; an RR alone now and then, so that we learn ours.
-        if reports.senders or now - self._answered_report_at >= 2 * _REPORT_GAP_S:
-            self._report(srtp, ntp, now)
+        if self.reports.take(reports, now):
+            self._mid_extension = b""  # MID has done its work (RFC 9143 section 15)
+        path = self.ice.selected
+        answer = self.reports.answer(reports, self.agreed.cname, now) if path is not None else None
+        if path is not None and answer is not None:
+            report = srtp.protect_rtcp(answer)
+            self.bytes_out += len(report)
+            self._transmit.append(path.media(report))
         return None
 
     # ---- what the listener may do
@@ -428,31 +319,6 @@ class Session:
             self._dtls.advance(now)
             self._after_dtls(now)
 
-    def status(self, now: float) -> SessionStatus:
-        """The call in numbers. Loss and jitter are those of what the client sends."""
-        path = self.ice.selected
-        streams = self._streams.values()
-        expected = sum(stream.expected for stream in streams)
-        lost = sum(max(0, stream.lost) for stream in streams)
-        jitter = max((stream.jitter for stream in streams), default=None)
-        return SessionStatus(
-            call_id=self.agreed.call_id,
-            ufrag=self.ice.ufrag,
-            state=self.state,
-            client=str(path.client) if path else None,
-            relay=str(path.destination) if path and path.prefix else None,
-            age_s=round(now - self.began_at, 3),
-            rtt_ms=None if self.rtt_s is None else round(self.rtt_s * 1e3, 2),
-            jitter_ms=None if jitter is None else round(jitter / CLOCK_RATE * 1e3, 2),
-            loss=lost / expected if expected else None,
-            packets_in=self.packets_in,
-            packets_out=self.packets_out,
-            bytes_in=self.bytes_in,
-            bytes_out=self.bytes_out,
-            ended_reason=self.end_reason,
-            ended_detail=self.end_detail or None,
-        )
-
     # ---- inside
 
     def _hold_early(self, datagram: bytes) -> DropReason | None:
@@ -499,13 +365,3 @@ class Session:
             path.sent_bytes += len(datagram)
             self.bytes_out += len(datagram)
             self._transmit.append((path.prefix + datagram, path.destination))
-
-    def _report(self, srtp: Srtp, ntp: int, now: float) -> None:
-        path = self.ice.selected
-        if path is None or now - self._answered_report_at < _REPORT_GAP_S / 2:
-            return
-        self._answered_report_at = now
-        blocks = tuple(stream.build_block(now) for stream in self._streams.values())
-        report = srtp.protect_rtcp(build_report(self.sending.build_sender_info(ntp, now), blocks, self.agreed.cname))
-        self.bytes_out += len(report)
-        self._transmit.append(path.media(report))

@@ -39,8 +39,9 @@ from voicefleet_contract.topology import MemberState, TopologyIndex
 from voicefleet_dataplane.core.call.dtls import Dtls
 from voicefleet_dataplane.core.call.dtls_identity import DtlsIdentity
 from voicefleet_dataplane.core.call.ice import CONSENT_S, IceAgent
+from voicefleet_dataplane.core.call.model import EndReason, Limits, SessionState
 from voicefleet_dataplane.core.call.negotiation import Description, Terms, agree, agree_again
-from voicefleet_dataplane.core.call.session import EndReason, Limits, Session, SessionState
+from voicefleet_dataplane.core.call.session import Session
 from voicefleet_dataplane.core.call.streams import SendStream
 from voicefleet_dataplane.core.limits import RateLimit
 from voicefleet_dataplane.core.transceiver.admission import NoRoom, decide_admission

@@ -23,6 +23,7 @@ from voicefleet_contract.quality import estimate_mos
 from voicefleet_contract.registry import call_records_key, client_network
 from voicefleet_contract.settings import TransceiverSettings
 from voicefleet_dataplane.core.call.session import Session
+from voicefleet_dataplane.core.call.status import session_status
 from voicefleet_dataplane.shell.process.redis_sink import open_redis
 
 log = logging.getLogger("voicefleet.transceiver")
@@ -38,7 +39,7 @@ Deliver = Callable[[CallRecord], Awaitable[None]]
 
 def make_record(settings: TransceiverSettings, session: Session, relay: str, now: float, unix_now: float) -> CallRecord:
     """Return the record of a call that has just ended."""
-    status = session.status(now)
+    status = session_status(session, now)
     host = status.client.rpartition(":")[0].strip("[]") if status.client else ""
     truncated = settings.call_record_addresses == "Truncated"
 

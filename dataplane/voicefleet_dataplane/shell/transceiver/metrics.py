@@ -59,8 +59,8 @@ class TransceiverMetrics:
     def sample(self) -> None:
         """Take every connected call's round-trip time; called every few seconds, never for a packet."""
         for session in self._core.sessions.values():
-            if session.rtt_s is not None:
-                self._rtt.observe(session.rtt_s)
+            if session.reports.rtt_s is not None:
+                self._rtt.observe(session.reports.rtt_s)
 
     def note_stage(self, stage: str, seconds: float, traceparent: str) -> None:
         """A call reached a stage of its set-up; where it is traced, its bucket's exemplar leads to the trace."""

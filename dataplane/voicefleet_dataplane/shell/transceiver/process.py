@@ -38,9 +38,11 @@ from voicefleet_contract.settings import TransceiverSettings
 from voicefleet_contract.topology import MemberState, TopologyIndex
 from voicefleet_contract.trace_context import parse_traceparent
 from voicefleet_dataplane.core.call.dtls_identity import DtlsIdentity, build_certificate
+from voicefleet_dataplane.core.call.model import EndReason, Limits
 from voicefleet_dataplane.core.call.negotiation import Terms
-from voicefleet_dataplane.core.call.session import EndReason, Limits, Session
+from voicefleet_dataplane.core.call.session import Session
 from voicefleet_dataplane.core.call.srtp import AES_128_GCM, AES_256_GCM, PROFILES
+from voicefleet_dataplane.core.call.status import session_status
 from voicefleet_dataplane.core.transceiver.admission import NoRoom
 from voicefleet_dataplane.core.transceiver.leaving import HANG_UPS_TAKE_S
 from voicefleet_dataplane.core.transceiver.transceiver import Place, Transceiver
@@ -298,7 +300,7 @@ class TransceiverProcess(RunningCalls):
     def sessions(self) -> SessionList:
         """The calls of this moment."""
         now = time.monotonic()
-        return SessionList(sessions=tuple(session.status(now) for session in self.core.sessions.values()))
+        return SessionList(sessions=tuple(session_status(session, now) for session in self.core.sessions.values()))
 
     def status(self) -> SlotStatus:
         """The slot as it sees itself."""
@@ -351,7 +353,7 @@ class TransceiverProcess(RunningCalls):
         for what, count in call.voice_counts().items():
             self._metrics.voices.labels(self._settings.pool, what).inc(count)
         now = time.monotonic()
-        status = session.status(now)
+        status = session_status(session, now)
         self._end_span(session)
         relay = relay_name(session, self._topology_in_use)
         self._records.put(make_record(self._settings, session, relay, now, time.time()))

@@ -7,7 +7,8 @@ import datetime as dt
 import logging
 from collections.abc import Callable
 
-from voicefleet_dataplane.core.call.session import EndReason, Session, SessionState
+from voicefleet_dataplane.core.call.model import EndReason, SessionState
+from voicefleet_dataplane.core.call.session import Session
 from voicefleet_dataplane.media.backend import (
     BackendFactory,
     CallConfig,

@@ -10,7 +10,7 @@ from dataclasses import replace
 from math import ceil
 
 from voicefleet_contract.http_api import IceUpdated, Refusal, RefusalReason, Renegotiate, Renegotiated, UpdateIce
-from voicefleet_dataplane.core.call.session import EndReason
+from voicefleet_dataplane.core.call.model import EndReason
 from voicefleet_dataplane.core.transceiver.transceiver import Created, Restarted, Transceiver
 from voicefleet_dataplane.media.events import EventHub
 from voicefleet_dataplane.shell.transceiver.control_api import no_call

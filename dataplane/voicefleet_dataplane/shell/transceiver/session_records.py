@@ -25,6 +25,7 @@ from voicefleet_contract.sessions import (
 from voicefleet_contract.settings import TransceiverSettings
 from voicefleet_contract.topology import TopologyIndex
 from voicefleet_dataplane.core.call.session import Session
+from voicefleet_dataplane.core.call.status import session_status
 from voicefleet_dataplane.core.transceiver.transceiver import Transceiver
 
 _REWRITE_S = SESSION_TTL_S / 3  # a record survives one write that fails
@@ -120,7 +121,7 @@ class SessionTeller:
                 yield command
 
     def _record(self, session: Session, now: float, unix_now: float) -> SessionRecord:
-        status = session.status(now)
+        status = session_status(session, now)
         path, place = session.ice.selected, self._core.place
         return SessionRecord(
             call_id=status.call_id,

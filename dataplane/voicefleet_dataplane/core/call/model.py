@@ -1,0 +1,67 @@
+"""The words of a call: where it is, why it ended, how long it may take, and who uses it.
+
+Owns: these types. Does not own: what moves a call from one state to the next (core/call/session.py).
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from voicefleet_dataplane.wire.rtp import RtpPacket
+
+
+class SessionState(StrEnum):
+    """Where a call is."""
+
+    NEW = "new"
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    ENDED = "ended"
+
+
+class EndReason(StrEnum):
+    """Why a call ended: a metric label and a field of its record."""
+
+    HANG_UP = "hang_up"  # the control API, or the backend
+    BACKEND_CLOSED = "backend_closed"  # the agent went away without a word
+    CLOSED_BY_CLIENT = "closed_by_client"  # DTLS close_notify
+    CONSENT_EXPIRED = "consent_expired"
+    SETUP_TIMEOUT = "setup_timeout"
+    MAX_DURATION = "max_duration"
+    IDLE = "idle"
+    FINGERPRINT_MISMATCH = "fingerprint_mismatch"
+    DTLS_FAILED = "dtls_failed"
+    DRAIN_DEADLINE = "drain_deadline"
+    REPLACED = "replaced"  # its client has made another peer connection, and another call
+    BACKEND_FAILED = "backend_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a call may take over what; 0 switches idle off."""
+
+    setup_s: float = 30.0
+    idle_s: float = 60.0
+    duration_s: float = 3_600.0
+
+
+class Listener(Protocol):
+    """Who uses the call: the shell, which joins it to SCTP and a backend."""
+
+    def on_connected(self) -> None:
+        """Media and data can be sent."""
+
+    def on_audio(self, packet: RtpPacket) -> None:
+        """An authentic audio packet."""
+
+    def on_telephone_event(self, packet: RtpPacket) -> None:
+        """An authentic packet of the client's keypad (RFC 4733)."""
+
+    def on_sctp(self, packet: bytes) -> None:
+        """An authentic SCTP packet."""
+
+    def on_ending(self) -> None:
+        """Last words can be sent now."""
+
+    def on_ended(self, reason: EndReason) -> None:
+        """Said once."""
