@@ -5,6 +5,9 @@ ones are taken for as long as somebody brings them (fail static).
 
 Leaving: new calls are refused at once, calls in progress may end by themselves until the drain deadline, then they are hung
 up one after the other. A second cancellation ends the process at once.
+
+Owns: starting, housekeeping, draining, stopping. Does not own: what is asked about calls (running_calls.py), what is written of
+them (call_trace.py).
 """
 
 import asyncio
@@ -23,54 +26,31 @@ from aiohttp import web
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from voicefleet_contract.http_api import (
-    CreateSession,
-    DrainOrder,
-    Refusal,
-    RefusalReason,
-    SessionCreated,
-    SessionList,
-    SlotStatus,
-)
-from voicefleet_contract.registry import FIRST_MEDIA_S
-from voicefleet_contract.release import release
+from voicefleet_contract.http_api import DrainOrder
 from voicefleet_contract.settings import TransceiverSettings
 from voicefleet_contract.topology import MemberState, TopologyIndex
-from voicefleet_contract.trace_context import parse_traceparent
 from voicefleet_dataplane.core.call.dtls_identity import DtlsIdentity, build_certificate
 from voicefleet_dataplane.core.call.model import EndReason, Limits
-from voicefleet_dataplane.core.call.negotiation import Terms
-from voicefleet_dataplane.core.call.session import Session
 from voicefleet_dataplane.core.call.srtp import AES_128_GCM, AES_256_GCM, PROFILES
-from voicefleet_dataplane.core.call.status import session_status
-from voicefleet_dataplane.core.transceiver.admission import NoRoom
 from voicefleet_dataplane.core.transceiver.leaving import HANG_UPS_TAKE_S
 from voicefleet_dataplane.core.transceiver.transceiver import Place, Transceiver
-from voicefleet_dataplane.media.backend import BackendFactory, CallConfig
-from voicefleet_dataplane.media.listening import MAX_LISTENERS
-from voicefleet_dataplane.shell.process.codec_thread import CodecThread
-from voicefleet_dataplane.shell.process.playout_clock import PlayoutClock
 from voicefleet_dataplane.shell.process.records import RecordSink
 from voicefleet_dataplane.shell.process.redis_sink import RedisSink
 from voicefleet_dataplane.shell.process.topology_source import open_topology
-from voicefleet_dataplane.shell.process.tracing import Span, open_tracer
 from voicefleet_dataplane.shell.process.watched_files import Watched, watch_inner_tls, watch_key_ring
 from voicefleet_dataplane.shell.transceiver.backends import Backends
-from voicefleet_dataplane.shell.transceiver.call_records import CallRecords, make_record
+from voicefleet_dataplane.shell.transceiver.call_records import CallRecords
+from voicefleet_dataplane.shell.transceiver.call_trace import CallTrace
 from voicefleet_dataplane.shell.transceiver.control_api import (
     ControlRefusal,
     build_app,
     build_server_context,
     load_certificates,
-    no_call,
 )
 from voicefleet_dataplane.shell.transceiver.media_socket import MediaSocket
 from voicefleet_dataplane.shell.transceiver.metrics import TransceiverMetrics
 from voicefleet_dataplane.shell.transceiver.reporter import Reporter
-from voicefleet_dataplane.shell.transceiver.running_call import RunningCall
 from voicefleet_dataplane.shell.transceiver.running_calls import RunningCalls
-from voicefleet_dataplane.shell.transceiver.session_records import relay_name
-from voicefleet_dataplane.wire.sdp.model import Direction
 
 log = logging.getLogger("voicefleet.transceiver")
 
@@ -95,7 +75,6 @@ class TransceiverProcess(RunningCalls):
 
         `topology` gives the last good one and is asked every second; without `sink` no registry is told anything.
         """
-        self._settings = settings
         self._topology = topology
         self._topology_in_use: TopologyIndex | None = None
         self._hint_keys = watch_key_ring(Path(settings.hint_keys_file))
@@ -108,7 +87,7 @@ class TransceiverProcess(RunningCalls):
             key, x509.random_serial_number(), dt.datetime.now(dt.UTC), days=_CERTIFICATE_DAYS
         )
         profiles = (AES_128_GCM, AES_256_GCM) if settings.srtp_profiles == "gcm" else PROFILES
-        self.core = Transceiver(
+        core = Transceiver(
             Place(
                 cluster=settings.cluster_id,
                 slot=settings.slot,
@@ -129,37 +108,21 @@ class TransceiverProcess(RunningCalls):
             secrets.token_bytes,
             time.time() - time.monotonic(),
         )
-        self._codec = CodecThread()
-        self._clock = PlayoutClock()
         self._backends = Backends(settings)
-        self._make_backend: BackendFactory = self._backends.make
         self._records = CallRecords(settings)
         self._metrics = TransceiverMetrics(
             settings.pool,
-            self.core,
+            core,
             lambda: self.socket.packets_out,
             self._refused,
             self._records.counts,
             self._backends.counts,
         )
-        self._reporter = (
-            Reporter(settings, self.core, lambda: self._topology_in_use, sink) if sink is not None else None
-        )
-        self._tracer = open_tracer(
-            settings.otlp_endpoint,
-            "voicefleet-transceiver",
-            {
-                "k8s.pod.name": settings.process_name,
-                "k8s.node.name": settings.node_name,
-                "voicefleet.pool": settings.pool,
-            },
-        )
-        self._spans: dict[str, Span] = {}
+        trace = CallTrace(settings, lambda: self._topology_in_use, self._records, self._metrics)
+        super().__init__(settings, core, self._backends.make, trace, self._refused)
+        self._reporter = Reporter(settings, core, lambda: self._topology_in_use, sink) if sink is not None else None
         self._tasks: list[asyncio.Task[None]] = []
-        self._empty = asyncio.Event()
         self._runner: web.AppRunner | None = None
-        self.calls: dict[str, RunningCall] = {}
-        self.socket: MediaSocket
         self.port = 0
 
     # ---- life
@@ -231,100 +194,9 @@ class TransceiverProcess(RunningCalls):
         if self._reporter is not None:
             await self._reporter.leave()
         await self._records.close()
-        await asyncio.to_thread(self._tracer.close)
+        await self._trace.close()
 
-    # ---- what the control API asks
-
-    def create(self, request: CreateSession) -> SessionCreated | NoRoom:
-        """Answer an offer; raises SdpError."""
-        return self._create(request, self._make_backend)
-
-    def listen(self, call_id: str, request: CreateSession) -> SessionCreated | NoRoom | Refusal:
-        """Answer the offer of a client that wants to hear a call's agent; raises SdpError."""
-        heard = self.call_of(call_id, request.tenant)
-        if heard is None or heard.session.description.terms.joins:  # who listens has no agent
-            return no_call(call_id)
-        if heard.audience.is_full:
-            return NoRoom(RefusalReason.FULL, f"this call has its {MAX_LISTENERS} listeners", 5)
-        return self._create(request, heard.audience.join, joins=True)
-
-    def _create(
-        self, request: CreateSession, make_backend: BackendFactory, *, joins: bool = False
-    ) -> SessionCreated | NoRoom:
-        direction = Direction(request.direction) if request.direction else None
-        outcome = self.core.create(
-            request.offer,
-            [candidate.as_address() for candidate in request.candidates],
-            time.monotonic(),
-            request_id=request.request_id,
-            region=request.region,
-            relay=request.relay,
-            below=request.below,
-            terms=Terms(direction, whole=request.whole, keeps=request.keeps, joins=joins),
-        )
-        if isinstance(outcome, NoRoom):
-            return outcome
-        call_id = outcome.session.agreed.call_id
-        if call_id not in self.calls:
-            try:
-                span = self._tracer.start("call set-up", parse_traceparent(request.traceparent))
-                self._spans[call_id] = span
-                config = CallConfig(call_id, request.tenant, request.session, str(span.context or ""), request.chat)
-                call = RunningCall(
-                    outcome.session,
-                    config,
-                    make_backend,
-                    self._codec,
-                    self._clock,
-                    self.socket.wake,
-                    self._ended,
-                )
-            except Exception as error:  # a backend that cannot be made: this member is no use now, another may be
-                log.error("call %s: no backend", call_id, exc_info=error)
-                outcome.session.end(EndReason.BACKEND_FAILED)
-                self._end_span(outcome.session)
-                return NoRoom(RefusalReason.OVERLOADED, "the backend of this transceiver cannot be reached", 1)
-            self.calls[call_id] = call
-            self._empty.clear()
-            self.socket.wake()  # its timers
-        place = self.core.place
-        return SessionCreated(
-            call_id=call_id,
-            answer=outcome.answer,
-            slot=place.slot,
-            generation=place.generation,
-            sessions=len(self.core.sessions),
-            ufrag=outcome.session.ice.ufrag,
-        )
-
-    def sessions(self) -> SessionList:
-        """The calls of this moment."""
-        now = time.monotonic()
-        return SessionList(sessions=tuple(session_status(session, now) for session in self.core.sessions.values()))
-
-    def status(self) -> SlotStatus:
-        """The slot as it sees itself."""
-        core = self.core
-        oldest, newest = core.started_at() or (None, None)
-        return SlotStatus(
-            slot=core.place.slot,
-            generation=core.place.generation,
-            pool=self._settings.pool,
-            state=core.state,
-            sessions=len(core.sessions),
-            capacity=core.place.capacity,
-            sessions_total=core.sessions_total,
-            oldest_started_at=oldest,
-            newest_started_at=newest,
-            media_up=core.media_up,
-            media_failed=core.media_failed(time.monotonic(), FIRST_MEDIA_S),
-            packets_in=core.packets_in,
-            packets_out=self.socket.packets_out,
-            drops={reason.value: count for reason, count in core.drops.items() if count},
-            control_refused={reason.value: count for reason, count in self._refused.items() if count},
-            topology_revision=core.topology_revision,
-            release=release(),
-        )
+    # ---- what the control API asks of the process
 
     def drain(self, order: DrainOrder) -> None:
         """Take no new calls from now on, and hang up when the order says."""
@@ -339,54 +211,6 @@ class TransceiverProcess(RunningCalls):
         return self._metrics.write(accept)
 
     # ---- inside
-
-    def _ended(self, call: RunningCall) -> None:
-        session = call.session
-        del self.calls[call.call_id]
-        for stage, at in (
-            ("checked", session.checked_at),
-            ("connected", session.connected_at),
-            ("audio", session.audio_at),
-        ):
-            if at is not None:
-                self._metrics.note_stage(stage, at - session.started_at, call.config.traceparent)
-        for what, count in call.voice_counts().items():
-            self._metrics.voices.labels(self._settings.pool, what).inc(count)
-        now = time.monotonic()
-        status = session_status(session, now)
-        self._end_span(session)
-        relay = relay_name(session, self._topology_in_use)
-        self._records.put(make_record(self._settings, session, relay, now, time.time()))
-        log.info(
-            "call %s ended: %s%s after %.1f s, packets in %d out %d, loss %s, rtt %s ms",
-            call.call_id,
-            status.ended_reason,
-            f" ({status.ended_detail})" if status.ended_detail else "",
-            status.age_s,
-            status.packets_in,
-            status.packets_out,
-            status.loss,
-            status.rtt_ms,
-        )
-        if not self.calls:
-            self._empty.set()
-
-    def _end_span(self, session: Session) -> None:
-        """Write the stages that were reached. A call's span ends with its set-up, or with the call when that came first."""
-        span = self._spans.pop(session.agreed.call_id, None)
-        if span is None:
-            return
-        reached = session.started_at
-        for name, at in (
-            ("answer to first check", session.checked_at),
-            ("check to DTLS", session.connected_at),
-            ("DTLS to first audio", session.audio_at),
-        ):
-            if at is not None:
-                span.child(name, reached, at)
-                reached = at
-        error = "" if session.connected_at is not None else str(session.end_reason or "")
-        span.end({"voicefleet.call": session.agreed.call_id, "voicefleet.relay": session.agreed.relay}, error=error)
 
     def _load_tls(self, directory: Path) -> ssl.SSLContext:
         # One context for ever: connections of the future use what was loaded into it last.
@@ -415,10 +239,7 @@ class TransceiverProcess(RunningCalls):
         for second in itertools.count(1):
             await asyncio.sleep(_HOUSEKEEPING_INTERVAL_S)
             self._use_topology()
-            for call_id in [
-                c for c, call in self.calls.items() if c in self._spans and call.session.audio_at is not None
-            ]:
-                self._end_span(self.calls[call_id].session)
+            self._trace.end_set_ups(self.calls)
             if second % _RTT_SAMPLE_EVERY == 0:
                 self._metrics.sample()
             for one in watched:
