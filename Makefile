@@ -28,7 +28,7 @@ lock: ## write requirements/*.lock again from pyproject.toml
 BPF := dataplane/voicefleet_dataplane/fastpath/bpf
 bpf: $(BPF)/relay.bpf.o ## the kernel fast path, compiled by clang
 
-$(BPF)/relay.bpf.o: $(BPF)/relay.bpf.c $(BPF)/maps.h $(BPF)/parse.h $(BPF)/compile
+$(BPF)/relay.bpf.o: $(BPF)/relay.bpf.c $(wildcard $(BPF)/*.h) $(BPF)/compile
 	@$(BPF)/compile $@
 
 check: .venv/.installed ## ruff, mypy strict, import-linter, unit and property tests: about a minute
