@@ -66,7 +66,7 @@ async def test_a_stock_client_talks_with_a_realtime_agent(secrets_dir):
             await agent.until(lambda: agent.of("response.create"))
             await agent.socket.close()
             await asyncio.wait_for(client.closed.wait(), 20)
-            assert transceiver.process.core.ended["hang_up"] == 1
+            assert transceiver.process.core.calls.tally.ended["hang_up"] == 1
         finally:
             await client.close()
 

@@ -104,7 +104,7 @@ async def test_a_client_that_leaves_ends_its_call(secrets_dir):
         await client.close()
         async with asyncio.timeout(10):
             await transceiver.process.wait_drained(10)
-        assert transceiver.process.core.ended["closed_by_client"] == 1
+        assert transceiver.process.core.calls.tally.ended["closed_by_client"] == 1
 
 
 async def test_reports_give_the_round_trip_and_the_client_gets_ours(secrets_dir):

@@ -89,7 +89,7 @@ async def test_whole_calls_of_nonsense_leave_the_one_beside_them_alone(secrets_d
         assert all(
             SECONDS * 8_000 / 2 < len(one) <= most for one in heard.values()
         )  # everybody is heard, or their silence
-        ended = transceiver.process.core.ended
+        ended = transceiver.process.core.calls.tally.ended
         assert sum(ended.values()) == ended[EndReason.CLOSED_BY_CLIENT] == 1 + len(ODD)
 
 

@@ -8,7 +8,7 @@ from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
 from voicefleet_dataplane.core.call.ice import MAX_CREDENTIALS
 from voicefleet_dataplane.core.call.model import Limits
-from voicefleet_dataplane.core.transceiver.transceiver import Restarted
+from voicefleet_dataplane.core.transceiver.calls import Restarted
 
 HERE, THERE = Address("198.51.100.1", 40_000), Address("203.0.113.9", 50_000)
 steps = st.one_of(
@@ -32,7 +32,7 @@ def test_a_running_call_is_never_disturbed(script):
         match step:
             case ("restart",):
                 name = f"u{len(known):03}"
-                made = world.core.restart_ice(caller.session, name, world.now)
+                made = world.core.calls.restart_ice(caller.session, name, world.now)
                 if isinstance(made, Restarted):
                     known.append((made.ufrag, made.pwd, name))
             case ("check", back, nominate, address):
@@ -56,8 +56,8 @@ def test_a_running_call_is_never_disturbed(script):
         used = len(known) - 1
         world.settle()
         assert caller.session.end_reason is None
-        assert len(world.core._ufrags.sessions) == len(caller.session.ice.ufrags) <= MAX_CREDENTIALS
+        assert len(world.core.calls.ufrags.sessions) == len(caller.session.ice.ufrags) <= MAX_CREDENTIALS
         assert caller.session.ice.ufrag == known[-1][0]
     assert len(caller.media) == spoken
-    world.core.hang_up(caller.session.agreed.call_id)
-    assert not world.core._ufrags.sessions
+    world.core.calls.hang_up(caller.session.agreed.call_id)
+    assert not world.core.calls.ufrags.sessions

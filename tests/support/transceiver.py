@@ -17,7 +17,8 @@ from voicefleet_dataplane.core.call.negotiation import Terms
 from voicefleet_dataplane.core.call.session import Session
 from voicefleet_dataplane.core.call.srtp import PROFILES, Srtp
 from voicefleet_dataplane.core.transceiver.admission import NoRoom
-from voicefleet_dataplane.core.transceiver.transceiver import Created, Place, Transceiver
+from voicefleet_dataplane.core.transceiver.calls import Created, Place
+from voicefleet_dataplane.core.transceiver.transceiver import Transceiver
 from voicefleet_dataplane.wire.demux import Kind, classify
 from voicefleet_dataplane.wire.rtp import RtpPacket, build_rtp, parse_rtp
 from voicefleet_dataplane.wire.sdp.model import SetupRole
@@ -92,7 +93,7 @@ class World:
             1_700_000_000.0,
         )
         self.core.set_topology(TOPOLOGY)
-        self.core.state = MemberState.ACTIVE
+        self.core.calls.state = MemberState.ACTIVE
         self.identity = identity
         self.now = 100.0
         self.requests = 0
@@ -103,7 +104,7 @@ class World:
 
     def offer(self, offer: str, request_id: str | None = None) -> Created | NoRoom:
         self.requests += 1
-        return self.core.create(
+        return self.core.calls.create(
             offer,
             [Address("192.0.2.1", 3478)],
             self.now,
@@ -161,17 +162,19 @@ class World:
         """Let timers fire in their order; packets travel in no time."""
         until = self.now + seconds
         while True:
-            times = [at for at in (self.core.deadline(), *(c.dtls.deadline() for c in self.clients.values())) if at]
+            times = [
+                at for at in (self.core.calls.deadline(), *(c.dtls.deadline() for c in self.clients.values())) if at
+            ]
             if not times or min(times) > until:
                 break
             self.now = max(self.now, min(times))
-            self.core.advance(self.now)
+            self.core.calls.advance(self.now)
             for client in set(self.clients.values()):
                 if (at := client.dtls.deadline()) is not None and at <= self.now:
                     client.dtls.advance(self.now)
             self.settle()
         self.now = until
-        self.core.advance(until)
+        self.core.calls.advance(until)
         self.settle()
 
     def drops(self) -> dict[DropReason, int]:

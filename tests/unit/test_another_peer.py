@@ -12,7 +12,7 @@ from voicefleet_contract.drops import DropReason
 from voicefleet_dataplane.core.call.model import EndReason, Limits
 from voicefleet_dataplane.core.call.negotiation import Terms
 from voicefleet_dataplane.core.call.status import session_status
-from voicefleet_dataplane.core.transceiver.transceiver import Created
+from voicefleet_dataplane.core.transceiver.calls import Created
 from voicefleet_dataplane.media.backend import CallConfig
 from voicefleet_dataplane.media.echo import Echo
 from voicefleet_dataplane.shell.transceiver.running_call import RunningCall
@@ -41,7 +41,7 @@ class Again(Client):
         made: list[Created] = []
 
         def replace(offer: str) -> Created:
-            created = world.core.replace_peer(call.session, offer, CANDIDATES, world.now)
+            created = world.core.calls.replace_peer(call.session, offer, CANDIDATES, world.now)
             assert isinstance(created, Created), created
             made.append(created)
             world.drain()  # the goodbye to a peer connection that is closed
@@ -83,7 +83,7 @@ async def test_the_agent_notices_nothing_and_is_heard_by_the_new_one():
     assert (call._backend.connected, call._backend.ended) == (1, 0)
     assert call.call_id == call_id
     assert second.session.packets_in == first.session.packets_in + 1  # the call's numbers go on
-    assert list(world.core.sessions) == [call_id]
+    assert list(world.core.calls.sessions) == [call_id]
     assert first.check() is DropReason.SESSION_ENDED
 
 
@@ -115,8 +115,8 @@ async def test_a_new_peer_that_never_comes_ends_the_call():
     world.pass_time(31)
     assert call.session.end_reason is EndReason.SETUP_TIMEOUT
     assert call._backend.ended == 1
-    assert world.core.sessions == {}
-    assert not world.core._ufrags.sessions
+    assert world.core.calls.sessions == {}
+    assert not world.core.calls.ufrags.sessions
 
 
 async def test_no_number_of_peers_makes_a_call_longer():
@@ -137,14 +137,14 @@ async def test_no_number_of_peers_makes_a_call_longer():
 async def test_an_offer_that_is_none_replaces_nothing(offer):
     world, first, call = a_call()
     with pytest.raises(SdpError):
-        world.core.replace_peer(call.session, offer, CANDIDATES, world.now)
+        world.core.calls.replace_peer(call.session, offer, CANDIDATES, world.now)
     assert first.session.end_reason is None
     assert first.speak() is None
 
 
 async def test_a_draining_transceiver_lets_its_clients_come_again():
     world, _, call = a_call()
-    world.core.drain()
+    world.core.calls.drain()
     second = Again(world, call)
     second.check()
     world.settle()

@@ -9,14 +9,14 @@ from voicefleet_contract.hint import ice_pwd, peek_hint
 from voicefleet_dataplane.core.call.ice import MAX_CREDENTIALS, OLD_CREDENTIALS_S
 from voicefleet_dataplane.core.call.model import EndReason
 from voicefleet_dataplane.core.call.status import session_status
-from voicefleet_dataplane.core.transceiver.transceiver import Restarted
+from voicefleet_dataplane.core.transceiver.calls import Restarted
 from voicefleet_dataplane.wire.stun import parse_binding_response, verify_integrity
 
 ELSEWHERE = Address("203.0.113.9", 50_000)
 
 
 def restart(world: World, caller, ufrag: str = "n3w1") -> Restarted:
-    made = world.core.restart_ice(caller.session, ufrag, world.now)
+    made = world.core.calls.restart_ice(caller.session, ufrag, world.now)
     assert isinstance(made, Restarted), made
     return made
 
@@ -32,7 +32,7 @@ def test_new_credentials_name_the_same_owner_and_a_nonce_of_their_own():
     old, new = peek_hint(caller.server_ufrag), peek_hint(made.ufrag)
     assert (new.cluster, new.slot, new.generation) == (old.cluster, old.slot, old.generation)
     assert new.nonce != old.nonce
-    assert made.pwd == ice_pwd(made.ufrag, 1, world.core.hint_keys)
+    assert made.pwd == ice_pwd(made.ufrag, 1, world.core.calls.hint_keys)
     assert session_status(caller.session, world.now).ufrag == made.ufrag
 
 
@@ -123,12 +123,12 @@ def test_a_storm_of_restarts_is_bounded_and_costs_the_call_nothing():
     refused = 0
     for _ in range(100):
         for number in range(50):
-            made = world.core.restart_ice(caller.session, f"u{number:03}", world.now)
+            made = world.core.calls.restart_ice(caller.session, f"u{number:03}", world.now)
             refused += not isinstance(made, Restarted)
         assert caller.check() is None  # the credentials in use stay, however many were asked for
         assert caller.speak() is None
         world.pass_time(1)
-        assert len(world.core._ufrags.sessions) == len(caller.session.ice.ufrags) <= MAX_CREDENTIALS
+        assert len(world.core.calls.ufrags.sessions) == len(caller.session.ice.ufrags) <= MAX_CREDENTIALS
     assert refused > 4_900
     assert caller.heard.ended == []
 
@@ -146,7 +146,7 @@ def test_the_newest_restart_works_after_a_storm():
 def test_a_call_can_restart_while_its_transceiver_drains():
     world = World()
     caller = world.connected()
-    world.core.drain()
+    world.core.calls.drain()
     assert check(caller, restart(world, caller)) is None
 
 
@@ -174,7 +174,7 @@ def test_nothing_is_left_of_a_call_that_had_restarted(used: bool):
     made = restart(world, caller)
     if used:
         check(caller, made)
-    world.core.hang_up(caller.session.agreed.call_id)
-    assert not world.core._ufrags.sessions
+    world.core.calls.hang_up(caller.session.agreed.call_id)
+    assert not world.core.calls.ufrags.sessions
     assert caller.check() is DropReason.SESSION_ENDED
     assert check(caller, made) is DropReason.SESSION_ENDED

@@ -61,7 +61,7 @@ async def test_a_check_of_a_call_that_is_over_is_told_that_consent_is_withdrawn(
     """The one word that also those hear who have no data channel, and those who missed the others."""
     world = World()
     client = world.connected()
-    world.core.hang_up(client.session.agreed.call_id)
+    world.core.calls.hang_up(client.session.agreed.call_id)
     world.settle()
     client.answered.clear()
     smallest = build_binding_request(b"t" * 12, f"{client.server_ufrag}:c", client.pwd.encode(), ice_controlling=None)
@@ -110,7 +110,7 @@ async def test_outgrown_credentials_of_a_running_call_meet_silence(monkeypatch, 
     monkeypatch.setattr(ufrags, "RETIRED_REMEMBERED", remembered)
     world = World()
     client = world.connected()
-    made = world.core.restart_ice(client.session, "n3w1", world.now)
+    made = world.core.calls.restart_ice(client.session, "n3w1", world.now)
 
     def check_anew(transaction: bytes) -> None:
         request = build_binding_request(transaction, f"{made.ufrag}:n3w1", made.pwd.encode(), use_candidate=True)
@@ -121,7 +121,7 @@ async def test_outgrown_credentials_of_a_running_call_meet_silence(monkeypatch, 
     check_anew(b"2" * 12)
     world.pass_time(1)
     other = world.call(Address("198.51.100.2", 40_000))
-    world.core.hang_up(other.session.agreed.call_id)
+    world.core.calls.hang_up(other.session.agreed.call_id)
     world.settle()
     assert client.check() is (DropReason.SESSION_ENDED if remembered > 1 else DropReason.SESSION_UNKNOWN)
     assert world.core.transmit == []

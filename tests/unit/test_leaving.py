@@ -58,14 +58,14 @@ def test_a_drain_says_bye_to_each_client_in_turn_and_counts_why():
     for caller in callers:
         caller.speak()
     world.settle()
-    world.core.drain(world.now + 1.0)
+    world.core.calls.drain(world.now + 1.0)
     world.pass_time(0.9)
-    assert len(world.core.sessions) == 3
+    assert len(world.core.calls.sessions) == 3
     world.pass_time(0.15)
     assert [caller.heard.ended for caller in callers] == [[EndReason.DRAIN_DEADLINE], [], []]
     world.pass_time(1.0)
-    assert world.core.sessions == {}
-    assert world.core.ended[EndReason.DRAIN_DEADLINE] == 3
+    assert world.core.calls.sessions == {}
+    assert world.core.calls.tally.ended[EndReason.DRAIN_DEADLINE] == 3
     for caller in callers:
         assert parse_rtcp(caller.rtcp[-1]).byes == (caller.ssrc,)
         assert caller.dtls.state is DtlsState.CLOSED
@@ -74,15 +74,15 @@ def test_a_drain_says_bye_to_each_client_in_turn_and_counts_why():
 def test_a_drain_without_a_time_leaves_calls_alone_and_takes_no_new_ones():
     world = World()
     world.connected()
-    world.core.drain()
-    assert world.core.state is MemberState.DRAINING
-    assert world.core.leaving.deadline() == float("inf")
+    world.core.calls.drain()
+    assert world.core.calls.state is MemberState.DRAINING
+    assert world.core.calls.leaving.deadline() == float("inf")
 
 
 def test_the_status_of_a_drain_says_when_the_oldest_and_the_newest_call_started():
     world = World()
-    assert world.core.started_at() is None
+    assert world.core.calls.tally.started_at() is None
     world.call()
     world.now += 7
     world.call(Address("198.51.100.2", 40_000))
-    assert world.core.started_at() == (1_700_000_100.0, 1_700_000_107.0)
+    assert world.core.calls.tally.started_at() == (1_700_000_100.0, 1_700_000_107.0)

@@ -85,7 +85,7 @@ async def test_a_listener_that_leaves_or_breaks_disturbs_nobody():
     broken.send_audio = fail
     stage.say(b"one")
     assert broken.session.end_reason is EndReason.HANG_UP
-    stage.world.core.hang_up(leaves.session.agreed.call_id)
+    stage.world.core.calls.hang_up(leaves.session.agreed.call_id)
     stage.say(b"two")
     assert [packet.payload for packet in stays.media] == [b"one", b"two"]
     assert stage.publisher.session.state == "connected"
@@ -94,10 +94,10 @@ async def test_a_listener_that_leaves_or_breaks_disturbs_nobody():
 async def test_listeners_end_with_the_call_and_say_why():
     stage = Stage()
     clients = [stage.listener(number)[0] for number in (1, 2, 3)]
-    stage.world.core.hang_up(stage.publisher.session.agreed.call_id)
+    stage.world.core.calls.hang_up(stage.publisher.session.agreed.call_id)
     assert [client.session.end_reason for client in clients] == [EndReason.HANG_UP] * 3
     assert "listened to has ended" in clients[0].session.end_detail
-    assert stage.world.core.sessions == {}
+    assert stage.world.core.calls.sessions == {}
 
 
 async def test_a_silent_listener_is_not_idle_and_one_that_is_gone_is():
@@ -122,15 +122,15 @@ async def test_nobody_makes_a_call_pay_for_more_listeners_than_the_limit():
         assert not stage.call.audience.is_full
         stage.listener(number)
     assert stage.call.audience.is_full
-    stage.world.core.hang_up(next(reversed(stage.world.core.sessions)))
+    stage.world.core.calls.hang_up(next(reversed(stage.world.core.calls.sessions)))
     assert not stage.call.audience.is_full
 
 
 @pytest.mark.parametrize(("terms", "taken"), [(HEARS, True), (PUBLISHES, False)])
 async def test_a_draining_transceiver_takes_listeners_of_its_calls_and_no_calls(terms, taken):
     stage = Stage()
-    stage.world.core.drain()
-    assert stage.world.core.state is MemberState.DRAINING
+    stage.world.core.calls.drain()
+    assert stage.world.core.calls.state is MemberState.DRAINING
     stage.world.terms = terms
     made = stage.world.offer("v=0\r\n") if not taken else None
     if taken:

@@ -18,6 +18,7 @@ class Core:
     """A core that answers each datagram with itself."""
 
     def __init__(self):
+        self.calls = self  # whose time it is too
         self.transmit = []
         self.drops = dict.fromkeys(DropReason, 0)
         self.due = None

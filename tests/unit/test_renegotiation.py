@@ -20,7 +20,7 @@ def offer_of(caller, *, direction: str = "sendrecv", ufrag: str | None = None) -
 
 
 def again(world: World, caller, offer: str) -> str:
-    answer = world.core.renegotiate(caller.session, offer, CANDIDATES, world.now)
+    answer = world.core.calls.renegotiate(caller.session, offer, CANDIDATES, world.now)
     assert isinstance(answer, str), answer
     return answer
 
@@ -72,14 +72,14 @@ def test_too_many_restarts_leave_everything_as_it_was():
     world = World()
     caller = world.connected(echo=True)
     answers = [
-        world.core.renegotiate(
+        world.core.calls.renegotiate(
             caller.session, offer_of(caller, direction="sendonly", ufrag=f"u{n:03}"), CANDIDATES, 100.0
         )
         for n in range(5)
     ]
     assert all(isinstance(answer, str) for answer in answers)
     before = caller.session.agreed
-    wait_s = world.core.renegotiate(caller.session, offer_of(caller, ufrag="onemore"), CANDIDATES, 100.0)
+    wait_s = world.core.calls.renegotiate(caller.session, offer_of(caller, ufrag="onemore"), CANDIDATES, 100.0)
     assert isinstance(wait_s, float)
     assert caller.session.agreed is before
 
@@ -88,7 +88,7 @@ def test_data_channels_may_come_later():
     world = World()
     session = world.create(CHROMIUM.split("m=application")[0].replace("BUNDLE 0 1", "BUNDLE 0")).session
     assert not session.agreed.with_data
-    world.core.renegotiate(session, CHROMIUM, CANDIDATES, world.now)
+    world.core.calls.renegotiate(session, CHROMIUM, CANDIDATES, world.now)
     assert (session.agreed.with_data, session.agreed.sctp_port, session.agreed.mids) == (True, 5_000, ("0", "1"))
 
 
@@ -108,7 +108,7 @@ def test_what_needs_a_new_call_changes_nothing(change, param):
     caller = world.connected()
     before = caller.session.agreed, caller.session.description.version, caller.session.ice.ufrags
     with pytest.raises(SdpError) as caught:
-        world.core.renegotiate(caller.session, change(offer_of(caller)), CANDIDATES, world.now)
+        world.core.calls.renegotiate(caller.session, change(offer_of(caller)), CANDIDATES, world.now)
     assert caught.value.field == param
     assert (caller.session.agreed, caller.session.description.version, caller.session.ice.ufrags) == before
     assert caller.check() is None

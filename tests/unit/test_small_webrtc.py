@@ -82,7 +82,7 @@ async def test_another_peer_connection_goes_on_with_the_same_call_and_its_agent(
         assert p.owner.process.calls == {first["pc_id"]: call}
         assert call._backend is backend
         assert session.end_reason == "replaced"
-        assert call.session is p.owner.process.core.sessions[first["pc_id"]] is not session
+        assert call.session is p.owner.process.core.calls.sessions[first["pc_id"]] is not session
         bad = await post(p, pc_id=first["pc_id"], restart_pc=True, sdp=without("a=fingerprint", OFFER))
         assert (bad.status_code, bad.json()["error"]["param"]) == (422, "a=fingerprint")
         assert call.session.end_reason is None

@@ -53,7 +53,7 @@ def test_consent_is_withdrawn_under_the_relays_own_address(world):
     """Under the one that was announced it would be the word of an owner that does not understand announcements."""
     caller = world.connected()
     announce(world, caller, PORT)
-    world.core.hang_up(caller.session.agreed.call_id)
+    world.core.calls.hang_up(caller.session.agreed.call_id)
     world.drain()
     reason = world.core.receive(encode_spp(CLIENT, PORT) + caller.build_check(), RELAY, world.now)
     assert reason is DropReason.SESSION_ENDED
@@ -66,7 +66,7 @@ def test_a_call_that_ends_says_goodbye_by_both_ways(world):
     caller = world.connected()
     announce(world, caller, PORT)
     said(world, caller)
-    world.core.hang_up(caller.session.agreed.call_id)
+    world.core.calls.hang_up(caller.session.agreed.call_id)
     bye, *alerts = world.drain()
     assert (bye[1], classify(bye[0])) == (PORT, Kind.RTCP)
     assert [(to, classify(datagram[HEADER_BYTES:])) for datagram, to in alerts] == [(RELAY, Kind.DTLS)]
@@ -160,7 +160,7 @@ def test_another_relay_of_the_host_may_not_use_a_port_that_is_in_use():
     announce(world, caller, PORT)
     assert announce(world, other, PORT, relay=SECOND_RELAY) == (OTHER_CLIENT, PORT)
     assert said(world, other)[1] == SECOND_RELAY
-    world.core.hang_up(caller.session.agreed.call_id, EndReason.HANG_UP)
+    world.core.calls.hang_up(caller.session.agreed.call_id, EndReason.HANG_UP)
     world.drain()
     assert announce(world, other, PORT, relay=SECOND_RELAY) == (OTHER_CLIENT, SECOND_RELAY)
     assert said(world, other)[1] == PORT
@@ -197,6 +197,6 @@ def test_a_call_that_ended_leaves_no_port_behind(world):
     caller = world.connected()
     announce(world, caller, PORT)
     audio = caller.build_audio()
-    world.core.hang_up(caller.session.agreed.call_id)
+    world.core.calls.hang_up(caller.session.agreed.call_id)
     assert world.core.receive(audio, PORT, world.now) is DropReason.DIRECT_NOT_ACCEPTED
     assert not world.core._routes.by_tuple

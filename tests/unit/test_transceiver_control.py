@@ -49,7 +49,7 @@ async def test_a_relays_certificate_opens_nothing(secrets_dir):
     async with running_transceiver(secrets_dir, role="relay") as transceiver:
         for method, path in (("GET", "/v1/status"), ("POST", "/v1/drain"), ("GET", "/metrics"), ("GET", "/nothing")):
             assert (await transceiver.request(method, path)).status_code == 403
-        assert transceiver.process.core.state == "active"
+        assert transceiver.process.core.calls.state == "active"
         assert transceiver.process.status().control_refused == {"wrong_role": 4}
 
 
@@ -161,10 +161,10 @@ async def test_without_a_topology_it_is_starting_and_with_one_it_is_active(secre
     process = TransceiverProcess(make_settings(secrets_dir, accept_direct=False), lambda: index[0])
     await process.start()
     try:
-        assert process.core.state == "starting"
+        assert process.core.calls.state == "starting"
         index[0] = TopologyIndex(Topology(cluster=7, revision=9))
         process._use_topology()
-        assert process.core.state == "active"
+        assert process.core.calls.state == "active"
         assert process.status().topology_revision == 9
     finally:
         await process.stop()
@@ -192,7 +192,7 @@ async def test_the_drain_deadline_hangs_up_what_is_left(secrets_dir):
         process = transceiver.process
         await process.wait_drained(0)
         await process.stop()
-        assert process.core.ended["drain_deadline"] == 1
+        assert process.core.calls.tally.ended["drain_deadline"] == 1
 
 
 async def test_whom_the_deadline_hangs_up_may_ask_once_more_whether_there_is_consent(secrets_dir):
@@ -220,13 +220,13 @@ async def test_a_drain_order_hangs_up_after_its_time_and_a_wrong_one_changes_not
         await transceiver.create(CHROMIUM)
         wrong = await transceiver.request("POST", "/v1/drain", content='{"hang_up_after_s": -1}')
         assert (wrong.status_code, refusal_of(wrong).param) == (422, "hang_up_after_s")
-        assert process.core.state == "active"
+        assert process.core.calls.state == "active"
         left = await transceiver.request("POST", "/v1/drain", content='{"hang_up_after_s": 3600}')
         assert left.json()["sessions"] == 1
         assert left.json()["oldest_started_at"] == left.json()["newest_started_at"]
         await transceiver.request("POST", "/v1/drain", content='{"hang_up_after_s": 0}')
         await asyncio.wait_for(process.wait_drained(3600), 10)
-        assert process.core.ended["drain_deadline"] == 1
+        assert process.core.calls.tally.ended["drain_deadline"] == 1
 
 
 async def test_a_fence_in_the_topology_is_an_order_that_needs_no_operator(secrets_dir):
@@ -236,15 +236,15 @@ async def test_a_fence_in_the_topology_is_an_order_that_needs_no_operator(secret
     process = TransceiverProcess(make_settings(secrets_dir, drain_deadline_s=600), lambda: index[0])
     await process.start()
     try:
-        assert process.core.state == "active"  # it is an older generation that leaves
+        assert process.core.calls.state == "active"  # it is an older generation that leaves
         index[0] = TopologyIndex(Topology(cluster=7, pools=(Pool(name="default", members=(another, me)),)))
         process._use_topology()
-        assert process.core.state == "draining"
-        assert 599 < process.core.leaving.deadline() - time.monotonic() <= 600
+        assert process.core.calls.state == "draining"
+        assert 599 < process.core.calls.leaving.deadline() - time.monotonic() <= 600
         process.drain(DrainOrder(hang_up_after_s=60))  # the operator knows better
         index[0] = TopologyIndex(Topology(cluster=7, revision=2, pools=(Pool(name="default", members=(me,)),)))
         process._use_topology()
-        assert process.core.leaving.deadline() - time.monotonic() <= 60
+        assert process.core.calls.leaving.deadline() - time.monotonic() <= 60
     finally:
         await process.stop()
 
@@ -295,7 +295,7 @@ async def test_a_backend_that_fails_ends_its_own_call_only(secrets_dir):
         first = await transceiver.create(CHROMIUM)
         second = await transceiver.create(CHROMIUM)
         process.calls[first.call_id].on_connected()
-        assert process.core.ended["backend_failed"] == 1
+        assert process.core.calls.tally.ended["backend_failed"] == 1
         assert list(await transceiver.sessions()) == [second.call_id]
 
 
@@ -318,7 +318,7 @@ async def test_a_backend_learns_what_came_with_the_call_and_may_end_it_with_a_re
         (call,) = made
         assert call.config == CallConfig(created.call_id, "acme", {"instructions": "be brief"}, TRACE)
         process.calls[created.call_id].on_connected()
-        assert process.core.ended["backend_closed"] == 1
+        assert process.core.calls.tally.ended["backend_closed"] == 1
         assert call.session.end_detail == "the agent has gone home"
 
 

@@ -58,7 +58,7 @@ def test_the_ufrag_is_a_hint_to_this_slot_and_the_call_id_names_it_too():
     caller = world.call()
     hint = decode_hint(caller.server_ufrag, HINT_KEYS)
     assert (hint.cluster, hint.slot, hint.generation) == (7, 5, 2)
-    call = decode_call_id(caller.session.agreed.call_id, world.core.call_keys)
+    call = decode_call_id(caller.session.agreed.call_id, world.core.calls.call_keys)
     assert (call.cluster, call.slot, call.generation) == (7, 5, 2)
 
 
@@ -96,7 +96,7 @@ def test_a_wrong_certificate_ends_the_call_with_its_reason():
         world.settle()
         assert caller.heard.ended == [EndReason.FINGERPRINT_MISMATCH]
         assert caller.heard.connected == 0
-        assert world.core.sessions == {}
+        assert world.core.calls.sessions == {}
 
 
 def test_a_nonce_is_not_given_twice():
@@ -109,7 +109,7 @@ def test_a_nonce_is_not_given_twice():
             return bytes(size) if self.count < 6 else self.count.to_bytes(size)
 
     world = World()
-    world.core._random_bytes = world.core._ufrags._random_bytes = Repeating()
+    world.core.calls._random_bytes = world.core.calls.ufrags._random_bytes = Repeating()
     assert world.call().server_ufrag != world.call(ELSEWHERE).server_ufrag
 
 
@@ -119,7 +119,7 @@ def test_a_nonce_is_not_given_twice():
 def test_a_full_transceiver_refuses_and_says_when_to_ask_again():
     world = World(capacity=1)
     world.call()
-    refused = world.core.create(CHROMIUM, [RELAY], world.now, request_id="another", region="", relay="")
+    refused = world.core.calls.create(CHROMIUM, [RELAY], world.now, request_id="another", region="", relay="")
     assert isinstance(refused, NoRoom)
     assert refused.reason is RefusalReason.FULL
     assert refused.retry_after_s > 0
@@ -135,8 +135,8 @@ def test_a_full_transceiver_refuses_and_says_when_to_ask_again():
 )
 def test_only_an_active_transceiver_takes_calls(state, reason):
     world = World()
-    world.core.state = state
-    refused = world.core.create(CHROMIUM, [RELAY], world.now, request_id="request-x", region="", relay="")
+    world.core.calls.state = state
+    refused = world.core.calls.create(CHROMIUM, [RELAY], world.now, request_id="request-x", region="", relay="")
     assert isinstance(refused, NoRoom)
     assert refused.reason is reason
 
@@ -145,11 +145,11 @@ def test_offers_whose_clients_never_come_leave_room_for_others():
     world = World(capacity=100)
     for _ in range(25):
         world.create(CHROMIUM)
-    refused = world.core.create(CHROMIUM, [RELAY], world.now, request_id="request-x", region="", relay="")
+    refused = world.core.calls.create(CHROMIUM, [RELAY], world.now, request_id="request-x", region="", relay="")
     assert isinstance(refused, NoRoom)
     assert refused.reason is RefusalReason.OVERLOADED
     world.pass_time(31.0)
-    assert world.core.sessions == {}
+    assert world.core.calls.sessions == {}
     world.create(CHROMIUM)
 
 
@@ -157,15 +157,15 @@ def test_a_repeated_request_is_the_same_call():
     world = World()
     first = world.create(CHROMIUM, "request-same")
     assert world.create(CHROMIUM, "request-same") is first
-    assert len(world.core.sessions) == 1
+    assert len(world.core.calls.sessions) == 1
 
 
 def test_a_refused_offer_leaves_nothing_behind():
     world = World()
     with pytest.raises(SdpError):
-        world.core.create("v=0", [RELAY], world.now, request_id="request-x", region="", relay="")
-    assert world.core.sessions == {}
-    assert world.core.deadline() is None
+        world.core.calls.create("v=0", [RELAY], world.now, request_id="request-x", region="", relay="")
+    assert world.core.calls.sessions == {}
+    assert world.core.calls.deadline() is None
 
 
 # ---- who is believed
@@ -287,7 +287,7 @@ def test_a_valid_caller_cannot_take_a_victims_tuple():
 def test_a_tuple_whose_call_has_ended_is_free():
     world = World()
     first = world.connected(VICTIM)
-    assert world.core.hang_up(first.session.agreed.call_id)
+    assert world.core.calls.hang_up(first.session.agreed.call_id)
     world.settle()
     second = world.connected(VICTIM, echo=True)
     assert second.speak() is None
@@ -302,7 +302,7 @@ def test_addresses_of_one_call_are_limited():
 def test_a_check_of_a_call_that_ended_is_named_so():
     world = World()
     caller = world.connected()
-    world.core.hang_up(caller.session.agreed.call_id)
+    world.core.calls.hang_up(caller.session.agreed.call_id)
     assert caller.check() is DropReason.SESSION_ENDED
 
 
@@ -411,7 +411,7 @@ def test_early_media_is_bounded_and_counted_when_the_call_never_connects():
     caller.check()
     reasons = [caller.send(b"\x80\x6f" + bytes(60)) for _ in range(MAX_EARLY_PACKETS + 2)]
     assert reasons == [None] * MAX_EARLY_PACKETS + [DropReason.SRTP_NOT_READY] * 2
-    world.core.hang_up(caller.session.agreed.call_id)
+    world.core.calls.hang_up(caller.session.agreed.call_id)
     assert world.core.drops[DropReason.SRTP_NOT_READY] == MAX_EARLY_PACKETS + 2
 
 
@@ -538,19 +538,19 @@ def test_a_call_ends_at_its_longest_duration():
         if caller.srtp and not caller.heard.ended:
             caller.speak()
     assert caller.heard.ended == [EndReason.MAX_DURATION]
-    assert world.core.ended[EndReason.MAX_DURATION] == 1
+    assert world.core.calls.tally.ended[EndReason.MAX_DURATION] == 1
 
 
 def test_the_client_hears_bye_and_close_notify_at_a_hang_up():
     world = World()
     caller = world.connected(echo=True)
     caller.speak()
-    assert world.core.hang_up(caller.session.agreed.call_id)
+    assert world.core.calls.hang_up(caller.session.agreed.call_id)
     world.settle()
     assert parse_rtcp(caller.rtcp[-1]).byes == (caller.ssrc,)
     assert caller.dtls.state == "closed"
     assert caller.heard.ended == [EndReason.HANG_UP]
-    assert not world.core.hang_up(caller.session.agreed.call_id)
+    assert not world.core.calls.hang_up(caller.session.agreed.call_id)
 
 
 def test_a_client_that_closes_ends_its_call():
@@ -565,12 +565,12 @@ def test_an_ended_call_leaves_no_address_header_or_timer_behind():
     world = World()
     caller = world.connected(echo=True)
     caller.speak()
-    world.core.hang_up(caller.session.agreed.call_id)
+    world.core.calls.hang_up(caller.session.agreed.call_id)
     world.drain()
     core = world.core
     assert not core._routes.by_client
     assert not core._routes.by_header
-    assert not core._by_request
-    assert not core._ufrags.sessions
-    assert core.deadline() is None
+    assert not core.calls._by_request
+    assert not core.calls.ufrags.sessions
+    assert core.calls.deadline() is None
     assert caller.speak() is DropReason.ADDRESS_NOT_CHECKED

@@ -82,7 +82,7 @@ def test_a_heartbeat_counts_calls_whose_media_came_up_and_those_whose_did_not_in
 
     assert counted(FIRST_MEDIA_S - 1) == (1, 0)
     assert counted(FIRST_MEDIA_S + 1) == (1, 3)
-    world.core.hang_up(silent[0].session.agreed.call_id)  # its caller thought better of it
+    world.core.calls.hang_up(silent[0].session.agreed.call_id)  # its caller thought better of it
     assert counted(FIRST_MEDIA_S + 1) == (1, 2)
     silent[1].session.end(EndReason.SETUP_TIMEOUT)
     assert counted(FIRST_MEDIA_S + 1) == (1, 2)
@@ -137,7 +137,7 @@ def test_a_session_that_is_over_is_taken_away_once():
     call_id = caller.session.agreed.call_id
     reporter = make_reporter(world)
     due(reporter, 100.0)
-    world.core.hang_up(call_id)
+    world.core.calls.hang_up(call_id)
     over = due(reporter, 102.0)[1]
     assert ("HDEL", "vf1:{7:5}:calls:2", call_id) in over.state
     assert events(over) == [("DELETED", call_id)]
@@ -151,7 +151,7 @@ def test_after_a_failed_write_everything_is_told_as_new_and_what_ended_meanwhile
     teller = SessionTeller(SETTINGS, world.core, lambda: TOPOLOGY)
     teller.due(100.0, 100.0)
     teller.note_failed()
-    world.core.hang_up(ends)
+    world.core.calls.hang_up(ends)
     again = teller.due(102.0, 102.0)
     assert set(told(again)) == {stays}
     assert events(again) == [("ADDED", stays), ("DELETED", ends)]
@@ -187,7 +187,7 @@ def test_the_acknowledgement_is_written_at_once_when_the_topology_or_a_key_chang
     key = "vf1:7:ack:agents-5-2"
     assert due(reporter, 100.0)[0][key]["topology_revision"] == 3
     assert key not in due(reporter, 102.0)[0]
-    world.core.hint_keys = type(world.core.hint_keys)({1: b"h" * 32, 2: b"i" * 32}, 1)
+    world.core.calls.hint_keys = type(world.core.calls.hint_keys)({1: b"h" * 32, 2: b"i" * 32}, 1)
     assert due(reporter, 104.0)[0][key]["key_epochs"] == [1, 2]
 
 

@@ -159,7 +159,7 @@ async def test_a_missing_entity_tag_is_428_and_another_one_412(secrets_dir):
 async def test_what_is_no_fragment_changes_nothing(secrets_dir):
     async with publisher(secrets_dir) as p:
         location = (await p.publish()).headers["Location"]
-        ufrags = set(p.owner.process.core._ufrags.sessions)
+        ufrags = set(p.owner.process.core.calls.ufrags.sessions)
         for body, headers, status in (
             ("garbage", {}, 400),
             (b"\xff\xfe", {}, 400),
@@ -171,7 +171,7 @@ async def test_what_is_no_fragment_changes_nothing(secrets_dir):
         ):
             response = await p.patch(location, body, **headers)
             assert response.status_code == status, response.text
-        assert set(p.owner.process.core._ufrags.sessions) == ufrags
+        assert set(p.owner.process.core.calls.ufrags.sessions) == ufrags
 
 
 # ---- PATCH: restart
@@ -186,7 +186,7 @@ async def test_a_restart_gets_credentials_that_lead_to_the_same_owner(secrets_di
         assert response.headers["Content-Type"] == "application/trickle-ice-sdpfrag"
         ufrag, pwd = (re.search(rf"a=ice-{name}:(\S+)", response.text)[1] for name in ("ufrag", "pwd"))
         assert response.headers["ETag"] == f'"{ufrag}"' != tag
-        assert pwd == ice_pwd(ufrag, 1, p.owner.process.core.hint_keys)
+        assert pwd == ice_pwd(ufrag, 1, p.owner.process.core.calls.hint_keys)
         assert (peek_hint(ufrag).slot, peek_hint(ufrag).generation) == (5, 2)
         assert "a=mid:0\r\n" in response.text
         assert "203.0.113.3 3478 typ host" in response.text  # the ingress again
@@ -207,7 +207,7 @@ async def test_a_restart_whose_answer_was_lost_gets_it_again(secrets_dir):
         first, second = [await p.patch(location, fragment("n3w1")) for _ in range(2)]
         assert (first.status_code, first.text, first.headers["ETag"]) == (200, second.text, second.headers["ETag"])
         assert (await p.patch(location, fragment("n3w1"), first.headers["ETag"])).status_code == 204  # candidates
-        assert p.owner.process.core.ice_restarts == 1
+        assert p.owner.process.core.calls.tally.ice_restarts == 1
 
 
 async def test_a_restart_goes_through_the_region_that_the_caller_named(secrets_dir):
@@ -226,7 +226,7 @@ async def test_a_storm_of_restarts_is_held_back(secrets_dir):
         assert [answer.status_code for answer in answers[:5]] == [200] * 5
         assert {answer.status_code for answer in answers[5:]} == {429}
         assert int(answers[-1].headers["Retry-After"]) >= 1
-        assert len(p.owner.process.core._ufrags.sessions) <= 3
+        assert len(p.owner.process.core.calls.ufrags.sessions) <= 3
         assert p.calls() == 1
 
 
@@ -281,7 +281,7 @@ async def test_another_tenants_session_is_not_there(secrets_dir):
         ):
             assert (response.status_code, code_of(response)) == (404, "call_id_not_found")
         assert p.calls() == 1
-        assert p.owner.process.core.ice_restarts == 0
+        assert p.owner.process.core.calls.tally.ice_restarts == 0
         assert (await p.f.http.delete(location, headers=bearer())).status_code == 200
 
 

@@ -46,7 +46,7 @@ _SRTP_DROPS = {
 
 @dataclass(slots=True, eq=False, repr=False)
 class Session:
-    """One call. Made by core/transceiver/transceiver.py; times are of the caller's monotonic clock, in seconds."""
+    """One call. Made by core/transceiver/calls.py; times are of the caller's monotonic clock, in seconds."""
 
     agreed: Agreed
     description: Description

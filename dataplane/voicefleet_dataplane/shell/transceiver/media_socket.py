@@ -22,7 +22,7 @@ class MediaSocket:
         self._socket = bind_udp(host, port)
         self.address = from_kernel(self._socket.getsockname())
         self.packets_out = 0
-        self._core = core
+        self._core, self._calls = core, core.calls
         self._sources = Sources()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = float("inf")
@@ -91,7 +91,7 @@ class MediaSocket:
             self._flush()
 
     def _arm(self) -> None:
-        due = self._core.deadline()
+        due = self._calls.deadline()
         if due is None or due >= self._timer_at:
             return  # a timer that is too early arms itself again
         if self._timer is not None:
@@ -103,7 +103,7 @@ class MediaSocket:
         self._timer, self._timer_at = None, float("inf")
         self._in_loop = True
         try:
-            self._core.advance(time.monotonic())
+            self._calls.advance(time.monotonic())
         finally:
             self._in_loop = False
         self._flush()

@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from voicefleet_contract.topology import MemberState
 from voicefleet_contract.trace_context import parse_traceparent
 from voicefleet_dataplane.core.transceiver.transceiver import Transceiver
 from voicefleet_dataplane.shell.process.health import tell_release
@@ -58,7 +59,7 @@ class TransceiverMetrics:
 
     def sample(self) -> None:
         """Take every connected call's round-trip time; called every few seconds, never for a packet."""
-        for session in self._core.sessions.values():
+        for session in self._core.calls.sessions.values():
             if session.reports.rtt_s is not None:
                 self._rtt.observe(session.reports.rtt_s)
 
@@ -90,21 +91,22 @@ class _Core(Collector):
         self._refused = refused
 
     def collect(self) -> Iterator[Metric]:
-        core = self._core
+        core, calls = self._core, self._core.calls
+        is_draining = calls.state is MemberState.DRAINING
         for name, text, value in (
-            ("sessions", "Calls of this moment", len(core.sessions)),
+            ("sessions", "Calls of this moment", len(calls.sessions)),
             ("capacity", "Calls that are taken at most", core.place.capacity),
-            ("draining", "1 while no new call is taken and those that are left may end", int(core.state == "draining")),
+            ("draining", "1 while no new call is taken and those that are left may end", int(is_draining)),
             ("topology_revision", "The revision of the topology in use", core.topology_revision),
         ):
             gauge = GaugeMetricFamily(f"voicefleet_transceiver_{name}", text, labels=["pool"])
             gauge.add_metric([self._pool], value)
             yield gauge
         for name, text, value in (
-            ("sessions_started", "Offers answered", core.sessions_total),
+            ("sessions_started", "Offers answered", calls.tally.started),
             ("packets_in", "Datagrams read", core.packets_in),
             ("packets_out", "Datagrams sent", self._packets_out()),
-            ("ice_restarts", "ICE restarts of running calls", core.ice_restarts),
+            ("ice_restarts", "ICE restarts of running calls", calls.tally.ice_restarts),
             ("announcements_followed", "Paths led to another relay by its word", core.announcements_followed),
         ):
             yield CounterMetricFamily(f"voicefleet_transceiver_{name}", text, value=value)
@@ -137,6 +139,6 @@ class _Core(Collector):
         ended = CounterMetricFamily(
             "voicefleet_transceiver_sessions_ended", "Calls ended, by reason", labels=["pool", "reason"]
         )
-        for end, count in core.ended.items():
+        for end, count in calls.tally.ended.items():
             ended.add_metric([self._pool, end.value], count)
         yield ended

@@ -32,8 +32,9 @@ from voicefleet_contract.topology import MemberState, TopologyIndex
 from voicefleet_dataplane.core.call.dtls_identity import DtlsIdentity, build_certificate
 from voicefleet_dataplane.core.call.model import EndReason, Limits
 from voicefleet_dataplane.core.call.srtp import AES_128_GCM, AES_256_GCM, PROFILES
+from voicefleet_dataplane.core.transceiver.calls import Place
 from voicefleet_dataplane.core.transceiver.leaving import HANG_UPS_TAKE_S
-from voicefleet_dataplane.core.transceiver.transceiver import Place, Transceiver
+from voicefleet_dataplane.core.transceiver.transceiver import Transceiver
 from voicefleet_dataplane.shell.process.records import RecordSink
 from voicefleet_dataplane.shell.process.redis_sink import RedisSink
 from voicefleet_dataplane.shell.process.topology_source import open_topology
@@ -165,19 +166,20 @@ class TransceiverProcess(RunningCalls):
 
     async def wait_drained(self, deadline_s: float) -> None:
         """Refuse new calls, and wait until the last one has ended, by itself or hung up at the deadline."""
-        ordered_s = self.core.leaving.hang_up_at - time.monotonic()  # an earlier moment that the operator said stays
+        # An earlier moment that the operator said stays.
+        ordered_s = self.core.calls.leaving.hang_up_at - time.monotonic()
         self.drain(DrainOrder(hang_up_after_s=max(0.0, min(deadline_s, ordered_s))))
         if self.calls:
             log.info("draining: %d calls, at most %g s", len(self.calls), deadline_s)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(deadline_s + HANG_UPS_TAKE_S + _FINISH_TIMEOUT_S):
                     await self._empty.wait()
-            if self.core.ended[EndReason.DRAIN_DEADLINE]:
+            if self.core.calls.tally.ended[EndReason.DRAIN_DEADLINE]:
                 await asyncio.sleep(LAST_WORDS_S)
 
     async def stop(self) -> None:
         """Hang up what is left and close."""
-        self.core.state = MemberState.GONE
+        self.core.calls.state = MemberState.GONE
         for call in list(self.calls.values()):
             call.session.end(EndReason.DRAIN_DEADLINE)
         for task in self._tasks:
@@ -201,7 +203,7 @@ class TransceiverProcess(RunningCalls):
     def drain(self, order: DrainOrder) -> None:
         """Take no new calls from now on, and hang up when the order says."""
         after_s = order.hang_up_after_s
-        self.core.drain(None if after_s is None else time.monotonic() + after_s)
+        self.core.calls.drain(None if after_s is None else time.monotonic() + after_s)
         self.socket.wake()  # its timers
         if not self.calls:
             self._empty.set()
@@ -224,12 +226,12 @@ class TransceiverProcess(RunningCalls):
             self._topology_in_use = topology
             self.core.set_topology(topology)
             self._hear_of_the_fence(topology)
-        if self.core.state is MemberState.STARTING and (topology is not None or self._settings.accept_direct):
-            self.core.state = MemberState.ACTIVE
+        if self.core.calls.state is MemberState.STARTING and (topology is not None or self._settings.accept_direct):
+            self.core.calls.state = MemberState.ACTIVE
 
     def _hear_of_the_fence(self, topology: TopologyIndex) -> None:
         """Leave when the topology says so, in case that the operator's order never comes; a fence is never taken back."""
-        place, serving = self.core.place, self.core.state in (MemberState.STARTING, MemberState.ACTIVE)
+        place, serving = self.core.place, self.core.calls.state in (MemberState.STARTING, MemberState.ACTIVE)
         member = topology.member(place.slot, place.generation)
         if serving and member is not None and member.state is MemberState.DRAINING:
             self.drain(DrainOrder(hang_up_after_s=self._settings.drain_deadline_s))
@@ -245,8 +247,8 @@ class TransceiverProcess(RunningCalls):
             for one in watched:
                 one.check()
             self._backends.check_key()
-            self.core.hint_keys = self._hint_keys.value
-            self.core.call_keys = self._call_keys.value
+            self.core.calls.hint_keys = self._hint_keys.value
+            self.core.calls.call_keys = self._call_keys.value
 
 
 async def run_transceiver(settings: TransceiverSettings) -> None:

@@ -95,23 +95,23 @@ class Reporter:
         return records, telling
 
     def _heartbeat(self, counts: Mapping[str, Mapping[str, int]], now: float, unix_now: float) -> Record:
-        core, place = self._core, self._core.place
-        oldest = min((session.started_at for session in core.sessions.values()), default=now)
+        calls, place = self._core.calls, self._core.place
+        oldest = min((session.started_at for session in calls.sessions.values()), default=now)
         heartbeat = Heartbeat(
             slot=place.slot,
             generation=place.generation,
             pool=self._settings.pool,
-            state=core.state,
+            state=calls.state,
             pod=self._settings.process_name,
             node=self._settings.node_name,
-            sessions=len(core.sessions),
+            sessions=len(calls.sessions),
             counts={field: dict(values) for field, values in counts.items()},
             capacity=place.capacity,
             oldest_session_age_s=round(now - oldest, 3),
             idle_since=self._note_idle(unix_now),
-            media_up=core.media_up,
-            media_failed=core.media_failed(now, FIRST_MEDIA_S),
-            setups_per_s=round(self._setups.note(core.sessions_total, now), 3),
+            media_up=calls.tally.media_up,
+            media_failed=calls.tally.media_failed(now, FIRST_MEDIA_S),
+            setups_per_s=round(self._setups.note(calls.tally.started, now), 3),
             at=unix_now,
         )
         key = heartbeat_key(place.cluster, place.slot, place.generation)
@@ -119,23 +119,25 @@ class Reporter:
 
     def _note_idle(self, unix_now: float) -> float | None:
         """Return since when there is no call; one that came and went between two heartbeats counts."""
-        busy = bool(self._core.sessions) or self._core.sessions_total != self._seen_total
-        self._seen_total = self._core.sessions_total
+        calls = self._core.calls
+        busy = bool(calls.sessions) or calls.tally.started != self._seen_total
+        self._seen_total = calls.tally.started
         if busy or self._idle_since is None:
             self._idle_since = round(unix_now)
-        return None if self._core.sessions else self._idle_since
+        return None if calls.sessions else self._idle_since
 
     def _acknowledgement(self, unix_now: float) -> Acknowledgement:
         index = self._topology()
         pools = index.topology.pools if index is not None else ()
+        calls = self._core.calls
         return Acknowledgement(
             process=self._settings.process_name,
             topology_revision=self._core.topology_revision,
             ring_epochs={pool.name: pool.ring_epoch for pool in pools},
-            key_epochs=self._core.hint_keys.epochs,
-            signing_epoch=self._core.hint_keys.signing,
-            call_key_epochs=self._core.call_keys.epochs,
-            call_signing_epoch=self._core.call_keys.signing,
+            key_epochs=calls.hint_keys.epochs,
+            signing_epoch=calls.hint_keys.signing,
+            call_key_epochs=calls.call_keys.epochs,
+            call_signing_epoch=calls.call_keys.signing,
             at=unix_now,
         )
 
@@ -148,5 +150,5 @@ class Reporter:
 
     def _note_written(self) -> None:
         if self._away:
-            log.info("the registry is back, and was told of %d sessions", len(self._core.sessions))
+            log.info("the registry is back, and was told of %d sessions", len(self._core.calls.sessions))
         self._away = False

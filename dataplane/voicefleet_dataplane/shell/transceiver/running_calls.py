@@ -31,7 +31,8 @@ from voicefleet_dataplane.core.call.model import EndReason
 from voicefleet_dataplane.core.call.negotiation import Terms
 from voicefleet_dataplane.core.call.status import session_status
 from voicefleet_dataplane.core.transceiver.admission import NoRoom
-from voicefleet_dataplane.core.transceiver.transceiver import Created, Restarted, Transceiver
+from voicefleet_dataplane.core.transceiver.calls import Created, Restarted
+from voicefleet_dataplane.core.transceiver.transceiver import Transceiver
 from voicefleet_dataplane.media.backend import BackendFactory, CallConfig
 from voicefleet_dataplane.media.events import EventHub
 from voicefleet_dataplane.media.listening import MAX_LISTENERS
@@ -92,7 +93,7 @@ class RunningCalls:
         self, request: CreateSession, make_backend: BackendFactory, *, joins: bool = False
     ) -> SessionCreated | NoRoom:
         direction = Direction(request.direction) if request.direction else None
-        outcome = self.core.create(
+        outcome = self.core.calls.create(
             request.offer,
             [candidate.as_address() for candidate in request.candidates],
             time.monotonic(),
@@ -132,7 +133,7 @@ class RunningCalls:
             answer=outcome.answer,
             slot=place.slot,
             generation=place.generation,
-            sessions=len(self.core.sessions),
+            sessions=len(self.core.calls.sessions),
             ufrag=outcome.session.ice.ufrag,
         )
 
@@ -144,12 +145,12 @@ class RunningCalls:
         candidates = [candidate.as_address() for candidate in request.candidates]
         session, now = call.session, time.monotonic()
         if request.another_peer:
-            replaced = self.core.replace_peer(session, request.offer, candidates, now)
+            replaced = self.core.calls.replace_peer(session, request.offer, candidates, now)
             if isinstance(replaced, Created):
                 call.move(replaced.session)
             answer = replaced.answer if isinstance(replaced, Created) else replaced
         else:
-            answer = self.core.renegotiate(session, request.offer, candidates, now)
+            answer = self.core.calls.renegotiate(session, request.offer, candidates, now)
         if not isinstance(answer, str):
             return _too_many_restarts(answer)
         call.session.agreed = replace(call.session.agreed, region=request.region, relay=request.relay)
@@ -174,7 +175,7 @@ class RunningCalls:
         if not is_new and not is_repeated:
             return IceUpdated(restarted=False, ice_ufrag=ice.ufrag)
         if is_new:
-            restarted = self.core.restart_ice(session, request.ice_ufrag, time.monotonic())
+            restarted = self.core.calls.restart_ice(session, request.ice_ufrag, time.monotonic())
             if not isinstance(restarted, Restarted):
                 return _too_many_restarts(restarted)
             self.socket.wake()  # its timers
@@ -190,31 +191,32 @@ class RunningCalls:
         """End a call; False if there is none, or not of this tenant (None: whoever's)."""
         if self.call_of(call_id, tenant) is None:
             return False
-        ended = self.core.hang_up(call_id, EndReason.REPLACED if replaced else EndReason.HANG_UP)
+        ended = self.core.calls.hang_up(call_id, EndReason.REPLACED if replaced else EndReason.HANG_UP)
         self.socket.wake()
         return ended
 
     def sessions(self) -> SessionList:
         """The calls of this moment."""
         now = time.monotonic()
-        return SessionList(sessions=tuple(session_status(session, now) for session in self.core.sessions.values()))
+        sessions = self.core.calls.sessions.values()
+        return SessionList(sessions=tuple(session_status(session, now) for session in sessions))
 
     def status(self) -> SlotStatus:
         """The slot as it sees itself."""
-        core = self.core
-        oldest, newest = core.started_at() or (None, None)
+        core, calls, tally = self.core, self.core.calls, self.core.calls.tally
+        oldest, newest = tally.started_at() or (None, None)
         return SlotStatus(
             slot=core.place.slot,
             generation=core.place.generation,
             pool=self._settings.pool,
-            state=core.state,
-            sessions=len(core.sessions),
+            state=calls.state,
+            sessions=len(calls.sessions),
             capacity=core.place.capacity,
-            sessions_total=core.sessions_total,
+            sessions_total=tally.started,
             oldest_started_at=oldest,
             newest_started_at=newest,
-            media_up=core.media_up,
-            media_failed=core.media_failed(time.monotonic(), FIRST_MEDIA_S),
+            media_up=tally.media_up,
+            media_failed=tally.media_failed(time.monotonic(), FIRST_MEDIA_S),
             packets_in=core.packets_in,
             packets_out=self.socket.packets_out,
             drops={reason.value: count for reason, count in core.drops.items() if count},

@@ -64,7 +64,8 @@ class SessionTeller:
     def due(self, now: float, unix_now: float) -> Telling:
         """Return what to tell now; it counts as told unless `note_failed` is called."""
         cluster, slot, generation = self._place
-        records = {call_id: self._record(session, now, unix_now) for call_id, session in self._core.sessions.items()}
+        sessions = self._core.calls.sessions
+        records = {call_id: self._record(session, now, unix_now) for call_id, session in sessions.items()}
         written: list[tuple[SessionRecord | None, SessionRecord]] = []
         for call_id, record in records.items():
             at, before = self._told.get(call_id, (0.0, None))
