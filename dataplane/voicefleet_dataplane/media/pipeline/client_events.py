@@ -1,6 +1,7 @@
 """What a client, or who watches a call, may ask of a conversation: events of the OpenAI Realtime API, taken apart.
 
-Owns: which events there are, and in which words one is refused. Does not own: what they bring about (media/pipeline/conversation.py).
+Owns: which events there are, and in which words one is refused. Does not own: what they bring about (media/pipeline/conversation.py,
+media/pipeline/item_events.py).
 Invariant: whatever comes is answered, with events of the API and nothing else; what is refused has changed nothing.
 """
 
@@ -50,13 +51,13 @@ class ClientEvents:
             case "response.cancel":
                 return conversation.cancel_response(event.get("response_id"))
             case "conversation.item.create":
-                return conversation.create_item(event.get("item"), event.get("previous_item_id"))
+                return conversation.item_events.create(event.get("item"), event.get("previous_item_id"))
             case "conversation.item.retrieve":
-                return conversation.retrieve_item(event.get("item_id"))
+                return conversation.item_events.retrieve(event.get("item_id"))
             case "conversation.item.delete":
-                return conversation.delete_item(event.get("item_id"))
+                return conversation.item_events.delete(event.get("item_id"))
             case "conversation.item.truncate":
-                return conversation.truncate_item(event.get("item_id"), event.get("audio_end_ms"))
+                return conversation.item_events.truncate(event.get("item_id"), event.get("audio_end_ms"))
             case "input_audio_buffer.commit":
                 return conversation.commit_audio(now)
             case "input_audio_buffer.clear":

@@ -8,7 +8,7 @@
 Everything is told as it happens and answered with actions (media/pipeline/actions.py); time is an argument.
 
 Owns: turns, interruptions, deadlines, what a failed stage means. Does not own: a stage, sockets, clocks, the voice, the events that
-clients send.
+clients send, what they are told of items (item_events.py).
 Invariants
 - At most one response is in progress; what a stage says about another one is no news.
 - Somebody who interrupts is told, and remembered as having heard, exactly what went out.
@@ -25,7 +25,8 @@ from voicefleet_dataplane.media.pipeline.actions import Actions
 from voicefleet_dataplane.media.pipeline.chat import HookError, Piece
 from voicefleet_dataplane.media.pipeline.events import EventError, EventWriter
 from voicefleet_dataplane.media.pipeline.hearing import LEAST_MS, Heard, Hearing, What
-from voicefleet_dataplane.media.pipeline.items import Item, ItemError, Items, parse_item
+from voicefleet_dataplane.media.pipeline.item_events import ItemEvents
+from voicefleet_dataplane.media.pipeline.items import Item, Items
 from voicefleet_dataplane.media.pipeline.playback import Playback
 from voicefleet_dataplane.media.pipeline.response import END_OF, Response
 from voicefleet_dataplane.media.pipeline.session import SessionError, SessionObject
@@ -62,6 +63,7 @@ class Conversation:
         self._conversation_id = new_id("conv")
         self._hearing = Hearing(self._events, detects_turns=True)
         self._items = Items()
+        self.item_events = ItemEvents(self._items, events)
         self._response: Response | None = None
         self._answer_next = False  # somebody spoke to the end while a response that cannot be interrupted went on
         self._words_due: dict[str, float] = {}  # utterances that are being recognised
@@ -204,7 +206,7 @@ class Conversation:
         for item_id in sounding:
             if item_id in self._items:
                 played_ms = cleared.played_ms if item_id == cleared.tag else 0
-                actions += self._cut(self._items.get(item_id), played_ms)
+                actions += self.item_events.cut(self._items.get(item_id), played_ms)
         if response is not None:
             response.said_anything = False  # nothing waits that a mark could follow
             actions += self._close(response, "cancelled", reason=self._why_cleared)
@@ -264,31 +266,6 @@ class Conversation:
             response.message.cut(response.message.audio_ms)  # what was made of it is heard, or cleared
         return self._close(response, "cancelled", reason="client_cancelled")
 
-    def create_item(self, given: Any, after: Any) -> Actions:
-        """Put an item into the conversation. Raises ItemError."""
-        item = parse_item(given, self._new_id("item"))
-        return self._item_events(item, self._items.add(item, after if isinstance(after, str) else None))
-
-    def retrieve_item(self, item_id: Any) -> Actions:
-        """Show an item. Raises ItemError."""
-        return [self._events.tell("conversation.item.retrieved", item=self._items.get(item_id).to_json())]
-
-    def delete_item(self, item_id: Any) -> Actions:
-        """Take an item out. Raises ItemError."""
-        self._items.delete(item_id)
-        return [self._events.tell("conversation.item.deleted", item_id=item_id)]
-
-    def truncate_item(self, item_id: Any, heard_ms: Any) -> Actions:
-        """Remember that no more of an answer was heard. Raises ItemError."""
-        item = self._items.get(item_id)
-        if item.part != "output_audio":
-            raise ItemError("item_id", "only what was spoken can be truncated")
-        if isinstance(heard_ms, bool) or not isinstance(heard_ms, int) or heard_ms < 0:
-            raise ItemError("audio_end_ms", "a number of milliseconds")
-        if heard_ms > item.audio_ms and item.status != "in_progress":
-            raise ItemError("audio_end_ms", f"the item has {item.audio_ms} ms of audio")
-        return self._cut(item, heard_ms)
-
     def commit_audio(self, now: float) -> Actions:
         """End the utterance here. Raises EventError."""
         heard = self._hearing.commit()
@@ -322,18 +299,11 @@ class Conversation:
         )
         item.spoken = [(heard.audio_ms, 0)]
         self._words_due[heard.utterance] = now + self._plan.words_within_s
-        actions: Actions = [committed, *self._item_events(item, previous)]
+        actions: Actions = [committed, *self.item_events.added(item, previous)]
         while len(self._words_due) > MAX_PENDING_WORDS:
             message = "speech to text does not keep up with the speaker"
             actions += self.words_failed(next(iter(self._words_due)), "speech_to_text_behind", message)
         return actions
-
-    def _item_events(self, item: Item, previous: str | None) -> Actions:
-        shown = item.to_json()
-        return [
-            self._events.tell(f"conversation.item.{what}", previous_item_id=previous, item=shown)
-            for what in ("added", "done")
-        ]
 
     def _answer(self, now: float) -> Actions:
         if self._response is not None:
@@ -374,12 +344,6 @@ class Conversation:
         self._answer_next = False
         self._why_cleared = "turn_detected"
         return [Clear()] if self._response is not None or self._playback.is_pending else []
-
-    def _cut(self, item: Item, heard_ms: int) -> Actions:
-        item.cut(heard_ms)
-        return [
-            self._events.tell("conversation.item.truncated", item_id=item.id, content_index=0, audio_end_ms=heard_ms)
-        ]
 
     def _close(self, response: Response, status: str, **details: Any) -> Actions:
         self._response = None
