@@ -5,6 +5,7 @@ import pytest
 from tests.unit.test_relay import ALICE, INNER, KEYS, MALLORY, OWNER_A, RTP, check, moved, topology, ufrag
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
+from voicefleet_dataplane.core.relay import named_owner
 from voicefleet_dataplane.core.relay import relay as relay_module
 from voicefleet_dataplane.core.relay.check_limits import CheckLimits, network_of
 from voicefleet_dataplane.core.relay.relay import Relay
@@ -104,7 +105,7 @@ def test_what_leads_nowhere_ends_before_any_hmac(monkeypatch, packet):
     def worked(*_):
         raise AssertionError("an HMAC was computed")
 
-    monkeypatch.setattr(relay_module, "decode_hint", worked)
+    monkeypatch.setattr(named_owner, "decode_hint", worked)
     monkeypatch.setattr(relay_module, "verify_integrity", worked)
     assert isinstance(limited().receive_outside(packet, MALLORY, 0.0), DropReason)
 

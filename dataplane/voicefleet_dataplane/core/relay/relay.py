@@ -38,14 +38,14 @@ hold it with more checks, for as long as its own call lasts. The victim's checks
 goes to the wrong owner, which drops it: that call fails and nothing is heard. A NAT's next port has to be guessed for
 each victim.
 
-Owns: flows and these rules. Does not own: sockets, clocks, where topology and keys come from (shell/relay/process.py).
+Owns: flows and these rules. Does not own: whom a ufrag names (core/relay/named_owner.py), sockets, clocks, where topology
+and keys come from (shell/relay/process.py).
 """
 
 from dataclasses import dataclass
 
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
-from voicefleet_contract.hint import HintError, decode_hint, ice_pwd, peek_hint
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.spp import HEADER_BYTES, SppError, decode_spp, encode_spp
 from voicefleet_contract.topology import Member, MemberState, TopologyIndex
@@ -53,6 +53,7 @@ from voicefleet_dataplane.core.relay.bypass import Bypass
 from voicefleet_dataplane.core.relay.check_limits import CheckLimits
 from voicefleet_dataplane.core.relay.flow import Flow, FlowTable, Guest, is_goodbye
 from voicefleet_dataplane.core.relay.lookups import Lookups
+from voicefleet_dataplane.core.relay.named_owner import named_owner
 from voicefleet_dataplane.wire.demux import Kind, classify
 from voicefleet_dataplane.wire.dtls_record import ALERT
 from voicefleet_dataplane.wire.stun import StunError, parse_binding_request, verify_integrity
@@ -60,14 +61,6 @@ from voicefleet_dataplane.wire.stun import StunError, parse_binding_request, ver
 LARGEST_DATAGRAM_BYTES = 1_500
 Forward = tuple[bytes, Address]  # the datagram and where to; a plain tuple, since one is made per packet
 Verdict = Forward | DropReason | None  # None: held until the flow cache has answered, and counted then
-
-_HINT_REASONS = {
-    "length": DropReason.HINT_MALFORMED,
-    "alphabet": DropReason.HINT_MALFORMED,
-    "version": DropReason.HINT_VERSION,
-    "key_epoch": DropReason.HINT_KEY_EPOCH,
-    "tag": DropReason.HINT_TAG,
-}
 
 
 @dataclass(slots=True)
@@ -177,7 +170,7 @@ class Relay:
                 return DropReason.STUN_BAD_INTEGRITY
             flow.alive_at = now
             return self._forward_check(flow, data, public)
-        owner = self._owner_of(request.server_ufrag)
+        owner = named_owner(request.server_ufrag, self._topology, self._keys)
         if isinstance(owner, DropReason):
             return owner
         member, password = owner
@@ -219,28 +212,6 @@ class Relay:
         """Return a flow's owner and where it is: one pair of objects for all flows of an owner."""
         key = member.slot, member.generation
         return self._places.setdefault(key, (key, member.as_address()))
-
-    def _owner_of(self, ufrag: bytes) -> tuple[Member, bytes] | DropReason:
-        """Return the member that an authentic hint names, and the password of its checks.
-
-        What can be known to lead nowhere from the bare fields ends before the first HMAC: most garbage, and every hint
-        of another cluster or of a member that is no more.
-        """
-        try:
-            hint = peek_hint(ufrag)
-            if self._topology is None:
-                return DropReason.OWNER_UNKNOWN
-            if hint.cluster != self._topology.cluster:
-                return DropReason.HINT_OTHER_CLUSTER
-            member = self._topology.member(hint.slot, hint.generation)
-            if member is None:
-                return DropReason.OWNER_UNKNOWN
-            if member.state is MemberState.GONE:
-                return DropReason.OWNER_GONE
-            decode_hint(ufrag, self._keys)
-        except HintError as error:
-            return _HINT_REASONS[error.reason]
-        return member, ice_pwd(ufrag.decode("ascii"), hint.key_epoch, self._keys).encode("ascii")
 
     def _forward_check(self, flow: Flow, data: bytes, public: str) -> Forward:
         flow.packets_in += 1
