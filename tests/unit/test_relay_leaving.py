@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.relay_process import Peer, bind, running_relay, until
 from voicefleet_contract.topology import RelayState
-from voicefleet_dataplane.shell.relay import process as relay_module
+from voicefleet_dataplane.shell.relay import leaving as leaving_module
 
 RTP = b"\x80\x6f" + bytes(160)
 ALERT = b"\x15\xfe\xfd" + bytes(40)
@@ -35,21 +35,21 @@ async def test_a_relay_that_restarts_leaves_at_once_with_flows_that_live(tmp_pat
     async with running_relay(tmp_path, owner) as relay:
         await say(relay, owner, **fields)
         await bind(relay, client, owner)
-        await relay.process.leave()
+        await relay.process.leaving.leave()
         assert len(relay.process.core.flows) == 1
 
 
 async def test_a_relay_of_which_the_topology_says_nothing_leaves_at_once(tmp_path, owner, client):
     async with running_relay(tmp_path, owner) as relay:
         await bind(relay, client, owner)
-        await relay.process.leave()
+        await relay.process.leaving.leave()
 
 
 async def test_a_withdrawn_relay_forwards_on_until_the_last_call_has_ended(tmp_path, owner, client):
     async with running_relay(tmp_path, owner) as relay:
         await withdraw(relay, owner)
         await bind(relay, client, owner)
-        leaving = asyncio.create_task(relay.process.leave())
+        leaving = asyncio.create_task(relay.process.leaving.leave())
         await asyncio.sleep(0)
         late = Peer()  # it was told the address just before
         await bind(relay, late, owner)
@@ -68,10 +68,10 @@ async def test_it_hears_that_it_is_withdrawn_while_it_leaves(tmp_path, owner, cl
     """The pod is deleted and the topology changes in the same moment: whoever comes second is heard in the grace."""
     async with running_relay(tmp_path, owner, leave_grace_s=1.5) as relay:
         await bind(relay, client, owner)
-        leaving = asyncio.create_task(relay.process.leave())
+        leaving = asyncio.create_task(relay.process.leaving.leave())
         await withdraw(relay, owner)
         assert not leaving.done()
-        await until(lambda: relay.process.waiting)
+        await until(lambda: relay.process.leaving.waiting)
         await passes(relay, client, owner)
         owner.send_spp(ALERT, client.address, relay.inner)
         async with asyncio.timeout(10):
@@ -82,7 +82,7 @@ async def test_without_flows_it_does_not_wait(tmp_path, owner):
     async with running_relay(tmp_path, owner) as relay:
         await withdraw(relay, owner)
         async with asyncio.timeout(10):
-            await relay.process.leave()
+            await relay.process.leaving.leave()
 
 
 async def test_it_waits_no_longer_than_the_deadline(tmp_path, owner, client, caplog):
@@ -90,7 +90,7 @@ async def test_it_waits_no_longer_than_the_deadline(tmp_path, owner, client, cap
         await withdraw(relay, owner)
         await bind(relay, client, owner)
         async with asyncio.timeout(10):
-            await relay.process.leave()
+            await relay.process.leaving.leave()
         assert "the drain deadline is over: 1 flows are left" in caplog.text
 
 
@@ -99,8 +99,8 @@ async def test_an_ingress_that_is_given_back_is_handed_over_at_once(tmp_path, ow
     async with running_relay(tmp_path, owner) as relay:
         await withdraw(relay, owner)
         await bind(relay, client, owner)
-        leaving = asyncio.create_task(relay.process.leave())
-        await until(lambda: relay.process.waiting)
+        leaving = asyncio.create_task(relay.process.leaving.leave())
+        await until(lambda: relay.process.leaving.waiting)
         await say(relay, owner)
         async with asyncio.timeout(10):
             await leaving
@@ -124,8 +124,8 @@ async def test_a_relay_whose_voicerelay_is_deleted_waits_for_its_flows_without_a
         await say(relay, owner)
         await bind(relay, client, owner)
         deleted(relay, True)
-        leaving = asyncio.create_task(relay.process.leave())
-        await until(lambda: relay.process.waiting)
+        leaving = asyncio.create_task(relay.process.leaving.leave())
+        await until(lambda: relay.process.leaving.waiting)
         await passes(relay, client, owner)
         owner.send_spp(ALERT, client.address, relay.inner)
         async with asyncio.timeout(10):
@@ -138,19 +138,19 @@ async def test_a_relay_whose_voicerelay_is_there_or_not_to_be_asked_for_hands_ov
         await say(relay, owner)
         await bind(relay, client, owner)
         deleted(relay, answer)
-        await relay.process.leave()
+        await relay.process.leaving.leave()
         assert len(relay.process.core.flows) == 1
 
 
 async def test_a_voicerelay_that_is_made_anew_is_handed_over_to(tmp_path, owner, client, monkeypatch, caplog):
-    monkeypatch.setattr(relay_module, "_ASK_AGAIN_S", 0.0)
+    monkeypatch.setattr(leaving_module, "_ASK_AGAIN_S", 0.0)
     caplog.set_level("INFO")
     async with running_relay(tmp_path, owner, relay_name="fra") as relay:
         await say(relay, owner)
         await bind(relay, client, owner)
         deleted(relay, True, None, False)
         async with asyncio.timeout(10):
-            await relay.process.leave()
+            await relay.process.leaving.leave()
         assert "the ingress is back" in caplog.text
 
 
@@ -161,6 +161,6 @@ async def test_what_is_pinned_stays_for_a_successor_only(tmp_path, owner, answer
         deleted(relay, answer)
         closed = []
         monkeypatch.setattr(relay.process.datapath, "close", lambda *, keep: closed.append(keep))
-        await relay.process.leave()
+        await relay.process.leaving.leave()
         await relay.process.stop()
         assert closed == [kept]

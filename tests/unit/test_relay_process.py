@@ -234,7 +234,7 @@ async def test_packets_wait_no_longer_for_a_topology_than_is_of_use(tmp_path, ow
 async def test_leaving_is_unready_first_and_forwards_on(tmp_path, owners, client):
     async with running_relay(tmp_path, *owners) as relay:
         await bind(relay, client, owners[0])
-        leaving = asyncio.create_task(relay.process.leave())
+        leaving = asyncio.create_task(relay.process.leaving.leave())
         await asyncio.sleep(0)
         answer = await relay.get("/readyz")
         assert (answer.status_code, answer.text) == (503, "leaving\n")

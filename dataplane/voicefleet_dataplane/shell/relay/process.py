@@ -1,14 +1,7 @@
 """The relay process: a public UDP socket, an inner UDP socket, and health on the inner address (TCP, the same number).
 
-Leaving: readiness goes at once, the sockets stay for ``leave_grace_s`` and forward all the while. Then a relay that
-restarts hands over at once: its successor waits for the ports (shell/process/udp.py) and the flow cache, or the next check of
-each client, rebuilds its flows. A relay whose ingress is withdrawn, as the topology says of it by then, has no
-successor: it forwards on, also new calls that were told its address just before, until no flow lives or
-``drain_deadline_s`` is over (docs/adr/0017). The operator writes that into the topology; for when it is away, the
-relay asks whether its VoiceRelay is deleted.
-
 Owns: sockets, time, and which topology and keys the core works from. Does not own: any rule about packets
-(core/relay/relay.py).
+(core/relay/relay.py), how long it stays when it is told to leave (shell/relay/leaving.py).
 """
 
 import asyncio
@@ -46,6 +39,7 @@ from voicefleet_dataplane.shell.process.watched_files import watch_key_ring
 from voicefleet_dataplane.shell.relay.batch_socket import Messages
 from voicefleet_dataplane.shell.relay.datapath import Datapath
 from voicefleet_dataplane.shell.relay.flow_cache import FlowCache
+from voicefleet_dataplane.shell.relay.leaving import Leaving
 from voicefleet_dataplane.shell.relay.metrics import relay_registry
 from voicefleet_dataplane.shell.relay.pressure import Pressure
 
@@ -57,7 +51,6 @@ _PREDECESSOR_PATIENCE_S = 8.0  # beyond the grace that the predecessor takes to 
 # could be done with them is to drop them. An API server that is away for longer is not waited for.
 _TOPOLOGY_PATIENCE_S = 2.0
 _TOPOLOGY_POLL_S = 0.01
-_ASK_AGAIN_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -81,9 +74,6 @@ class RelayProcess:
         """Read the keys. Raises OSError or ValueError naming what is wrong."""
         self._settings, self._topology = settings, topology
         self._keys = watch_key_ring(Path(settings.hint_keys_file))
-        self._leaving = False
-        self._deleted = False  # the VoiceRelay is
-        self.waiting = False  # for flows to end, before leaving
         self.cache: FlowCache | None = None
         self._closing = contextlib.AsyncExitStack()
 
@@ -106,6 +96,7 @@ class RelayProcess:
                 idle_s=settings.flow_idle_timeout_s,
                 limits=_limits(settings),
             )
+            self.leaving = Leaving(settings, self._topology, self.core)
             self.datapath = Datapath(settings, self.core, self.public, time.monotonic())
             closing.callback(self._close_datapath)
             self._use_sources()
@@ -153,7 +144,7 @@ class RelayProcess:
 
     def problems(self) -> list[str]:
         """Return why no new call should be sent here."""
-        found = ["leaving"] if self._leaving else []
+        found = ["leaving"] if self.leaving.has_begun else []
         if self.core.topology is None:
             found.append(f"no topology: {self._topology.problem}")
         return found
@@ -163,44 +154,10 @@ class RelayProcess:
         cache = {} if self.cache is None else {"flow_cache": self.cache.problem}
         return {"topology": self._topology.problem, "hint_keys": self._keys.problem, **cache}
 
-    @property
-    def withdrawn(self) -> bool:
-        """Say whether nobody will answer here after this relay: the topology calls it leaving, or its VoiceRelay is deleted."""
-        index = self.core.topology
-        entry = index.relay_at(self.inner) if index is not None else None
-        return self._deleted or (entry is not None and entry.leaving)
-
-    async def leave(self) -> None:
-        """Be unready from now on, and forward on: for the grace, or where nobody comes after us until no flow lives."""
-        settings = self._settings
-        self._leaving = True
-        log.info("leaving in %g s", settings.leave_grace_s)
-        await asyncio.gather(asyncio.sleep(settings.leave_grace_s), self._ask_whether_deleted())
-        if not self.withdrawn:
-            return
-        log.info("the ingress is withdrawn: %d flows, at most %g s", len(self.core.flows), settings.drain_deadline_s)
-        self.waiting = True
-        asked_at = time.monotonic()
-        give_up_at = asked_at + settings.drain_deadline_s
-        while self.withdrawn and self.core.flows.any_live(now := time.monotonic()):
-            if now >= give_up_at:
-                log.warning("the drain deadline is over: %d flows are left", len(self.core.flows))
-                return
-            await asyncio.sleep(min(_HOUSEKEEPING_INTERVAL_S, give_up_at - now))
-            if self._deleted and now - asked_at > _ASK_AGAIN_S:  # it may be made anew
-                asked_at = now
-                await self._ask_whether_deleted()
-        log.info("no flow is left" if self.withdrawn else "the ingress is back: handing over")
-
-    async def _ask_whether_deleted(self) -> None:
-        if self._settings.relay_name:
-            deleted = await self._topology.relay_is_gone(self._settings.relay_name)
-            self._deleted = self._deleted if deleted is None else deleted
-
     def acknowledgement(self) -> Acknowledgement:
         """Return which topology and keys are in use."""
         said = acknowledge(self._settings.process_name, self.core.topology)
-        left = len(self.core.flows) if self.withdrawn else None
+        left = len(self.core.flows) if self.leaving.withdrawn else None
         return said.model_copy(
             update={
                 "key_epochs": self.core.keys.epochs,
@@ -274,7 +231,7 @@ class RelayProcess:
         """Leave the kernel's rules to a successor, unless none will come: we are withdrawn, or the topology has no such relay."""
         index = self.core.topology
         known = index is None or index.relay_at(self.inner) is not None
-        self.datapath.close(keep=known and not self.withdrawn)
+        self.datapath.close(keep=known and not self.leaving.withdrawn)
 
     def _use_sources(self) -> None:
         topology = self._topology()
@@ -331,4 +288,4 @@ async def run_relay(settings: RelaySettings, sockets: RelaySockets | None = None
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            await process.leave()
+            await process.leaving.leave()
