@@ -36,15 +36,19 @@ check: .venv/.installed ## ruff, mypy strict, import-linter, unit and property t
 	@.venv/bin/ruff format --check --quiet .
 	@.venv/bin/mypy
 	@.venv/bin/lint-imports --no-logo > .venv/lint-imports.log 2>&1 || { cat .venv/lint-imports.log; exit 1; }
-	@.venv/bin/pytest -q --collect-only e2e tests/interop > .venv/collect.log 2>&1 || { cat .venv/collect.log; exit 1; }
+	@.venv/bin/pytest -q --collect-only e2e tests/interop tests/control_plane > .venv/collect.log 2>&1 || { cat .venv/collect.log; exit 1; }
 	@.venv/bin/pytest -q -n 2 tests/unit tests/property
+
+control-plane: deps .venv/.installed ## the operator on a real API server without nodes: faults, changes, reasons
+	@$(PY) -m e2e.cluster build
+	@$(STORIES) -n 2 --dist worksteal tests/control_plane
 
 kernel: deps bpf .venv/.installed ## the fast path in network namespaces (root)
 	@.venv/bin/pytest -q tests/kernel
 
 # Browsers, fleets and recognisers share the machine's cores: a story that failed is told once more, by itself. It is on the screen both
 # times; one that fails twice fails.
-STORIES = told() { .venv/bin/pytest -q "$$@" || { echo "--- once more, only what failed"; .venv/bin/pytest -q --last-failed --last-failed-no-failures none "$$@"; }; }; told
+STORIES = told() { .venv/bin/pytest -q -o cache_dir=.pytest_cache/$@ "$$@" || { echo "--- once more, only what failed"; .venv/bin/pytest -q -o cache_dir=.pytest_cache/$@ --last-failed --last-failed-no-failures none "$$@"; }; }; told
 
 interop: deps .venv/.installed ## other people's WebRTC stacks against ours, on loopback
 	@$(STORIES) -n 2 --dist loadfile tests/interop
@@ -76,6 +80,7 @@ test: ## everything: check, kernel, interop, e2e
 	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory kernel
 	@$(MAKE) --no-print-directory interop
+	@$(MAKE) --no-print-directory control-plane
 	@$(MAKE) --no-print-directory e2e
 
 bench-relay: deps bpf .venv/.installed ## the relay beside coturn, a Go relay and the kernel, in namespaces (root, 15 minutes; ARGS=--quick)
@@ -102,4 +107,4 @@ bench-sessions: deps .venv/.installed ## a million sessions in a real Redis: pag
 demo: deps .venv/.installed ## a cluster, a fleet on it, ten concurrent calls through it, a spoken question answered
 	@$(PY) -m e2e.demo
 
-.PHONY: check-old-kubernetes help venv deps lock bpf check kernel interop image cluster cluster-down e2e test bench-media bench-pipeline bench-relay bench-ring bench-sessions bench-operator bench-docs demo
+.PHONY: check-old-kubernetes control-plane help venv deps lock bpf check kernel interop image cluster cluster-down e2e test bench-media bench-pipeline bench-relay bench-ring bench-sessions bench-operator bench-docs demo

@@ -26,8 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.report import Report
-from e2e.bare_fleet import OperatorProcess, install
-from e2e.cluster.bare import NAMESPACE, OPERATOR_USER, BareControlPlane, free_port
+from e2e.bare.fleet import NAMESPACE, install, install_crds, operator_user
+from e2e.bare.operator import OperatorProcess
+from e2e.bare.plane import BareControlPlane
+from e2e.bare.programs import ADMIN
 from e2e.cluster.build import build, build_alone
 from e2e.cluster.components import KWOK
 from e2e.cluster.steps import ClusterError, fail, say, step
@@ -71,7 +73,7 @@ class Audit:
         """Return every write so far."""
         events = (json.loads(line) for line in self._path.read_text().splitlines() if line.strip())
         # The Lease is what a standby needs; it is renewed whatever the size of the fleet, and this run has none.
-        return [e for e in events if e["user"]["username"] == OPERATOR_USER and e["stage"] == "ResponseComplete"]
+        return [e for e in events if e["user"]["username"] == operator_user() and e["stage"] == "ResponseComplete"]
 
     def count(self) -> int:
         return len(self.writes())
@@ -179,11 +181,13 @@ def bench(options: argparse.Namespace) -> Measured:
     found = Measured()
     tree, kwok = build(), build_alone(KWOK)
     chance = random.Random(4)
-    with BareControlPlane(tree / "bin", scheduler=True, audit_user=OPERATOR_USER) as plane:
+    with BareControlPlane(tree / "bin", audit=True) as plane:
+        plane.start_scheduler()
         with step("the chart, with its own rights"):
+            install_crds(plane)
             install(plane, tree / "bin" / "helm")
         audit, topology = Audit(plane), TopologyWatch(plane)
-        admin = plane.write_kubeconfig("admin")
+        admin = plane.place.kubeconfig(ADMIN)
         plane.spawn(
             "kwok",
             [
@@ -193,13 +197,13 @@ def bench(options: argparse.Namespace) -> Measured:
         )
         with step(f"{options.nodes} nodes"):
             make_nodes(plane, options.nodes)
-        with OperatorProcess(plane, free_port()) as operator:
+        with OperatorProcess(plane, NAMESPACE) as operator:
             operator.wait_leading()
             measure(options, found, plane, operator, audit, topology, chance)
         with step("another operator takes over the whole fleet") as line:
             before = audit.count()
             began = time.monotonic()
-            with OperatorProcess(plane, free_port(), name="successor") as successor:
+            with OperatorProcess(plane, NAMESPACE, name="successor") as successor:
                 successor.wait_leading(300)
                 found.restart_s = time.monotonic() - began
                 time.sleep(10)

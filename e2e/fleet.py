@@ -14,12 +14,11 @@ from typing import Any
 
 from e2e.cluster.steps import ClusterError, run, step
 from e2e.kube import Kube, KubeError, eventually, ready
+from e2e.resources import POOL, Resources
 from e2e.site import Node, Site, find_site, usable_nodes
-from voicefleet_contract import names
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMESPACE = "voice"
-POOL = "agents"
 CLUSTER_ID = 7
 RELAY_LABEL = "voicefleet.dev/relay"
 RELAY_NODES = 2
@@ -46,12 +45,12 @@ spec:
 """
 
 
-class Fleet:
+class Fleet(Resources):
     """The installed fleet: how to reach it, and what it says of itself."""
 
     def __init__(self) -> None:
         self.site: Site = find_site()
-        self.kube = Kube(self.site.kubectl, NAMESPACE)
+        super().__init__(Kube(self.site.kubectl, NAMESPACE))
         if self.site.local:  # a run that was killed in mid-drain leaves a node cordoned
             self.kube.run("uncordon", "--selector", "kubernetes.io/hostname", namespaced=False)
         self.nodes: list[Node] = usable_nodes(
@@ -143,14 +142,6 @@ class Fleet:
             eventually(f"{replicas} transceivers ready", lambda: len(self.transceivers()) == replicas, within_s=60)
             eventually("gateway ready", self._gateway_ready, within_s=60)
 
-    def transceivers(self) -> list[Any]:
-        """The transceiver pods that are ready."""
-        return [pod for pod in self.kube.pods("app.kubernetes.io/component=transceiver") if ready(pod)]
-
-    def relays(self) -> list[Any]:
-        """The relay pods that are ready."""
-        return [pod for pod in self.kube.pods("app.kubernetes.io/component=relay") if ready(pod)]
-
     def relay_of(self, ingress: str) -> Any:
         """The relay pod behind an address that an answer advertised."""
         host = ingress.rsplit(":", 1)[0]
@@ -158,34 +149,8 @@ class Fleet:
         [pod] = [pod for pod in self.relays() if pod["spec"]["nodeName"] == name]
         return pod
 
-    def owner_of(self, slot: int) -> Any:
-        """The transceiver pod of a slot."""
-        [pod] = [pod for pod in self.transceivers() if pod["metadata"]["labels"][names.LABEL_SLOT] == str(slot)]
-        return pod
-
     def _resources_ready(self) -> bool:
         return all(self.condition(kind, name) for kind, name in (("voicerelay", "fra"), ("transceiver", POOL)))
-
-    def condition(self, kind: str, name: str, wanted: str = "Ready") -> bool:
-        """Tell whether a condition of a resource is true for its present generation."""
-        found = self.kube.get(kind, name)
-        generation = found["metadata"]["generation"]
-        return any(
-            c["type"] == wanted and c["status"] == "True" and c.get("observedGeneration") == generation
-            for c in found.get("status", {}).get("conditions", ())
-        )
-
-    def status_condition(self, kind: str, name: str, wanted: str) -> tuple[str, str, str]:
-        """Return a condition's status, reason and message, of the present generation; empty ones while there is none."""
-        found = self.kube.get(kind, name)
-        for c in found.get("status", {}).get("conditions", ()):
-            if c["type"] == wanted and c.get("observedGeneration") == found["metadata"]["generation"]:
-                return c["status"], c["reason"], c["message"]
-        return "", "", ""
-
-    def change(self, patch: Mapping[str, Any]) -> None:
-        """Change the pool's spec, as `kubectl patch` does."""
-        self.kube.run("patch", "transceiver", POOL, "--type=merge", "--patch", json.dumps({"spec": patch}))
 
     def _gateway_ready(self) -> bool:
         return any(map(ready, self.kube.pods("app.kubernetes.io/component=gateway")))

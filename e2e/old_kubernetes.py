@@ -6,8 +6,9 @@ cluster's. No nodes: what is asked is whether it takes what we write and refuses
 
 import sys
 
-from e2e.bare_fleet import OperatorProcess, install
-from e2e.cluster.bare import NAMESPACE, BareControlPlane, free_port
+from e2e.bare.fleet import NAMESPACE, install, install_crds
+from e2e.bare.operator import OperatorProcess
+from e2e.bare.plane import BareControlPlane
 from e2e.cluster.build import build, build_alone
 from e2e.cluster.components import OLDEST
 from e2e.cluster.steps import ClusterError, fail, run, say, step, wait_until
@@ -27,6 +28,7 @@ def check(plane: BareControlPlane) -> None:
     """Raises ClusterError naming what this version does otherwise."""
     version = plane.request("GET", "/version")[1]["gitVersion"]
     with step(f"Kubernetes {version}: CRDs, chart, RBAC"):
+        install_crds(plane)
         install(plane, build() / "bin" / "helm")
     with step("impossible specs are refused with the field and the fix"):
         for kind, spec, says in _REFUSED:
@@ -35,7 +37,7 @@ def check(plane: BareControlPlane) -> None:
                 raise ClusterError(f"{kind} {spec}: {status} {answer}")
     with (
         step("the operator, with the chart's rights: pods, topology, status") as line,
-        OperatorProcess(plane, free_port(), lease="op") as operator,
+        OperatorProcess(plane, NAMESPACE, lease="op") as operator,
     ):
         operator.wait_leading()
         for kind, spec in (
@@ -45,11 +47,11 @@ def check(plane: BareControlPlane) -> None:
             status, answer = post(plane, kind, "right", spec)
             if status != 201:
                 raise ClusterError(f"{kind}: {status} {answer}")
-        wait_until("pods, topology, status", lambda: done(plane), within_s=30, log=plane.log("operator"))
+        wait_until("pods, topology, status", lambda: done(plane), within_s=30, log=operator.log)
         codes = {s: v for s, v in operator.metrics().items() if "api_requests_total{" in s and 'code="2' not in s}
         unwelcome = {series for series in codes if 'code="404"' not in series and "get" not in series}
         if unwelcome:
-            raise ClusterError(f"requests that were not taken: {unwelcome}", plane.log("operator"))
+            raise ClusterError(f"requests that were not taken: {unwelcome}", operator.log)
         line.note = f"{len(codes)} kinds of answers but 2xx"
 
 

@@ -1,35 +1,19 @@
-"""The chart on a control plane without nodes, and the operator as a process of this machine with the chart's own rights.
-
-Owns: what the operator's bench and the fault tests share. Does not own: nodes (KWOK's, or none).
-"""
+"""The operator as a process of this machine, with the rights that the chart gives it."""
 
 import os
 import signal
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from e2e.cluster.bare import NAMESPACE, BareControlPlane
-from e2e.cluster.steps import ClusterError, run, wait_until
+from e2e.bare.plane import BareControlPlane, free_port
+from e2e.cluster.steps import ClusterError, wait_until
 
-ROOT = Path(__file__).resolve().parents[1]
-
-
-def install(plane: BareControlPlane, helm: Path, *settings: str) -> None:
-    """CRDs, namespace and the chart. Its Deployments are objects that nobody runs."""
-    for crd in sorted((ROOT / "crds").glob("*.yaml")):
-        plane.apply(crd.read_text())
-    plane.request("POST", "/api/v1/namespaces", {"metadata": {"name": NAMESPACE}})
-    argv = [helm, "template", "voicefleet", ROOT / "charts" / "voicefleet", "--namespace", NAMESPACE, "--skip-crds"]
-    argv += [
-        "--set",
-        "gateway.enabled=false,redis.embedded=false,sessionsApi.enabled=false",
-        *(word for s in settings for word in ("--set", s)),
-    ]
-    plane.apply(run(argv, env=os.environ | {"HELM_NO_PLUGINS": "1"}))
+ACCOUNT = "voicefleet-operator"
 
 
 class OperatorProcess:
@@ -38,30 +22,34 @@ class OperatorProcess:
     def __init__(
         self,
         plane: BareControlPlane,
-        health_port: int,
+        namespace: str,
         *,
         url: str = "",
         name: str = "operator",
         lease: str = "",
         watch_silence_s: float = 70.0,
+        see_foreign_pods: bool = False,
     ) -> None:
-        kubeconfig = plane.write_kubeconfig("operator", url)
-        self.health_port = health_port
-        self._log = plane.log(name)
+        kubeconfig = plane.directory / f"{namespace}-{name}.conf"
+        plane.write_kubeconfig(kubeconfig, plane.token_of(namespace, ACCOUNT), url, namespace)
+        self.health_port = free_port()
+        self.log = plane.log(f"{namespace}-{name}")
         environment = {
-            "VOICEFLEET_NAMESPACE": NAMESPACE,
+            "VOICEFLEET_NAMESPACE": namespace,
             "VOICEFLEET_KUBECONFIG": str(kubeconfig),
             "VOICEFLEET_PROCESS_NAME": name,
             "VOICEFLEET_LEASE": lease,
             "VOICEFLEET_WATCH_SILENCE_S": str(watch_silence_s),
+            "VOICEFLEET_SEE_FOREIGN_PODS": str(see_foreign_pods).lower(),
             "VOICEFLEET_HEALTH_ADDRESS": "127.0.0.1",
-            "VOICEFLEET_HEALTH_PORT": str(health_port),
+            "VOICEFLEET_HEALTH_PORT": str(self.health_port),
             "USER": "voicefleet-operator",
             "PATH": os.environ["PATH"],
         }
-        with self._log.open("ab") as log:
+        argv = [sys.executable, "-m", "voicefleet_operator"]
+        with self.log.open("ab") as log:  # in the plane's directory: whoever works there ends with it
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "voicefleet_operator"], env=environment, stdout=log, stderr=log, cwd=ROOT
+                argv, env=environment, stdout=log, stderr=log, cwd=plane.directory, start_new_session=True
             )
 
     def __enter__(self) -> Self:
@@ -70,7 +58,7 @@ class OperatorProcess:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        self.stop(signal.SIGKILL)  # its good-bye is a story of its own
 
     def ask(self, path: str) -> tuple[int, str]:
         """GET from its health port; (0, why) when there is no answer."""
@@ -88,10 +76,10 @@ class OperatorProcess:
 
         def leads() -> bool:
             if self.process.poll() is not None:
-                raise ClusterError("the operator has ended", self._log)
+                raise ClusterError("the operator has ended", self.log)
             return self.ask("/readyz") == (200, "leading\n")
 
-        wait_until("the operator", leads, within_s=within_s, log=self._log)
+        wait_until("the operator", leads, within_s=within_s, log=self.log)
 
     def metrics(self) -> dict[str, float]:
         """Series → value, series as the exposition spells them."""
@@ -103,7 +91,7 @@ class OperatorProcess:
         for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
             if line.startswith(f"{field}:"):
                 return int(line.split()[1]) * 1024
-        raise ClusterError("the operator has ended", self._log)
+        raise ClusterError("the operator has ended", self.log)
 
     def cpu_s(self) -> float:
         """Processor time so far."""
@@ -111,7 +99,7 @@ class OperatorProcess:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def log_text(self) -> str:
-        return self._log.read_text(errors="replace")
+        return self.log.read_text(errors="replace")
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
         """End it; its exit code."""

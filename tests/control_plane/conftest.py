@@ -1,0 +1,63 @@
+"""A control plane without nodes for each process of the test run, and a fleet in a namespace of its own for each story.
+
+Not one for all processes: a story may replace the CRDs, restart the API server, put back an older etcd or lose a node, and the
+stories beside it must not notice.
+"""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from e2e.bare.fleet import BareFleet, install_crds
+from e2e.bare.kubelets import Kubelets
+from e2e.bare.operator import OperatorProcess
+from e2e.bare.plane import BareControlPlane
+from e2e.cluster.build import build
+
+HERE = Path(__file__).parent
+NODES = ("node-a", "node-b", "node-c")
+_numbers = itertools.count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker(pytest.mark.control_plane)
+            item.add_marker(pytest.mark.timeout(300))
+
+
+@pytest.fixture(scope="session")
+def plane() -> Iterator[BareControlPlane]:
+    """etcd, kube-apiserver, kube-controller-manager and kube-scheduler, with our CRDs."""
+    with BareControlPlane(build() / "bin", controllers=True, audit=True) as running:
+        install_crds(running)
+        running.start_controllers()
+        running.start_scheduler()
+        yield running
+
+
+@pytest.fixture(scope="session")
+def kubelets(plane: BareControlPlane) -> Iterator[Kubelets]:
+    """Three nodes that a stand-in for kubelets speaks for; relays go to two of them."""
+    with Kubelets(plane) as running:
+        for name in NODES:
+            running.add_node(name, {"voicefleet.dev/relay": str(name != NODES[-1]).lower()})
+        yield running
+
+
+@pytest.fixture
+def fleet(plane: BareControlPlane, kubelets: Kubelets) -> Iterator[BareFleet]:
+    """The chart in a namespace of this story's own. No operator runs yet."""
+    made = BareFleet(plane, build() / "bin" / "helm", f"story-{next(_numbers)}")
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def operator(fleet: BareFleet) -> Iterator[OperatorProcess]:
+    """The fleet's operator, leading."""
+    with fleet.operator() as running:
+        running.wait_leading()
+        yield running
