@@ -53,6 +53,9 @@ STORIES = told() { .venv/bin/pytest -q -o cache_dir=.pytest_cache/$@ "$$@" || { 
 interop: deps .venv/.installed ## other people's WebRTC stacks against ours, on loopback
 	@$(STORIES) -n 2 --dist loadfile tests/interop
 
+interop-matrix: deps .venv/.installed ## every stack of tests/interop/matrix, and the table of docs/clients.md (ARGS="Pion aiortc": only these)
+	@$(PY) -m tests.interop.matrix $(ARGS)
+
 image: deps ## the images, and onto the nodes of the local cluster when it runs (root); TAG=dev
 	@python3 -m e2e.cluster image --tag $(or $(TAG),dev)
 
@@ -107,4 +110,4 @@ bench-sessions: deps .venv/.installed ## a million sessions in a real Redis: pag
 demo: deps .venv/.installed ## a cluster, a fleet on it, ten concurrent calls through it, a spoken question answered
 	@$(PY) -m e2e.demo
 
-.PHONY: check-old-kubernetes control-plane help venv deps lock bpf check kernel interop image cluster cluster-down e2e test bench-media bench-pipeline bench-relay bench-ring bench-sessions bench-operator bench-docs demo
+.PHONY: check-old-kubernetes control-plane help venv deps lock bpf check kernel interop interop-matrix image cluster cluster-down e2e test bench-media bench-pipeline bench-relay bench-ring bench-sessions bench-operator bench-docs demo
