@@ -93,7 +93,7 @@ def fits(address: Address, family: int) -> bool:
 def same(one: Relay, other: Relay) -> None:
     assert one.drops == other.drops
     assert (one.inward, one.outward) == (other.inward, other.outward)
-    flows = [{flow.client: (flow.owner, flow.alive_at, flow.goodbye, flow.packets_in, flow.packets_out, flow.bytes_in,
+    flows = [{flow.client: (flow.owner, flow.alive_at, flow.patience_s, flow.ufrag, flow.packets_in, flow.packets_out, flow.bytes_in,
                             flow.bytes_out) for flow in relay.flows} for relay in (one, other)]  # fmt: skip
     assert flows[0] == flows[1]
     assert set(other.flows.by_name) == {flow.name for flow in other.flows if flow.name}

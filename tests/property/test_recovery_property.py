@@ -68,7 +68,8 @@ class RelayWithCache(RuleBasedStateMachine):
             known, until = self.proven.get(client, (owner, 0.0))
             holder = self.relay.flows.by_client[client].owner_address
             assert holder == known or self.now >= until  # a live flow is not rebound
-            if holder == owner:
+            flow = self.relay.flows.by_client[client]
+            if holder == owner and flow.ufrag and flow.patience_s is None:  # its own call's
                 self.note_owner_spoke(client, owner)
         self.verdict(verdict)
 
@@ -124,7 +125,9 @@ class RelayWithCache(RuleBasedStateMachine):
         held = list(self.relay.flows)
         records = self.recovery.records(100)
         assert len(records) <= len(held)
-        self.cache |= {f.client: encode_cached_flow(f.client, f.owner, CLUSTER, KEYS) for f in held if not f.goodbye}
+        self.cache |= {
+            f.client: encode_cached_flow(f.client, f.owner, CLUSTER, KEYS) for f in held if f.patience_s is None
+        }
 
     @rule(pause=st.sampled_from([0.001, 1.5, 31.0]))
     def time_passes(self, pause: float) -> None:

@@ -26,6 +26,7 @@ from voicefleet_contract.addresses import Address
 from voicefleet_contract.announcement import Addressee, decode_announcement
 from voicefleet_contract.cached_flow import cached_flow_name, encode_cached_flow
 from voicefleet_contract.drops import DropReason
+from voicefleet_contract.hint import ice_pwd
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.spp import HEADER_BYTES, decode_spp, encode_spp
 from voicefleet_contract.topology import MemberState
@@ -33,6 +34,7 @@ from voicefleet_dataplane.core.relay import lookups as module
 from voicefleet_dataplane.core.relay.flow import CACHE_REFRESH_S, GOODBYE_S
 from voicefleet_dataplane.core.relay.lookups import ABSENT_S, FAILED_PAUSE_S, HELD_A_WAY, LookupOutcome, Lookups
 from voicefleet_dataplane.core.relay.recovery import Recovery
+from voicefleet_dataplane.wire.stun import build_binding_success
 
 CLUSTER = 9
 UNIX_MS = 1_700_000_000_123
@@ -117,6 +119,8 @@ def test_a_restored_flow_lives_on_its_owners_word_and_on_checks_like_any(cached)
         cached.relay.advance(float(second))
     assert isinstance(cached.media(now=100.0), tuple)
     assert isinstance(cached.relay.receive_outside(check(), ALICE, 100.0), tuple)
+    answer = build_binding_success(b"t" * 12, ALICE, ice_pwd(ufrag(), 1, KEYS).encode())
+    assert isinstance(cached.relay.receive_inside(HEADER + answer, OWNER_A, 100.1), tuple)
     assert cached.relay.flows.by_client[ALICE].ufrag == ufrag().encode()
 
 

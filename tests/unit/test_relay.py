@@ -8,7 +8,7 @@ from voicefleet_contract.hint import Hint, encode_hint, ice_pwd
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.spp import HEADER_BYTES, decode_spp, encode_spp
 from voicefleet_contract.topology import Member, MemberState, Pool, Topology, TopologyIndex
-from voicefleet_dataplane.core.relay.flow import GOODBYE_S, MAX_FLOWS_PER_UFRAG
+from voicefleet_dataplane.core.relay.flow import ALERT_S, GOODBYE_S, MAX_FLOWS_PER_UFRAG
 from voicefleet_dataplane.core.relay.relay import Relay
 from voicefleet_dataplane.wire.stun import (
     FORBIDDEN,
@@ -187,26 +187,32 @@ def test_the_owners_packets_keep_a_tuple_from_being_idle(relay: Relay) -> None:
 
 
 ALERT = encode_spp(ALICE, INNER) + b"\x15\xfe\xfd" + bytes(40)
-REFUSAL = encode_spp(ALICE, INNER) + build_binding_error(b"t" * 12, FORBIDDEN, b"k")
+REFUSAL = encode_spp(ALICE, INNER) + build_binding_error(b"t" * 12, FORBIDDEN, ice_pwd(ufrag(), 1, KEYS).encode())
 
 
-@pytest.mark.parametrize("last_words", [[ALERT], [REFUSAL], [ALERT, REFUSAL]], ids=["alert", "refusal", "both"])
-def test_an_owner_that_said_goodbye_lets_the_tuple_go_soon(relay: Relay, last_words: list[bytes]) -> None:
+@pytest.mark.parametrize(
+    ("last_words", "after_s"),
+    [([ALERT], ALERT_S), ([REFUSAL], GOODBYE_S), ([ALERT, REFUSAL], GOODBYE_S), ([REFUSAL, ALERT], GOODBYE_S)],
+    ids=["alert", "refusal", "both", "the other way round"],
+)
+def test_an_owner_that_said_goodbye_lets_the_tuple_go_soon(
+    relay: Relay, last_words: list[bytes], after_s: float
+) -> None:
     bound(relay)
     for datagram in last_words:
         relay.receive_inside(datagram, OWNER_A, 1.0)
     assert relay.receive_outside(check(ufrag(slot=2, generation=7)), ALICE, 1.1)[1] == OWNER_B  # as a guest
     assert relay.receive_outside(RTP, ALICE, 1.2)[1] == OWNER_A
-    relay.receive_outside(check(ufrag(slot=2, generation=7)), ALICE, 1.0 + GOODBYE_S)
-    assert relay.receive_outside(RTP, ALICE, 3.2)[1] == OWNER_B
+    relay.receive_outside(check(ufrag(slot=2, generation=7)), ALICE, 1.0 + after_s)
+    assert relay.receive_outside(RTP, ALICE, 1.2 + after_s)[1] == OWNER_B
 
 
 def test_an_alert_that_is_not_the_last_word_is_no_goodbye(relay: Relay) -> None:
     bound(relay)
     relay.receive_inside(ALERT, OWNER_A, 1.0)
     relay.receive_inside(encode_spp(ALICE, INNER) + RTP, OWNER_A, 1.1)
-    relay.receive_outside(check(ufrag(slot=2, generation=7)), ALICE, 1.1 + GOODBYE_S)
-    assert relay.receive_outside(RTP, ALICE, 3.2)[1] == OWNER_A
+    relay.receive_outside(check(ufrag(slot=2, generation=7)), ALICE, 1.1 + ALERT_S)
+    assert relay.receive_outside(RTP, ALICE, 1.2 + ALERT_S)[1] == OWNER_A
 
 
 def test_a_clients_alert_or_a_guests_ends_nothing(relay: Relay) -> None:
@@ -214,8 +220,8 @@ def test_a_clients_alert_or_a_guests_ends_nothing(relay: Relay) -> None:
     relay.receive_outside(check(ufrag(slot=2, generation=7)), ALICE, 1.0)
     relay.receive_outside(ALERT[HEADER_BYTES:], ALICE, 1.0)
     assert relay.receive_inside(ALERT, OWNER_B, 1.0) is DropReason.FLOW_OF_ANOTHER_OWNER
-    relay.receive_outside(check(ufrag(slot=2, generation=7)), ALICE, 1.0 + GOODBYE_S)
-    assert relay.receive_outside(RTP, ALICE, 3.2)[1] == OWNER_A
+    relay.receive_outside(check(ufrag(slot=2, generation=7)), ALICE, 1.0 + ALERT_S)
+    assert relay.receive_outside(RTP, ALICE, 1.2 + ALERT_S)[1] == OWNER_A
 
 
 # ---- rule 3: the inner side
@@ -290,6 +296,8 @@ def test_an_address_that_passes_from_call_to_call_counts_for_the_last_one() -> N
     for port in range(1, MAX_FLOWS_PER_UFRAG + 1):
         client = Address(MALLORY.host, port)
         bound(bound(relay, client), client, name=ufrag(nonce=6))
+        answer = build_binding_success(b"t" * 12, client, ice_pwd(ufrag(nonce=6), 1, KEYS).encode())
+        relay.receive_inside(encode_spp(client, INNER) + answer, OWNER_A, 0.0)
     bound(relay)
     assert relay.receive_outside(check(ufrag(nonce=6)), MALLORY, 0.1) is DropReason.ICE_TOO_MANY_TUPLES
 

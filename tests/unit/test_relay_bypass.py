@@ -7,6 +7,7 @@ from tests.unit.test_relay import (
     DTLS,
     IDLE_S,
     INNER,
+    KEYS,
     MALLORY,
     OWNER_A,
     OWNER_B,
@@ -20,14 +21,16 @@ from tests.unit.test_relay import (
 )
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
+from voicefleet_contract.hint import ice_pwd
 from voicefleet_contract.spp import HEADER_BYTES, decode_spp, encode_spp
 from voicefleet_contract.topology import MemberState
 from voicefleet_dataplane.core.relay.bypass import FlowPorts
+from voicefleet_dataplane.core.relay.flow import ALERT_S
 from voicefleet_dataplane.wire.stun import FORBIDDEN, build_binding_error, build_binding_success
 
 PORT = Address(INNER.host, 40_001)
 ANSWER = build_binding_success(b"t" * 12, ALICE, b"k")
-REFUSAL = build_binding_error(b"t" * 12, FORBIDDEN, b"k")
+REFUSAL = build_binding_error(b"t" * 12, FORBIDDEN, ice_pwd(ufrag(), 1, KEYS).encode())
 
 
 class Kernel:
@@ -180,9 +183,9 @@ def test_an_alert_frees_the_tuple_unless_the_owner_sent_on_in_the_kernel(relay):
     flow = relay.flows.by_client[ALICE]
     relay.receive_inside(encode_spp(ALICE, INNER) + b"\x15\xfe\xfd" + bytes(20), OWNER_A, 1.0)
     relay.account(flow, 1, 100, 0.9, inward=False)
-    assert flow.goodbye
+    assert flow.patience_s == ALERT_S
     relay.account(flow, 1, 100, 1.5, inward=False)
-    assert not flow.goodbye
+    assert flow.patience_s is None
 
 
 def test_an_adopted_flow_forwards_at_once_and_is_verified_at_its_next_check(relay, kernel):
@@ -191,6 +194,9 @@ def test_an_adopted_flow_forwards_at_once_and_is_verified_at_its_next_check(rela
     assert relay.receive_outside(check(password="wrong"), ALICE, 0.2) is DropReason.STUN_BAD_INTEGRITY
     datagram, to = relay.receive_outside(check(), ALICE, 0.3)
     assert (decode_spp(datagram), datagram[HEADER_BYTES:], to) == ((ALICE, PORT), check(), OWNER_A)
+    assert flow.ufrag == b""  # anybody with a call of this owner could have sent that
+    answer = build_binding_success(b"t" * 12, ALICE, ice_pwd(ufrag(), 1, KEYS).encode())
+    relay.receive_inside(encode_spp(ALICE, INNER) + answer, OWNER_A, 0.4)
     assert flow.ufrag == ufrag().encode()
     assert kernel.asked == []
 

@@ -22,7 +22,10 @@ does with a check, retransmission.
 Invariants: network bytes raise StunError and nothing else; its ``reason`` is the drop reason to count. A message that
 parses has the exact length that it states, and its FINGERPRINT, if it has one, is right (RFC 8445 asks agents to send
 one; an absent one is tolerated because MESSAGE-INTEGRITY covers what matters). Nothing after MESSAGE-INTEGRITY is
-believed but FINGERPRINT (RFC 8489 §14.5). Of a repeated attribute the first counts (§14).
+believed but MESSAGE-INTEGRITY-SHA256 and FINGERPRINT (RFC 8489 §14.5). Of a repeated attribute the first counts (§14).
+
+ICE (RFC 8445) has MESSAGE-INTEGRITY; who has read RFC 8489 may send MESSAGE-INTEGRITY-SHA256 beside it or alone. Where it is
+there it is the one that must be right (§9.1.3), and the answer carries the one that the check was verified by and no other.
 """
 
 import hashlib
@@ -46,6 +49,7 @@ BINDING_ERROR = 0x0111
 
 USERNAME = 0x0006
 MESSAGE_INTEGRITY = 0x0008
+MESSAGE_INTEGRITY_SHA256 = 0x001C
 ERROR_CODE = 0x0009
 UNKNOWN_ATTRIBUTES = 0x000A
 XOR_MAPPED_ADDRESS = 0x0020
@@ -59,8 +63,10 @@ ICE_CONTROLLING = 0x802A
 # Below this, an attribute that one does not know must not be ignored (RFC 8489 §14).
 _FIRST_COMPREHENSION_OPTIONAL = 0x8000
 _INTEGRITY_BYTES = 4 + 20
+_SHA256_BYTES = 32  # a shorter one is for usages that say so (RFC 8489 §14.6), and ICE does not
 _FINGERPRINT_BYTES = 4 + 4
 _FINGERPRINT_XOR = 0x5354554E  # "STUN"
+_PEEKED_ATTRIBUTES = 8  # clients put USERNAME first, or behind one or two
 _MAX_USERNAME_BYTES = 508  # RFC 8489 §14.3: less than 509
 
 FORBIDDEN = 403  # to whom checks whether there is consent: there is none any more (RFC 7675 section 5.2)
@@ -108,6 +114,7 @@ class BindingRequest:
     ice_controlled: int | None = None
     unknown_attributes: tuple[int, ...] = ()  # comprehension-required ones: an agent must not act on the request (420)
     integrity_offset: int = 0  # 0: none
+    sha256_offset: int = 0
 
 
 @dataclass(slots=True)
@@ -119,6 +126,22 @@ class BindingResponse:
     mapped: Address | None
     error_code: int | None
     integrity_offset: int
+    sha256_offset: int = 0
+
+
+def peek_server_ufrag(data: bytes) -> bytes | None:
+    """Return the server ufrag that a check seems to carry, looking at its first attributes only: to sort checks before any of
+    them is parsed. Never to believe one. None when there is none.
+    """
+    offset = HEADER_BYTES
+    for _ in range(_PEEKED_ATTRIBUTES):
+        if offset + 4 > len(data):
+            return None
+        kind, length = _ATTRIBUTE.unpack_from(data, offset)
+        if kind == USERNAME:
+            return data[offset + 4 : offset + 4 + length].partition(b":")[0]
+        offset += 4 + (length + 3 & ~3)
+    return None
 
 
 def parse_binding_request(data: bytes) -> BindingRequest:
@@ -128,7 +151,7 @@ def parse_binding_request(data: bytes) -> BindingRequest:
     username: bytes | None = None
     priority = controlling = controlled = None
     use_candidate = False
-    integrity_offset = 0
+    integrity_offset = sha256_offset = 0
     unknown: list[int] = []
     offset = HEADER_BYTES
     while offset < size:
@@ -136,7 +159,9 @@ def parse_binding_request(data: bytes) -> BindingRequest:
         value = offset + 4
         if kind == FINGERPRINT:
             _check_fingerprint(data, offset, length, end, size)
-        elif integrity_offset:
+        elif kind == MESSAGE_INTEGRITY_SHA256:
+            sha256_offset = sha256_offset or _sha256_at(offset, length)
+        elif integrity_offset or sha256_offset:
             pass
         elif kind == USERNAME:
             if username is None:
@@ -178,6 +203,7 @@ def parse_binding_request(data: bytes) -> BindingRequest:
         controlled,
         tuple(unknown),
         integrity_offset,
+        sha256_offset,
     )
 
 
@@ -187,14 +213,16 @@ def parse_binding_response(data: bytes) -> BindingResponse:
     size = len(data)
     mapped: Address | None = None
     error_code: int | None = None
-    integrity_offset = 0
+    integrity_offset = sha256_offset = 0
     offset = HEADER_BYTES
     while offset < size:
         kind, length, end = _parse_attribute_head(data, offset, size)
         value = offset + 4
         if kind == FINGERPRINT:
             _check_fingerprint(data, offset, length, end, size)
-        elif integrity_offset:
+        elif kind == MESSAGE_INTEGRITY_SHA256:
+            sha256_offset = sha256_offset or _sha256_at(offset, length)
+        elif integrity_offset or sha256_offset:
             pass
         elif kind == MESSAGE_INTEGRITY:
             if length != 20:
@@ -207,18 +235,25 @@ def parse_binding_response(data: bytes) -> BindingResponse:
                 raise StunError(DropReason.STUN_MALFORMED)
             error_code = (data[value + 2] & 7) * 100 + data[value + 3]
         offset = end
-    return BindingResponse(data, transaction_id, mapped, error_code, integrity_offset)
+    return BindingResponse(data, transaction_id, mapped, error_code, integrity_offset, sha256_offset)
 
 
 def verify_integrity(message: BindingRequest | BindingResponse, key: bytes) -> bool:
-    """Say whether MESSAGE-INTEGRITY is there and made with ``key`` (the ICE password of the one who answers checks)."""
+    """Say whether the message's integrity is there and made with ``key`` (the ICE password of the one who answers checks)."""
+    data, offset = message.data, message.sha256_offset
+    if offset:
+        found = data[offset + 4 : offset + 4 + _SHA256_BYTES]
+        return hmac.compare_digest(hmac.digest(key, _covered(data, offset, _SHA256_BYTES), "sha256"), found)
     offset = message.integrity_offset
     if not offset:
         return False
-    data = message.data
-    # The HMAC covers the message up to the attribute, with a length field as if the attribute were its end.
-    covered = b"".join((data[:2], _U16.pack(offset + _INTEGRITY_BYTES - HEADER_BYTES), data[4:offset]))
+    covered = _covered(data, offset, _INTEGRITY_BYTES - 4)
     return hmac.compare_digest(hmac_sha1(key, covered), data[offset + 4 : offset + _INTEGRITY_BYTES])
+
+
+def _covered(data: bytes, offset: int, value_bytes: int) -> bytes:
+    """The HMAC covers the message up to the attribute, with a length field as if the attribute were its end."""
+    return b"".join((data[:2], _U16.pack(offset + 4 + value_bytes - HEADER_BYTES), data[4:offset]))
 
 
 def hmac_sha1(key: bytes, message: bytes) -> bytes:
@@ -234,14 +269,15 @@ def hmac_sha1(key: bytes, message: bytes) -> bytes:
     return _sha1(key.translate(_OUTER_PAD) + inner).digest()
 
 
-def build_binding_success(transaction_id: bytes, mapped: Address, key: bytes) -> bytes:
-    """Return the success response (64 bytes for IPv4, 76 for IPv6: less than any check a browser sends)."""
-    return _seal(
-        BINDING_SUCCESS, transaction_id, [(XOR_MAPPED_ADDRESS, _build_xor_address(mapped, transaction_id))], key
-    )
+def build_binding_success(transaction_id: bytes, mapped: Address, key: bytes, *, sha256: bool = False) -> bytes:
+    """Return the success response (64 bytes for IPv4, 76 for IPv6: less than any check a browser sends; 12 more with ``sha256``)."""
+    mapped_address = (XOR_MAPPED_ADDRESS, _build_xor_address(mapped, transaction_id))
+    return _seal(BINDING_SUCCESS, transaction_id, [mapped_address], key, sha256=sha256)
 
 
-def build_binding_error(transaction_id: bytes, code: int, key: bytes, unknown_attributes: Iterable[int] = ()) -> bytes:
+def build_binding_error(
+    transaction_id: bytes, code: int, key: bytes, unknown_attributes: Iterable[int] = (), *, sha256: bool = False
+) -> bytes:
     """Return an error response. A lite agent needs 487 (the peer claims the controlled role), 403 (its call is over) and, where it
     chooses to answer at all, 420 (with the attributes that it does not know).
     """
@@ -249,7 +285,7 @@ def build_binding_error(transaction_id: bytes, code: int, key: bytes, unknown_at
     unknown = b"".join(map(_U16.pack, unknown_attributes))
     if unknown:
         attributes.append((UNKNOWN_ATTRIBUTES, unknown))
-    return _seal(BINDING_ERROR, transaction_id, attributes, key)
+    return _seal(BINDING_ERROR, transaction_id, attributes, key, sha256=sha256)
 
 
 def build_binding_request(
@@ -262,9 +298,11 @@ def build_binding_request(
     ice_controlling: int | None = 1,
     ice_controlled: int | None = None,
     extra: Iterable[tuple[int, bytes]] = (),
+    sha1: bool = True,
+    sha256: bool = False,
 ) -> bytes:
     """Return a connectivity check: for clients and tests. ``username`` is ``server_ufrag:client_ufrag``; no ``key``
-    means no MESSAGE-INTEGRITY; ``extra`` attributes stand before it.
+    means no MESSAGE-INTEGRITY of either kind; ``extra`` attributes stand before it.
     """
     attributes = [(USERNAME, username.encode()), (PRIORITY, _U32.pack(priority))]
     if use_candidate:
@@ -273,7 +311,7 @@ def build_binding_request(
         attributes.append((ICE_CONTROLLING, _U64.pack(ice_controlling)))
     if ice_controlled is not None:
         attributes.append((ICE_CONTROLLED, _U64.pack(ice_controlled)))
-    return _seal(BINDING_REQUEST, transaction_id, [*attributes, *extra], key)
+    return _seal(BINDING_REQUEST, transaction_id, [*attributes, *extra], key, sha1=sha1, sha256=sha256)
 
 
 def _parse_header(data: bytes, message_types: frozenset[int]) -> bytes:
@@ -320,12 +358,29 @@ def _parse_xor_address(value: bytes, transaction_id: bytes) -> Address:
     return Address(str(ipaddress.ip_address(packed)), _U16.unpack_from(value, 2)[0] ^ MAGIC_COOKIE >> 16)
 
 
-def _seal(message_type: int, transaction_id: bytes, attributes: list[tuple[int, bytes]], key: bytes | None) -> bytes:
-    """Frame the attributes and close them with MESSAGE-INTEGRITY (if there is a key) and FINGERPRINT."""
+def _sha256_at(offset: int, length: int) -> int:
+    if length != _SHA256_BYTES:
+        raise StunError(DropReason.STUN_MALFORMED)
+    return offset
+
+
+def _seal(
+    message_type: int,
+    transaction_id: bytes,
+    attributes: list[tuple[int, bytes]],
+    key: bytes | None,
+    *,
+    sha1: bool | None = None,
+    sha256: bool = False,
+) -> bytes:
+    """Frame the attributes and close them with MESSAGE-INTEGRITY (if there is a key; by default of one kind) and FINGERPRINT."""
     body = b"".join(_ATTRIBUTE.pack(kind, len(value)) + value + bytes(-len(value) % 4) for kind, value in attributes)
-    if key is not None:
+    if key is not None and (not sha256 if sha1 is None else sha1):
         head = _HEADER.pack(message_type, len(body) + _INTEGRITY_BYTES, MAGIC_COOKIE, transaction_id)
         body += _ATTRIBUTE.pack(MESSAGE_INTEGRITY, 20) + hmac_sha1(key, head + body)
+    if key is not None and sha256:
+        head = _HEADER.pack(message_type, len(body) + 4 + _SHA256_BYTES, MAGIC_COOKIE, transaction_id)
+        body += _ATTRIBUTE.pack(MESSAGE_INTEGRITY_SHA256, _SHA256_BYTES) + hmac.digest(key, head + body, "sha256")
     head = _HEADER.pack(message_type, len(body) + _FINGERPRINT_BYTES, MAGIC_COOKIE, transaction_id)
     fingerprint = crc32(head + body) ^ _FINGERPRINT_XOR
     return head + body + _ATTRIBUTE.pack(FINGERPRINT, 4) + _U32.pack(fingerprint)

@@ -23,7 +23,13 @@ from dataclasses import dataclass
 
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
-from voicefleet_dataplane.wire.stun import BindingRequest, build_binding_error, build_binding_success, verify_integrity
+from voicefleet_dataplane.wire.stun import (
+    FORBIDDEN,
+    BindingRequest,
+    build_binding_error,
+    build_binding_success,
+    verify_integrity,
+)
 
 CONSENT_S = 30.0
 MAX_PATHS = 8
@@ -47,12 +53,22 @@ class Path:
     announced_at: float  # the time of the last announcement that was believed; at first, when the path was made
     bare: Address | None = None  # media goes here, without a header: the relay's flow port (docs/adr/0012)
     nominated: bool = False
+    last_check: tuple[bytes, bytes] | None = None  # its transaction id, and the password that it was made with
     received_bytes: int = 0
     sent_bytes: int = 0
 
     def media(self, packet: bytes) -> tuple[bytes, Address]:
         """Return what to send, and where, for RTP and RTCP."""
         return (packet, self.bare) if self.bare is not None else (self.prefix + packet, self.destination)
+
+    def refusal(self) -> bytes | None:
+        """Return the word for its relay that the call is over, signed as the answers to its checks were; None without a relay.
+
+        To the client it is a second answer to its last check, which nobody expects.
+        """
+        if not self.prefix or self.last_check is None:
+            return None
+        return build_binding_error(self.last_check[0], FORBIDDEN, self.last_check[1])
 
     def follow(self, destination: Address, prefix: bytes, said_at: float, now: float) -> bool:
         """Go through another relay from now on, as an authentic announcement of it says; False if it comes too late."""
@@ -154,9 +170,10 @@ class IceAgent:
         """Act on an authentic check; gives the answer to send back the way it came, or why there is none."""
         credentials = self._of(request)
         assert credentials is not None  # it is authentic
+        sha256 = bool(request.sha256_offset)
         if request.ice_controlled is not None:
             # A lite agent is controlled (RFC 8445 section 6.1.1): the other side has to change its mind.
-            return build_binding_error(request.transaction_id, _ROLE_CONFLICT, credentials.key)
+            return build_binding_error(request.transaction_id, _ROLE_CONFLICT, credentials.key, sha256=sha256)
         seen_from = self._transactions.get(request.transaction_id)
         if seen_from is not None and seen_from != client:
             return DropReason.ICE_REPLAY
@@ -168,8 +185,9 @@ class IceAgent:
             nominated = request.use_candidate and credentials.number >= self._selected_by
             if nominated:
                 self._selected_by = credentials.number
-            self._move(client, destination, prefix, bare, now, nominated=nominated)
-        return build_binding_success(request.transaction_id, client, credentials.key)
+            path = self._move(client, destination, prefix, bare, now, nominated=nominated)
+            path.last_check = (request.transaction_id, credentials.key)
+        return build_binding_success(request.transaction_id, client, credentials.key, sha256=sha256)
 
     def is_repeated(self, request: BindingRequest) -> bool:
         """Say whether a transaction was seen before: it is answered, and moves nothing."""
@@ -221,7 +239,7 @@ class IceAgent:
         now: float,
         *,
         nominated: bool,
-    ) -> None:
+    ) -> Path:
         path = self.paths.get(client)
         if path is None:
             path = self.paths[client] = Path(client, destination, prefix, checked_at=now, announced_at=now)
@@ -233,6 +251,7 @@ class IceAgent:
             path.nominated = True
         if nominated or self.selected is None:
             self.selected = path
+        return path
 
     def _make_room(self, now: float) -> bool:
         if len(self.paths) < MAX_PATHS:

@@ -269,6 +269,9 @@ class Session:
             self._transmit.append(path.media(bye))
         self._dtls.close()
         self._flush_dtls()
+        refusal = path.refusal() if path is not None else None
+        if path is not None and refusal is not None:
+            self._transmit.append((path.prefix + refusal, path.destination))
         self._drops[DropReason.SRTP_NOT_READY] += len(self._early)
         self._early.clear()
         self.state = SessionState.ENDED

@@ -10,8 +10,8 @@ length; no datagram becomes a Python object, no address becomes text.
     slot, from inside    | SPP: 38 bytes    | the owner's datagram ...        sent from byte 38 on
 
 This repeats two decisions of core/relay/relay.py and makes none of its own: that media of a held flow goes to its owner, and that
-what its owner sends goes to the flow's client. What is not plainly one of the two (checks, an unknown sender, an empty
-datagram, an owner that is none) is put to `Relay` as one datagram. tests/property/test_batches_property.py holds both equal.
+what its owner sends goes to the flow's client. What is not plainly one of the two (checks and their answers, alerts, an unknown sender,
+an empty datagram, an owner that is none) is put to `Relay` as one datagram. tests/property/test_batches_property.py holds both equal.
 
 Owns: the layout of a batch, and these two repetitions. Does not own: rules, counters of drops, system calls.
 """
@@ -23,7 +23,6 @@ from typing import TypeVar
 
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.spp import HEADER_BYTES
-from voicefleet_dataplane.core.relay.flow import is_goodbye
 from voicefleet_dataplane.core.relay.relay import LARGEST_DATAGRAM_BYTES, Relay
 from voicefleet_dataplane.wire.demux import Kind, classify
 from voicefleet_dataplane.wire.dtls_record import ALERT
@@ -136,12 +135,12 @@ class Outward:
             if (
                 flow is not None
                 and flow.name
+                and slots[at + HEADER_BYTES] > ALERT  # STUN and alerts may decide something
                 and not flow.awaits_owner
                 and names[name_at : name_at + name_bytes] == owners[flow.owner_address][:name_bytes]
             ):
                 flow.alive_at = now
-                first = at + HEADER_BYTES
-                flow.goodbye = slots[first] <= ALERT and is_goodbye(bytes(slots[first : first + min(2, payload_bytes)]))
+                flow.patience_s = None
                 flow.packets_out += 1
                 flow.bytes_out += payload_bytes
                 packets += 1

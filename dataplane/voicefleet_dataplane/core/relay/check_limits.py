@@ -3,8 +3,8 @@
 A check that is not plainly the consent check of a flow that we hold costs parsing and up to three HMACs before anybody knows
 whether it is authentic. So it takes a token first, from its network's bucket (/24, /48: what one attacker usually holds) and
 from one for all (sources can be made up), and gets both back when it was authentic: honest callers pay nothing, and a
-network that sent garbage is refused for the price of a dictionary look-up. Consent checks of held flows never pass here,
-so no flood ends a call in progress; what a flood can do is hold up new calls, of its own network first.
+network that sent garbage is refused for the price of a dictionary look-up. Consent checks of held flows do not pass here as long as
+few of them fail (core/relay/own_checks.py), so no flood ends a call in progress; what a flood can do is hold up new calls, of its own network first.
 
 New flows have a bucket of their own. Its burst is high: after a relay's restart a whole network's flows come back within one
 check interval.

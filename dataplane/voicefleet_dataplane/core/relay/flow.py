@@ -6,6 +6,9 @@ through this process always; media of a flow that the kernel carries (`bare`) do
 to the last time that the kernel was asked: such a flow is judged as of then (`evidence_until`), so it may live a
 sweep longer, never shorter.
 
+An owner's last words shorten what is left of a flow (`patience_s`, docs/adr/0037): a refusal that verifies to GOODBYE_S, a DTLS
+alert, which verifies nothing, to ALERT_S. Whatever else the owner says takes that back.
+
 Room is bounded twice: by the table's size, and by a number of flows per ufrag, so that one valid caller who spoofs many
 addresses cannot fill the table for all others. A live flow is never evicted for a new one.
 
@@ -20,25 +23,20 @@ from typing import TypeVar
 
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
-from voicefleet_dataplane.wire.dtls_record import ALERT
-from voicefleet_dataplane.wire.stun import BINDING_ERROR
 
 # A client with several networks checks from a few addresses at a time; an owner keeps eight paths of a session.
 MAX_FLOWS_PER_UFRAG = 16
-# After the owner's goodbye: time for what is still on its way. The tuple is then free, which a NAT that gives it to the
+# After the owner's refusal: time for what is still on its way. The tuple is then free, which a NAT that gives it to the
 # next call at once needs.
 GOODBYE_S = 2.0
-_REFUSAL = BINDING_ERROR.to_bytes(2)
+# After an alert: longer than consent checks are apart (RFC 7675 section 5.1: 6 s at most). The answer to the next one takes
+# the alert back if the call lives, or is a refusal that verifies.
+ALERT_S = 7.0
 # How often the flow cache hears of a flow again. A million flows are 8,300 writes a second.
 CACHE_REFRESH_S = 120.0
 _LOOKS_AT_ONCE = 20_000  # about 12 ms; twice a second they keep up with a million flows
 
 _K = TypeVar("_K")
-
-
-def is_goodbye(head: bytes) -> bool:
-    """Say whether an owner's datagram ends a call, by its first two bytes: a DTLS alert, or a refusal of the client's check."""
-    return head[0] == ALERT or head[:2] == _REFUSAL
 
 
 @dataclass(slots=True)
@@ -54,6 +52,15 @@ class Guest:
 
 
 @dataclass(slots=True)
+class Candidate:
+    """Another call of a flow's owner that an authentic check named: the flow is its own once the owner has said so."""
+
+    ufrag: bytes
+    password: bytes
+    transaction_id: bytes  # of its last check
+
+
+@dataclass(slots=True)
 class Flow:
     """One client address and the member that owns it. Times are the caller's clock, in seconds."""
 
@@ -61,12 +68,15 @@ class Flow:
     owner: tuple[int, int]  # slot, generation
     owner_address: Address
     header: bytes  # SPP, built once: in front of every datagram of this flow, in both directions
-    ufrag: bytes
+    ufrag: bytes  # empty: whose call it is nobody has proved to this process yet (adopted, restored)
     password: bytes  # of the ufrag; empty after a change of keys: the next check is verified from its hint
     alive_at: float
     public: str = ""  # our host that the client sends to, where a relay that listens on all knows it
-    # The owner's last word ended the call (`is_goodbye`). Or the flow was restored and it has not said a word yet.
-    goodbye: bool = False
+    # How long it lives after its last evidence, where that is less than the idle time: its owner's last word ended the call,
+    # or the flow was restored and its owner has not said a word yet.
+    patience_s: float | None = None
+    checks_due: float = 0.0  # when its failed checks are paid for (core/relay/own_checks.py)
+    candidates: list[Candidate] | None = None
     packets_in: int = 0
     packets_out: int = 0
     bytes_in: int = 0
@@ -120,7 +130,7 @@ class FlowTable:
         """Say whether there was evidence of life within the idle time, or after a goodbye a much shorter one."""
         if flow.bare is not None:
             now = min(now, self.evidence_until)
-        return now - flow.alive_at < (GOODBYE_S if flow.goodbye else self.idle_s)
+        return now - flow.alive_at < (self.idle_s if flow.patience_s is None else flow.patience_s)
 
     def any_live(self, now: float) -> bool:
         """Say whether anybody would miss this table."""

@@ -25,7 +25,7 @@ from voicefleet_contract.cached_flow import CachedFlowError, cached_flow_name, d
 from voicefleet_contract.drops import DropReason
 from voicefleet_contract.spp import encode_spp
 from voicefleet_contract.topology import MemberState
-from voicefleet_dataplane.core.relay.flow import Flow
+from voicefleet_dataplane.core.relay.flow import GOODBYE_S, Flow
 from voicefleet_dataplane.core.relay.lookups import Held, LookupOutcome, Lookups
 from voicefleet_dataplane.core.relay.relay import Forward, Relay
 
@@ -77,7 +77,7 @@ class Recovery:
         found: list[tuple[str, bytes]] = []
         while self._unwritten and len(found) < most and topology is not None:
             flow = self._unwritten.popleft()
-            if held.get(flow.client) is flow and not flow.goodbye:  # on trial, or over: not worth remembering
+            if held.get(flow.client) is flow and flow.patience_s is None:  # on trial, or over: not worth remembering
                 name = cached_flow_name(flow.client, topology.cluster, keys)
                 found.append((name, encode_cached_flow(flow.client, flow.owner, topology.cluster, keys)))
         return found
@@ -107,7 +107,7 @@ class Recovery:
             return LookupOutcome.NO_ROOM
         header = encode_spp(client, relay.inner)
         owner, address = relay.place_of(member)
-        relay.flows.add(Flow(client, owner, address, header, b"", b"", now, goodbye=True))
+        relay.flows.add(Flow(client, owner, address, header, b"", b"", now, patience_s=GOODBYE_S))
         to = Addressee(topology.cluster, slot, generation)
         out.inward.append((encode_announcement(header, to, unix_ms, relay.keys), address))
         self.announced += 1

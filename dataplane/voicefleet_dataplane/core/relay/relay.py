@@ -10,7 +10,7 @@
 
 It reads the ufrag of STUN checks and ends no protocol: no ICE, no DTLS, no codec. All it knows of a call is its flow,
 and the next check builds that anew, or the flow cache sooner, so a relay may be killed in mid-call. Of everything
-else it reads the first byte: a DTLS alert as its owner's last word says that the call is over.
+else it reads the first byte, and of owners' answers to checks whose call they are of (core/relay/owner_words.py).
 
 The rules, each of which has a test by its name in tests/unit/test_relay.py:
 
@@ -19,15 +19,15 @@ The rules, each of which has a test by its name in tests/unit/test_relay.py:
    process is asked: only media of a flow that is not here asks the cache (core/relay/lookups.py), and what that says gives way to
    the first check.
 2. **Media follows the flow, and a live flow is not rebound.** A valid caller of owner B who spoofs the address of a client
-   of owner A gets a check through to B and nothing else: the tuple's media stays with A until A ended the call or the flow
-   is idle. Meanwhile B is a `Guest`: its STUN answers go out, at most as many bytes as came in for it. Were they kept back, a
+   of owner A gets a check through to B and nothing else: the tuple's media stays with A until A ended the call, under the password of
+   the call that the flow is known to be of, or the flow is idle. Meanwhile B is a `Guest`: its STUN answers go out, at most as many bytes as came in for it. Were they kept back, a
    client that really has two calls on one tuple would never be told; were more let out, B could talk to a stranger.
 3. **Outside, only to flows that we hold, only from their owner.** Whoever spoofs a member reaches no stranger.
 4. **A flow lives on evidence** (core/relay/flow.py), room is bounded, and a live flow is never evicted for a new one.
 5. **A relay originates nothing.** One datagram in is at most one datagram out, and outside it is never longer. The one
    exception goes inside: a restored flow is announced to its owner, once, under a MAC.
-6. **A restored flow is on trial** until its owner has said a word: it gives way to a check as a flow does whose owner said
-   goodbye. So a cache that is wrong costs no more than an empty one.
+6. **A restored flow is on trial** until its owner has said a word: it gives way to a check as a flow does whose owner refused
+   it. So a cache that is wrong costs no more than an empty one.
 7. **A dropped datagram moves exactly one counter** and gets silence.
 
 Media may go past it through the kernel (core/relay/bypass.py), which repeats what was decided here for a bound flow: the
@@ -51,9 +51,11 @@ from voicefleet_contract.spp import HEADER_BYTES, SppError, decode_spp, encode_s
 from voicefleet_contract.topology import Member, MemberState, TopologyIndex
 from voicefleet_dataplane.core.relay.bypass import Bypass
 from voicefleet_dataplane.core.relay.check_limits import CheckLimits
-from voicefleet_dataplane.core.relay.flow import Flow, FlowTable, Guest, is_goodbye
+from voicefleet_dataplane.core.relay.flow import Flow, FlowTable, Guest
 from voicefleet_dataplane.core.relay.lookups import Lookups
 from voicefleet_dataplane.core.relay.named_owner import named_owner
+from voicefleet_dataplane.core.relay.own_checks import give_own_check_back, is_of, take_own_check
+from voicefleet_dataplane.core.relay.owner_words import hear, note_candidate
 from voicefleet_dataplane.wire.demux import Kind, classify
 from voicefleet_dataplane.wire.dtls_record import ALERT
 from voicefleet_dataplane.wire.stun import StunError, parse_binding_request, verify_integrity
@@ -141,9 +143,9 @@ class Relay:
         payload = data[HEADER_BYTES:]
         if not payload:
             return DropReason.EMPTY
-        flow.alive_at = now
-        flow.goodbye = payload[0] <= ALERT and is_goodbye(payload[:2])  # media's first bytes are higher than both
-        if flow.awaits_owner and self.bypass is not None and not flow.goodbye and classify(payload) is Kind.STUN:
+        if payload[0] > ALERT:  # media; what may decide something has a lower first byte
+            flow.alive_at, flow.patience_s = now, None
+        elif hear(self.flows, flow, payload, now) and flow.awaits_owner and self.bypass is not None:
             # An answer under our own address: the owner has understood where bare media comes from.
             flow.awaits_owner = False
             self.bypass.open(flow)
@@ -155,9 +157,9 @@ class Relay:
 
     def _check(self, data: bytes, client: Address, now: float, public: str) -> Forward | DropReason:
         flow = self.flows.by_client.get(client)
-        # What seems to be a consent check of the flow is let past the limits: it costs one HMAC, and calls live on it.
-        consent = flow is not None and bool(flow.ufrag) and flow.ufrag in data
-        if not consent:
+        # What says that it is a check of the flow's own call is let past the limits: calls live on it.
+        own = flow is not None and is_of(flow, data) and take_own_check(flow, now)
+        if not own:
             refusal = self._limits.admit_check(client, now)
             if refusal is not None:
                 return refusal
@@ -166,39 +168,42 @@ class Relay:
         except StunError as error:
             return error.reason
         if flow is not None and flow.password and request.server_ufrag == flow.ufrag:
-            if not verify_integrity(request, flow.password):
-                return DropReason.STUN_BAD_INTEGRITY
-            flow.alive_at = now
-            return self._forward_check(flow, data, public)
-        owner = named_owner(request.server_ufrag, self._topology, self._keys)
-        if isinstance(owner, DropReason):
-            return owner
-        member, password = owner
+            member, password = None, flow.password
+        else:
+            owner = named_owner(request.server_ufrag, self._topology, self._keys)
+            if isinstance(owner, DropReason):
+                return owner
+            member, password = owner
         if not verify_integrity(request, password):
             return DropReason.STUN_BAD_INTEGRITY
-        if not consent:
+        if own and flow is not None:
+            give_own_check_back(flow)
+        else:
             self._limits.check_was_authentic(client)
-        if flow is None or not self._is_held_for_another(flow, member, now):
-            bound = self._hold(flow, client, member, request.server_ufrag, password, now)
-            return bound if isinstance(bound, DropReason) else self._forward_check(bound, data, public)
-        return self._forward_guest(flow, member, data)
-
-    def _is_held_for_another(self, flow: Flow, member: Member, now: float) -> bool:
-        return flow.owner != (member.slot, member.generation) and self.flows.is_live(flow, now)
+        if flow is not None and (member is None or flow.owner == (member.slot, member.generation)):
+            if request.server_ufrag == flow.ufrag:
+                flow.password = password
+                if flow.patience_s is None:
+                    flow.alive_at = now
+                return self._forward_check(flow, data, public)
+            if self.flows.is_live(flow, now):
+                note_candidate(flow, request.server_ufrag, password, request.transaction_id)
+                return self._forward_check(flow, data, public)
+        assert member is not None  # else the check would be of the flow's own call
+        if flow is not None and self.flows.is_live(flow, now):
+            return self._forward_guest(flow, member, data)
+        bound = self._hold(flow, client, member, request.server_ufrag, password, now)
+        return bound if isinstance(bound, DropReason) else self._forward_check(bound, data, public)
 
     def _hold(
-        self, flow: Flow | None, client: Address, member: Member, ufrag: bytes, password: bytes, now: float
+        self, before: Flow | None, client: Address, member: Member, ufrag: bytes, password: bytes, now: float
     ) -> Flow | DropReason:
-        """Return the client's flow to the member that an authentic check named: the one that is there, or a new one."""
-        if flow is not None and flow.owner == (member.slot, member.generation):
-            self.flows.rename(flow, ufrag)
-            flow.password, flow.alive_at = password, now
-            return flow
+        """Return a new flow to the member that an authentic check named."""
         refusal = self.flows.refusal(ufrag) or self._limits.admit_flow(client, now)
         if refusal is not None:
             return refusal
-        if flow is not None:
-            self.flows.forget(flow)
+        if before is not None:
+            self.flows.forget(before)
         return self._bind(client, member, ufrag, password, now)
 
     def _bind(self, client: Address, member: Member, ufrag: bytes, password: bytes, now: float) -> Flow:
@@ -312,8 +317,7 @@ class Relay:
         flow.packets_out += packets
         flow.bytes_out += size_bytes
         if last_at > flow.alive_at:
-            flow.alive_at = last_at
-            flow.goodbye = False  # it had more to say
+            flow.alive_at, flow.patience_s = last_at, None  # it had more to say
 
     # ---- what changes under the packets
 
@@ -334,7 +338,7 @@ class Relay:
         """Verify with other keys: flows stay, and the next check of each must verify under them."""
         self._keys = keys
         for flow in self.flows:
-            flow.password = b""
+            flow.password, flow.candidates = b"", None
 
     @property
     def keys(self) -> KeyRing:

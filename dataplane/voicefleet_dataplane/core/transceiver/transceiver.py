@@ -23,7 +23,7 @@ Invariants
   follows an authentic announcement of a relay (contract/announcement.py). Media may go to a port that a header names, on
   the host that the datagram really came from; or, from a relay on our own host, to the client itself.
 - A client address belongs to one call while that call holds consent for it. An authentic check of another call from
-  there is dropped: a valid caller cannot take over a victim's tuple by spoofing it.
+  there, one in progress or over, is dropped: a valid caller can neither take over a victim's tuple by spoofing it nor have it refused.
 """
 
 from collections.abc import Callable
@@ -179,13 +179,13 @@ class Transceiver:
         session = self._ufrags.sessions.get(request.server_ufrag)
         if session is None:
             return self._withdraw_consent(
-                request, destination, header if bare is None else encode_spp(client, destination)
+                request, client, destination, header if bare is None else encode_spp(client, destination), now
             )
         reason = session.ice.authenticate(request)
         if reason is not None:
             return reason
         route = self._routes.by_client.get(client)
-        if route is not None and route.session is not session and now - route.path.checked_at < CONSENT_S:
+        if route is not None and route.session is not session and _is_held(route, now):
             return DropReason.ICE_TUPLE_TAKEN
         if bare is not None and session.ice.is_repeated(request) and (route is None or route.path.bare != bare):
             bare = None  # this check moves nothing, so we may not say that it did
@@ -199,14 +199,22 @@ class Transceiver:
         self._settle(session)
         return reason
 
-    def _withdraw_consent(self, request: BindingRequest, destination: Address, prefix: bytes) -> DropReason:
+    def _withdraw_consent(
+        self, request: BindingRequest, client: Address, destination: Address, prefix: bytes, now: float
+    ) -> DropReason:
         """A check of a call that is over: say so, for those who did not hear it, or have no other ear for it (RFC 7675 section 5.2).
 
-        Authentic checks alone are answered, with fewer bytes than they have, the way they came.
+        Authentic checks alone are answered, with fewer bytes than they have, the way they came; and none from an address that
+        another call holds: whoever sent it from there, its client would hear that and its relay might believe it.
         """
         pwd = self._ufrags.pwd_to_withdraw(request.server_ufrag, self.calls.hint_keys)
         if pwd is not None and verify_integrity(request, pwd):
-            self.transmit.append((prefix + build_binding_error(request.transaction_id, FORBIDDEN, pwd), destination))
+            route = self._routes.by_client.get(client)
+            if route is not None and _is_held(route, now):
+                return DropReason.ICE_TUPLE_TAKEN
+            sha256 = bool(request.sha256_offset)
+            refusal = build_binding_error(request.transaction_id, FORBIDDEN, pwd, sha256=sha256)
+            self.transmit.append((prefix + refusal, destination))
         ended = self._ufrags.was_in_use(request.server_ufrag)
         return DropReason.SESSION_ENDED if ended else DropReason.SESSION_UNKNOWN
 
@@ -224,3 +232,7 @@ class Transceiver:
             return DropReason.ANNOUNCEMENT_STALE
         self.announcements_followed += 1
         return None
+
+
+def _is_held(route: Route, now: float) -> bool:
+    return now - route.path.checked_at < CONSENT_S
