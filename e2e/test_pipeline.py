@@ -1,5 +1,5 @@
-"""A voice pipeline in the cluster: speech in, words to a hook in a Service, speech
-out, also to the unmodified OpenAI SDK in Chromium; a hook that dies.
+"""A voice pipeline in the cluster: speech in, words to a hook in a Service, speech out, also to the unmodified OpenAI SDK in Chromium;
+and a hook that dies.
 """
 
 import asyncio
