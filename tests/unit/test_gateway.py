@@ -1,6 +1,7 @@
 """The gateway over real HTTP and real mutual TLS, with transceivers whose answers are scripted."""
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -89,6 +90,18 @@ async def test_a_member_that_refuses_is_passed_over(secrets_dir: Path, reason: s
         for _ in range(10):
             assert (await f.offer()).status_code == 201
         assert len(two.sessions) == 10
+
+
+async def test_a_request_that_fails_members_is_not_taken_to_all_of_them(secrets_dir: Path) -> None:
+    async def fail(fake: FakeTransceiver, body: CreateSession) -> web.Response:
+        return web.Response(status=500)
+
+    async with contextlib.AsyncExitStack() as stack:
+        f = await stack.enter_async_context(fleet(secrets_dir))
+        members = [await stack.enter_async_context(FakeTransceiver(slot, secrets_dir, fail)) for slot in range(1, 6)]
+        f.publish(*(one.member() for one in members))
+        assert (await f.offer()).status_code == 503
+        assert sum(one.offers for one in members) == 2
 
 
 async def test_no_member_takes_more_than_its_bounded_share(secrets_dir: Path) -> None:

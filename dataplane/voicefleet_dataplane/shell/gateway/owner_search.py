@@ -34,6 +34,7 @@ from voicefleet_dataplane.shell.gateway.control_client import (
 log = logging.getLogger("voicefleet.gateway")
 
 MAX_ASKED = 8  # a caller waits while we walk: past this the fleet is full, and Retry-After says so
+MAX_FAILED = 2  # members that fail over a request: then it is the request, and the others are spared it
 _CLEAN_UP_TIMEOUT_S = 15.0
 
 
@@ -46,6 +47,7 @@ class Walk:
     offer_refusal: Refusal | None = None
     offer_refused: bool = False
     outcomes: list[tuple[Member, str]] = field(default_factory=list)
+    failed: int = 0  # members that answered 500
     retry_after_s: float = 1.0
 
 
@@ -66,7 +68,7 @@ class OwnerWalk:
         walk, active, loads = Walk(), index.active(pool), self.loads.setdefault(pool, Loads())
         busy: list[tuple[int, Member]] = []
         for slot in index.ring(pool).owners(key):
-            if len(walk.outcomes) == MAX_ASKED:
+            if len(walk.outcomes) == MAX_ASKED or walk.failed == MAX_FAILED:
                 break
             member = active[slot]
             bounded = body.model_copy(update={"below": loads.bound(member, time.monotonic())})
@@ -75,7 +77,7 @@ class OwnerWalk:
                 return walk
             if isinstance(outcome, Refused) and outcome.refusal and outcome.refusal.reason is RefusalReason.BUSY:
                 busy.append((outcome.refusal.sessions or 0, member))
-        if busy:
+        if busy and walk.failed < MAX_FAILED:
             _, emptiest = min(busy, key=lambda said: (said[0], said[1].slot))
             await self._ask(walk, emptiest, body, loads)
         return walk
@@ -93,6 +95,7 @@ class OwnerWalk:
                 self._note(walk, member, "offer")
                 walk.offer_refusal, walk.offer_refused = refusal, True
             case Refused(status, refusal):
+                walk.failed += status == 500
                 self._note(walk, member, refusal.reason.value if refusal else f"http_{status}")
                 if refusal is not None:
                     walk.retry_after_s = max(walk.retry_after_s, refusal.retry_after_s or 0)
