@@ -80,7 +80,7 @@ check-old-kubernetes: deps .venv/.installed ## CRDs, CEL, RBAC and the operator 
 
 test: ## everything: check, kernel, interop, e2e
 	@$(MAKE) --no-print-directory deps venv
-	@VOICEFLEET_SEEDS=10000 $(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory check
 	@$(MAKE) --no-print-directory kernel
 	@$(MAKE) --no-print-directory interop
 	@$(MAKE) --no-print-directory control-plane

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 UNSPECIFIED = ("0.0.0.0", "::")  # what a socket is bound to that listens on all addresses of its host
+_LONGEST = 64  # characters: 45, and an interface's name
 _MAPPED_PREFIX = b"\x00" * 10 + b"\xff\xff"
 
 
@@ -26,6 +27,8 @@ class Address(NamedTuple):
 @lru_cache(maxsize=8192)  # a topology says the same thousand nodes ten thousand times
 def normalise(host: str) -> str:
     """Return the canonical text of an IP address: IPv4-mapped IPv6 becomes IPv4. Raises ValueError."""
+    if len(host) > _LONGEST:  # of a scope, Python takes any length; and what is taken is kept for a while
+        raise ValueError(f"{host[:_LONGEST]!r}… is not an IP address")
     if ":" not in host and host.count(".") == 3:
         return str(ipaddress.IPv4Address(host))
     parsed = ipaddress.IPv6Address(host)

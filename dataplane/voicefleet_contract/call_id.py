@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass
 
 from voicefleet_contract.keys import KeyRing
+from voicefleet_contract.outside import decode_base64_url
 
 VERSION = 1
 PREFIX = "call_"
@@ -75,7 +76,7 @@ def _tag(body: bytes, key_epoch: int, keys: KeyRing) -> bytes | None:
 def _unpack(text: str) -> bytes:
     if _FORM.fullmatch(text) is None:
         raise CallIdError("form")
-    raw = base64.urlsafe_b64decode(text[len(PREFIX) :])
+    raw = decode_base64_url(text[len(PREFIX) :], _BODY_BYTES + _TAG_BYTES)
     if raw[0] >> 5 != VERSION:
         raise CallIdError("version")
     return raw

@@ -27,7 +27,7 @@ class Addresses(StrEnum):
 class CallRecord(BaseModel):
     """One call. Times are Unix seconds; stages are milliseconds after the answer, None for one that never came."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
     version: int = VERSION
     type: str = TYPE

@@ -13,6 +13,7 @@ Owns: the spelling. Does not own: what follows (the operator's desired.drain).
 
 from dataclasses import dataclass
 
+from voicefleet_contract.outside import is_digits
 from voicefleet_contract.resources import DrainPolicy
 from voicefleet_contract.settings import parse_duration_s
 
@@ -53,7 +54,7 @@ def _parse_deadline(word: str, value: str) -> float:
         deadline_s = parse_duration_s(word)
     except ValueError:
         raise _error(value) from None
-    if word.isdigit() or deadline_s > MAX_DEADLINE_S:  # a bare number says no unit
+    if is_digits(word) or deadline_s > MAX_DEADLINE_S:  # a bare number says no unit
         raise _error(value)
     return deadline_s
 

@@ -12,10 +12,8 @@ Owns: the format. Does not own: who may ask for one, whose tenant is still welco
 """
 
 import base64
-import binascii
 import hashlib
 import hmac
-import json
 import re
 import zlib
 from collections.abc import Mapping
@@ -27,6 +25,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from voicefleet_contract.http_api import MAX_SESSION_BYTES
 from voicefleet_contract.keys import KeyRing
+from voicefleet_contract.outside import OutsideError, decode_base64_url, parse_json
 from voicefleet_contract.session_object import write_session
 
 VERSION = 1
@@ -85,8 +84,8 @@ def decode_ephemeral_key(text: str, keys: KeyRing, now: float) -> EphemeralKey:
         raise EphemeralKeyError("form")
     body = text[len(PREFIX) :]
     try:
-        raw = base64.urlsafe_b64decode(body + "=" * (-len(body) % 4))
-    except binascii.Error:
+        raw = decode_base64_url(body, MAX_KEY_CHARS)
+    except OutsideError:
         raise EphemeralKeyError("form") from None
     if raw[0] >> 5 != VERSION:
         raise EphemeralKeyError("version")
@@ -98,7 +97,9 @@ def decode_ephemeral_key(text: str, keys: KeyRing, now: float) -> EphemeralKey:
         packed = cipher.decrypt(_NO_NONCE, sealed, head)
     except (InvalidTag, ValueError):  # ValueError: shorter than a tag
         raise EphemeralKeyError("tag") from None
-    said = json.loads(zlib.decompressobj().decompress(packed, _MAX_PLAIN_BYTES))  # ours: the tag says so
+    said = parse_json(
+        zlib.decompressobj().decompress(packed, _MAX_PLAIN_BYTES), _MAX_PLAIN_BYTES
+    )  # ours: the tag says so
     if now >= said["expires_at"]:
         raise EphemeralKeyError("expired")
     return EphemeralKey(said["tenant"], said["expires_at"], said["session"])

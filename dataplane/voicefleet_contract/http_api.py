@@ -20,10 +20,11 @@ Each body states ``version``; a process takes the version before and after its o
 """
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from voicefleet_contract.outside import finite
 from voicefleet_contract.topology import Endpoint
 
 VERSION = 1
@@ -35,7 +36,7 @@ SDP_TYPE = "application/sdp"
 
 
 class _Body(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
     version: int = Field(default=VERSION, ge=VERSION - 1, le=VERSION + 1)
 
 
@@ -54,7 +55,9 @@ class CreateSession(_Body):
     relay: str = ""
     tenant: str = ""
     traceparent: str = Field(default="", max_length=64)  # W3C: the gateway's span, or the caller's
-    session: dict[str, Any] = {}  # the session object of the Realtime API: from the request, or the ephemeral key
+    session: Annotated[
+        dict[str, Any], AfterValidator(finite)
+    ] = {}  # of the Realtime API: the request's, or the ephemeral key's
     # What the answer says of audio: as much as the offer allows (sendrecv), or one way. Empty: the offer's, mirrored.
     direction: Literal["", "sendrecv", "recvonly", "sendonly"] = ""
     whole: bool = False  # refuse an offer of which an m-line would be rejected
@@ -71,9 +74,6 @@ class SessionCreated(_Body):
     generation: int
     sessions: int | None = None
     ufrag: str = ""  # names the ICE session; empty from a member of a version before, which restarts none
-    notice: str = (
-        ""  # for people: what of the offer could not be taken, though the call is; empty too from a version before
-    )
 
 
 class UpdateIce(_Body):

@@ -7,14 +7,16 @@ Owns: the file format of the Secrets, and the derivation of purpose keys. Does n
 """
 
 import base64
-import binascii
 import hashlib
 import hmac
 import json
 from collections.abc import Mapping
 
+from voicefleet_contract.outside import decode_base64, parse_integer, parse_json
+
 MAX_EPOCH = 31  # 5 bits in the hint
 SECRET_BYTES = 32
+_MAX_FILE_BYTES = 64 * 1024
 
 
 class KeyRingError(ValueError):
@@ -63,12 +65,14 @@ class KeyRing:
     def parse(cls, text: str | bytes) -> "KeyRing":
         """Read ``{"signing": 1, "epochs": {"1": "<base64 of 32 bytes>"}}``. Raises KeyRingError."""
         try:
-            document = json.loads(text)
-            epochs = {int(k): base64.b64decode(v, validate=True) for k, v in document["epochs"].items()}
-            return cls(epochs, int(document["signing"]))
+            document = parse_json(text, _MAX_FILE_BYTES)
+            epochs = {
+                parse_integer(k, MAX_EPOCH): decode_base64(v, _MAX_FILE_BYTES) for k, v in document["epochs"].items()
+            }
+            return cls(epochs, document["signing"])
         except KeyRingError:
             raise
-        except (KeyError, TypeError, AttributeError, ValueError, binascii.Error) as error:
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
             raise KeyRingError(f"key file is not a key ring: {type(error).__name__}") from None
 
     def to_json(self) -> str:

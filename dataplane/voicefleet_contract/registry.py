@@ -19,6 +19,7 @@ HEARTBEAT_TTL_S = 10
 FIRST_MEDIA_S = 8.0  # from the answered offer to DTLS and SRTP; a mobile client needs two seconds on a bad day
 SESSION_TTL_S = 60
 ACK_TTL_S = 60
+MAX_RECORD_BYTES = 256 * 1024  # of one value; an acknowledgement names each pool, a heartbeat each relay
 
 _PREFIX = "vf1"  # the key space's version
 
@@ -75,7 +76,7 @@ def call_records_key(cluster: int) -> str:
 class Record(BaseModel):
     """What all values have."""
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
     version: int = VERSION
 
 

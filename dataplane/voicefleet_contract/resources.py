@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
+from voicefleet_contract.outside import parse_number
 from voicefleet_contract.settings import parse_duration_s
 
 Duration = Annotated[float, BeforeValidator(parse_duration_s)]
@@ -18,7 +19,12 @@ Duration = Annotated[float, BeforeValidator(parse_duration_s)]
 
 class _Spec(BaseModel):
     model_config = ConfigDict(
-        frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True, validate_default=True
+        frozen=True,
+        extra="ignore",
+        alias_generator=to_camel,
+        populate_by_name=True,
+        validate_default=True,
+        allow_inf_nan=False,
     )
 
 
@@ -86,7 +92,7 @@ def _cores(cpu: str | float) -> float:
     """Return cores of a Kubernetes quantity of CPU. Admission has refused what is none."""
     text = str(cpu)
     number = text.rstrip("numkKMGTPEi")
-    return float(number) * _UNITS[text[len(number) :].replace("K", "k")]
+    return parse_number(number) * _UNITS[text[len(number) :].replace("K", "k")]
 
 
 class Datapath(StrEnum):

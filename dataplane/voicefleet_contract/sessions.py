@@ -18,9 +18,16 @@ Owns: the record, the Redis commands that write it, and resource versions. Does 
 from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 
-from pydantic import ValidationError
-
-from voicefleet_contract.registry import SESSION_TTL_S, Record, events_key, index_key, sessions_key, slots_key
+from voicefleet_contract.outside import OutsideError, parse_integer, parse_model
+from voicefleet_contract.registry import (
+    MAX_RECORD_BYTES,
+    SESSION_TTL_S,
+    Record,
+    events_key,
+    index_key,
+    sessions_key,
+    slots_key,
+)
 
 Command = tuple[str | int | float, ...]
 
@@ -28,6 +35,8 @@ SELECTABLE = ("pool", "node", "relay", "region", "state")
 INDEXED = ("relay", "region", "state")  # pool and node are the transceiver's own: its heartbeat says them
 EVENTS_KEPT = 100_000  # about 60 MB; a watcher that was away for more of them lists again
 _SEQUENCE_BITS = 20
+_INT64 = (1 << 63) - 1
+_MAX_MS = _INT64 >> _SEQUENCE_BITS
 
 
 class SessionRecord(Record):
@@ -63,8 +72,8 @@ class EventType(StrEnum):
 def parse_record(value: str | bytes | None) -> SessionRecord | None:
     """Return a record, or None for what is none (a malformed one is a reader's to count)."""
     try:
-        return None if value is None else SessionRecord.model_validate_json(value)
-    except ValidationError:
+        return None if value is None else parse_model(SessionRecord, value, MAX_RECORD_BYTES)
+    except OutsideError:
         return None
 
 
@@ -138,9 +147,11 @@ def event_command(cluster: int, before: SessionRecord | None, now: SessionRecord
 
 
 def resource_version(stream_id: str) -> int:
-    """Return the decimal resourceVersion of a stream's entry ``MS-SEQ``: it grows, over lost registries too."""
+    """Return the decimal resourceVersion of a stream's entry ``MS-SEQ``: it grows, over lost registries too. Raises OutsideError."""
     ms, _, sequence = stream_id.partition("-")
-    return int(ms) << _SEQUENCE_BITS | min(int(sequence or 0), (1 << _SEQUENCE_BITS) - 1)
+    return parse_integer(ms, _MAX_MS) << _SEQUENCE_BITS | min(
+        parse_integer(sequence or "0", _INT64), (1 << _SEQUENCE_BITS) - 1
+    )
 
 
 def stream_id(version: int) -> str:

@@ -23,9 +23,14 @@ from pydantic import (
 
 from voicefleet_contract import names
 from voicefleet_contract.addresses import normalise
+from voicefleet_contract.outside import parse_number
 
 PREFIX = "VOICEFLEET_"
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
+_AMOUNT = r"[0-9]{1,12}(?:\.[0-9]{1,12})?"
+_PLAIN_SECONDS = re.compile(_AMOUNT)
+_DURATION = re.compile(rf"(?:{_AMOUNT}(?:ms|[smh])){{1,8}}")
+_DURATION_PART = re.compile(rf"({_AMOUNT})(ms|[smh])")
 
 
 class SettingsError(ValueError):
@@ -37,12 +42,12 @@ def parse_duration_s(value: object) -> float:
     if isinstance(value, (int, float)):
         return float(value)
     text = str(value)
-    if re.fullmatch(r"\d+(\.\d+)?", text):
-        return float(text)
-    if not re.fullmatch(r"(\d+(\.\d+)?(ms|[smh]))+", text):
-        raise ValueError(f"{text!r} is not a duration: write for example 30s, 60m or 1h30m")
-    parts = re.findall(r"(\d+(?:\.\d+)?)(ms|[smh])", text)
-    return float(sum(float(number) * (0.001 if unit == "ms" else _SECONDS[unit]) for number, unit in parts))
+    if _PLAIN_SECONDS.fullmatch(text):
+        return parse_number(text)
+    if not _DURATION.fullmatch(text):
+        raise ValueError(f"{text[:40]!r} is not a duration: write for example 30s, 60m or 1h30m")
+    parts = _DURATION_PART.findall(text)
+    return sum((parse_number(number) * (0.001 if unit == "ms" else _SECONDS[unit]) for number, unit in parts), 0.0)
 
 
 Seconds = Annotated[float, BeforeValidator(parse_duration_s), Field(ge=0)]
@@ -53,7 +58,7 @@ Datapath = Literal["Auto", "TC", "XDP", "Userspace", "TCX", "Clsact", "XDPNative
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:

@@ -15,9 +15,10 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from voicefleet_contract.addresses import Address, normalise
+from voicefleet_contract.outside import OutsideError, parse_model
 from voicefleet_contract.ring import MAX_WEIGHT, WEIGHT, Ring
 
 VERSION = 1
@@ -30,7 +31,7 @@ class TopologyError(ValueError):
 
 class _Model(BaseModel):
     # Fields of a later version are ignored: a rollout may meet in any order.
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class Endpoint(_Model):
@@ -260,13 +261,12 @@ class TopologyIndex:
         return self._rings[pool]
 
 
+MAX_TOPOLOGY_BYTES = 64 << 20  # the whole of a fleet of 10,000 pods has four
 _M = TypeVar("_M", bound=_Model)
 
 
 def _parsed(model: type[_M], text: str | bytes) -> _M:
     try:
-        return model.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "document"
-        raise TopologyError(f"topology: {where}: {first['msg']}") from None
+        return parse_model(model, text, MAX_TOPOLOGY_BYTES)
+    except OutsideError as error:
+        raise TopologyError(f"topology: {error.param or 'document'}: {error}") from None

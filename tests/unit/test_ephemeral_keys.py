@@ -18,7 +18,7 @@ from voicefleet_contract.ephemeral_keys import (
 )
 from voicefleet_contract.http_api import MAX_SESSION_BYTES
 from voicefleet_contract.keys import KeyRing
-from voicefleet_contract.session_object import MAX_DEPTH, parse_session_untrusted
+from voicefleet_contract.session_object import MAX_SESSION_DEPTH, parse_session_untrusted
 
 NOW = 1_800_000_000.0
 RING = KeyRing({1: b"a" * 32}, 1)
@@ -50,7 +50,7 @@ def test_what_was_sealed_is_opened():
 
 
 def test_every_session_that_is_taken_comes_out_again():
-    deepest = parse_session_untrusted(b'{"a":' * MAX_DEPTH + b"1" + b"}" * MAX_DEPTH)
+    deepest = parse_session_untrusted(b'{"a":' * MAX_SESSION_DEPTH + b"1" + b"}" * MAX_SESSION_DEPTH)
     largest = {"instructions": "x" * (MAX_SESSION_BYTES - 40)}
     for session in (deepest, largest, {}):
         text = encode_ephemeral_key(EphemeralKey("acme", KEY.expires_at, session), RING, SALT)

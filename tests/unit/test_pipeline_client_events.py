@@ -1,6 +1,10 @@
 """What clients ask of a pipeline's conversation, in simulated time: sessions, items, responses, buffers, and what cannot be understood."""
 
+import json
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.support.pipeline_world import PipelineWorld, answering
 from voicefleet_dataplane.media.backend import Digit
@@ -161,3 +165,36 @@ def test_a_key_is_told():
     world = PipelineWorld()
     world.do(world.core.digit(Digit("5", 100), 1_700_000_000))
     assert world.last("input_audio_buffer.dtmf_event_received")["event"] == "5"
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+_FIELDS = ("session", "response", "item", "item_id", "previous_item_id", "audio_end_ms", "response_id", "event_id")
+_KINDS = (
+    "session.update",
+    "response.create",
+    "response.cancel",
+    "conversation.item.create",
+    "conversation.item.retrieve",
+    "conversation.item.delete",
+    "conversation.item.truncate",
+    "input_audio_buffer.commit",
+)
+
+
+@pytest.mark.parametrize("eagerness", [[1], {"a": 1}, 7, True])
+def test_an_eagerness_that_is_no_word_is_told(eagerness):
+    world = PipelineWorld()
+    detection = {"type": "semantic_vad", "eagerness": eagerness}
+    world.client("session.update", session={"audio": {"input": {"turn_detection": detection}}})
+    assert world.last("error")["error"]["param"] == "session.audio.input.turn_detection.eagerness"
+
+
+@given(st.sampled_from(_KINDS), st.dictionaries(st.sampled_from(_FIELDS), _JSON, max_size=4))
+def test_an_event_with_any_fields_is_answered(kind, fields):
+    world = PipelineWorld()
+    world.client(kind, **fields)
+    json.dumps(world.events, allow_nan=False)

@@ -61,9 +61,8 @@ class OurSession:
         asyncio.get_running_loop().call_soon(lambda: asyncio.ensure_future(self.peer.sctp._handle_data(packet)))
         return True
 
-    def note_message(self, now):
+    def note_activity(self, now):
         self.active += 1
-        return True
 
 
 class Echoing:

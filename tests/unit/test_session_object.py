@@ -7,13 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voicefleet_contract.http_api import MAX_SESSION_BYTES, CreateSession
-from voicefleet_contract.session_object import (
-    MAX_DEPTH,
-    JsonError,
-    SessionObjectError,
-    parse_json_untrusted,
-    parse_session_untrusted,
-)
+from voicefleet_contract.session_object import MAX_SESSION_DEPTH, SessionObjectError, parse_session_untrusted
 
 JSON = st.recursive(
     st.none()
@@ -34,9 +28,10 @@ JSON = st.recursive(
         (b"\xff", "not JSON"),
         (b'{"a": NaN}', "NaN is no number"),
         (b'{"a": -Infinity}', "Infinity is no number"),
+        (b'{"a": 1e999}', "more than a double holds"),
         (rb'{"a": "\ud800"}', "surrogate"),
-        (b'{"a":' * 40 + b"1" + b"}" * 40, f"more than {MAX_DEPTH}"),
-        (b"[" * 50_000, f"more than {MAX_DEPTH}"),
+        (b'{"a":' * 40 + b"1" + b"}" * 40, f"more than {MAX_SESSION_DEPTH}"),
+        (b"[" * 50_000, f"more than {MAX_SESSION_DEPTH}"),
         (b'{"a": ' + b"9" * 5_000 + b"}", "not JSON"),
         (b"[]", "a JSON object"),
         (b'"x"', "a JSON object"),
@@ -63,11 +58,3 @@ def test_what_is_taken_reaches_the_owner_as_it_is(value):
         request_id="r" * 8, offer="v=0", candidates=[{"address": "127.0.0.1", "port": 1}], session=session
     )
     assert CreateSession.model_validate_json(body.model_dump_json()).session == value
-
-
-@given(st.binary(max_size=100) | st.text(max_size=100).map(str.encode))
-def test_any_bytes_give_a_value_or_an_error(text):
-    try:
-        json.dumps(parse_json_untrusted(text)).encode()
-    except JsonError:
-        pass

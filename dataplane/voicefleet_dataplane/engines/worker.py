@@ -7,7 +7,6 @@ Owns: the engines of this process. Does not own: which job comes here.
 """
 
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -16,6 +15,7 @@ import sys
 import threading
 from queue import SimpleQueue
 
+from voicefleet_contract.outside import parse_json
 from voicefleet_dataplane.engines.stages import (
     SPEECH_TO_TEXT,
     TEXT_TO_SPEECH,
@@ -78,7 +78,7 @@ class Worker:
     def _speak(self, job: int, payload: bytes) -> None:
         if job in self._forgotten:
             return
-        wanted = json.loads(payload)
+        wanted = parse_json(payload, len(payload))
         for pcm in self._speaks.speak(wanted["text"], wanted["voice"], wanted["speed"]):
             if job in self._forgotten:
                 return

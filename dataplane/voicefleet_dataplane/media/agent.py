@@ -16,8 +16,11 @@ import json
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from voicefleet_contract.outside import JsonError, parse_json
 from voicefleet_dataplane.media.backend import Cleared, Digit, Ending, Message, RateHz
 from voicefleet_dataplane.wire.rtp import RtpPacket
+
+MAX_MESSAGE_BYTES = 4 << 20  # a delta of 40 s of speech; agents that send more in one message are broken
 
 
 class AgentError(ValueError):
@@ -112,8 +115,8 @@ def parse_json_object(message: Message) -> dict[str, Any]:
     if not isinstance(message, str):
         raise AgentError("a binary message where JSON text belongs")
     try:
-        value = json.loads(message)
-    except (ValueError, RecursionError) as error:
+        value = parse_json(message, MAX_MESSAGE_BYTES)
+    except JsonError as error:
         raise AgentError(f"not JSON: {str(error)[:100]}") from None
     if not isinstance(value, dict):
         raise AgentError("JSON, but no object")

@@ -10,11 +10,12 @@ Owns: the dialect. Does not own: sockets, the voice.
 """
 
 import base64
-import binascii
 import json
 from typing import Any
 
+from voicefleet_contract.outside import OutsideError, decode_base64
 from voicefleet_dataplane.media.agent import (
+    MAX_MESSAGE_BYTES,
     Action,
     Actions,
     AgentError,
@@ -151,6 +152,6 @@ def _payload(event: dict[str, Any]) -> bytes:
     if not isinstance(payload, str):
         raise AgentError("media.payload is not text")
     try:
-        return base64.b64decode(payload, validate=True)
-    except binascii.Error as error:
+        return decode_base64(payload, MAX_MESSAGE_BYTES)
+    except OutsideError as error:
         raise AgentError(f"media.payload is not base64: {error}") from None

@@ -12,14 +12,15 @@ Owns: that translation. Does not own: sockets, the voice, the meaning of any oth
 """
 
 import base64
-import binascii
 import json
 import secrets
 from collections import deque
 from collections.abc import Mapping
 from typing import Any
 
+from voicefleet_contract.outside import OutsideError, decode_base64
 from voicefleet_dataplane.media.agent import (
+    MAX_MESSAGE_BYTES,
     Actions,
     AgentError,
     Clear,
@@ -205,8 +206,8 @@ class OpenAIRealtime:
             index = event.get("content_index", 0)
             self._response_of[item] = (_name(event, "response_id"), index if isinstance(index, int) else 0)
         try:
-            audio = base64.b64decode(_text(event, "delta"), validate=True)
-        except binascii.Error as error:
+            audio = decode_base64(_text(event, "delta"), MAX_MESSAGE_BYTES)
+        except OutsideError as error:
             raise AgentError(f"{event['type']}.delta is not base64: {error}") from None
         if len(audio) % 2:
             raise AgentError(f"{event['type']}.delta is not 16-bit PCM: {len(audio)} bytes")

@@ -14,6 +14,8 @@ import json
 import struct
 from typing import Any
 
+from voicefleet_contract.http_api import MAX_EVENT_BYTES
+from voicefleet_contract.outside import JsonError, parse_json
 from voicefleet_dataplane.media.agent import (
     Action,
     Actions,
@@ -71,8 +73,8 @@ class OpusStream:
     def event(self, event: str) -> Actions:
         """As it is, inside ours."""
         try:
-            value = json.loads(event)
-        except (ValueError, RecursionError):
+            value = parse_json(event, MAX_EVENT_BYTES)
+        except JsonError:
             return [Tell(build_error("invalid_json", "an event is a JSON object"))]
         return [_send("event", event=value)]
 

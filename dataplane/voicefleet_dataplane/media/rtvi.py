@@ -18,6 +18,8 @@ import secrets
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from voicefleet_contract.http_api import MAX_EVENT_BYTES
+from voicefleet_contract.outside import JsonError, parse_json
 from voicefleet_dataplane.media.backend import Channel, Digit, Message
 
 CHAT_LABEL = "chat"
@@ -25,7 +27,6 @@ LABEL = "rtvi-ai"
 VERSION = "2.0.0"  # of the protocol: the one that the messages below have
 DIGIT_MS = 100
 _MAX_DIGITS = 32
-_MAX_CHARS = 256 * 1024
 _DIGITS = frozenset("0123456789*#")
 _NO_ARGUMENTS = "{}"
 
@@ -67,8 +68,8 @@ class Rtvi:
         if not isinstance(message, str) or message.startswith("ping"):
             return
         try:
-            said = json.loads(message) if len(message) <= _MAX_CHARS else None
-        except (ValueError, RecursionError):
+            said = parse_json(message, MAX_EVENT_BYTES)
+        except JsonError:
             said = None
         if not isinstance(said, dict):
             self._say("error", {"error": "a message is a JSON object", "fatal": False})
@@ -109,8 +110,8 @@ class Rtvi:
     def on_event(self, event: str) -> bool:
         """Tell the client what an event means in its words; nothing for most."""
         try:
-            said = json.loads(event)
-        except (ValueError, RecursionError):
+            said = parse_json(event, len(event))
+        except JsonError:
             return True
         if isinstance(said, dict):
             self._tell(str(said.get("type")), said)
@@ -141,8 +142,9 @@ class Rtvi:
         if not isinstance(item, dict) or item.get("type") != "function_call":
             return
         try:
-            arguments = json.loads(item.get("arguments") or _NO_ARGUMENTS)
-        except (ValueError, TypeError, RecursionError):
+            given = item.get("arguments") or _NO_ARGUMENTS
+            arguments = parse_json(given, MAX_EVENT_BYTES) if isinstance(given, str) else {}
+        except JsonError:
             arguments = {}
         call = {"function_name": item.get("name", ""), "tool_call_id": item.get("call_id", ""), "arguments": arguments}
         self._say("llm-function-call-in-progress", call)

@@ -3,10 +3,11 @@
 A plug-in that brought its own client would bring its own idea of kubeconfigs, exec plug-ins and proxies.
 """
 
-import json
 import subprocess
 from dataclasses import dataclass
 from typing import Any
+
+from voicefleet_contract.outside import parse_json
 
 Object = dict[str, Any]
 
@@ -25,7 +26,8 @@ class Kubectl:
 
     def get(self, kind: str, name: str = "", *flags: str) -> Object:
         """Return an object, or a list. Raises KubectlError."""
-        found: Object = json.loads(self.run("get", kind, *([name] if name else []), *flags, "-o", "json"))
+        text = self.run("get", kind, *([name] if name else []), *flags, "-o", "json")
+        found: Object = parse_json(text, len(text))
         return found
 
     def items(self, kind: str, *flags: str) -> list[Object]:

@@ -7,6 +7,7 @@ bounded loads the members next on the ring take a little more than this says.
 from dataclasses import dataclass
 from typing import Any
 
+from voicefleet_contract.outside import is_digits, parse_integer
 from voicefleet_contract.ring import Ring
 from voicefleet_dataplane.plugin.fleet import FleetView
 from voicefleet_dataplane.plugin.kubectl import Object
@@ -114,4 +115,4 @@ def _weight(weights: dict[int, int]) -> int:
 def _free_ports(pool: Object) -> int:
     ports = pool["spec"]["ports"]
     used = str(pool.get("status", {}).get("ports", "0/0")).partition("/")[0]
-    return int(ports["max"]) - int(ports["min"]) + 1 - (int(used) if used.isdigit() else 0)
+    return int(ports["max"]) - int(ports["min"]) + 1 - (parse_integer(used, 65_536) if is_digits(used) else 0)

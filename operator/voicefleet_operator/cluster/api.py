@@ -4,7 +4,6 @@ Typed models would cost memory and a conversion for each object that passes by; 
 and small records anyway. Errors carry the status code and the server's words.
 """
 
-import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -14,6 +13,7 @@ from kubernetes.aio import config as client_config
 from kubernetes.aio.client import ApiClient, Configuration
 
 from voicefleet_contract import names
+from voicefleet_contract.outside import is_digits, parse_integer, parse_json, parse_number
 
 Object = dict[str, Any]
 APPLY = "application/apply-patch+yaml"
@@ -42,6 +42,7 @@ _CLUSTER_WIDE = frozenset({"Node", "Namespace", "SubjectAccessReview", "APIServi
 _PAGE = 500
 NAMES_ONLY = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json"
 _TIMEOUT_S = 30
+_MAX_ANSWER_BYTES = 256 << 20  # a page of 500 objects of the largest that etcd takes
 _WEBHOOK = "failed calling webhook"
 
 
@@ -78,6 +79,12 @@ class KubeError(Exception):
     def is_away(self) -> bool:
         """The server answers nothing, or asked for a pause: what else there is to ask waits."""
         return self.status in (0, 429)
+
+
+def version_of(body: Object) -> int:
+    """Return an object's or a list's resourceVersion; 0 where there is none, or none that can be compared."""
+    text = str(body.get("metadata", {}).get("resourceVersion", ""))
+    return parse_integer(text, (1 << 63) - 1) if is_digits(text) else 0
 
 
 def collection_path(kind: str, namespace: str = "") -> str:
@@ -138,7 +145,7 @@ class KubeApi:
         while True:
             page = await self._request("GET", path, query, verb="list", accept=accept)
             metadata = page.get("metadata", {})
-            yield page.pop("items", None) or [], int(metadata.get("resourceVersion") or 0)
+            yield page.pop("items", None) or [], version_of(page)
             token = metadata.get("continue")
             if not token:
                 return
@@ -234,7 +241,7 @@ class KubeApi:
             message, said = _message(raw)
             raise KubeError(response.status, f"{http} {path}", message, asked_s, said=said)
         try:
-            found: Object = json.loads(raw) if raw else {}
+            found: Object = parse_json(raw, _MAX_ANSWER_BYTES) if raw else {}
         except ValueError as error:  # a proxy's page, or half an answer
             raise KubeError(0, f"{http} {path}", f"the answer is not JSON: {error}") from None
         return found
@@ -250,7 +257,7 @@ def _not_counted(verb: str, code: int) -> None:
 
 def _retry_after_s(value: str | None) -> float:
     try:
-        return min(120.0, max(0.0, float(value or 0)))  # dates are allowed too; Kubernetes sends seconds
+        return min(120.0, max(0.0, parse_number(value or "0")))  # dates are allowed too; Kubernetes sends seconds
     except ValueError:
         return 0.0
 
@@ -258,6 +265,6 @@ def _retry_after_s(value: str | None) -> float:
 def _message(raw: bytes) -> tuple[str, bool]:
     """Return the server's words, and whether they are a Status of Kubernetes."""
     try:
-        return str(json.loads(raw)["message"]), True
+        return str(parse_json(raw, _MAX_ANSWER_BYTES)["message"]), True
     except (ValueError, KeyError, TypeError):
         return raw[:200].decode("utf-8", "replace"), False

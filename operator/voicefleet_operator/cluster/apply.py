@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from voicefleet_contract import names
+from voicefleet_contract.hint import MAX_SLOT
+from voicefleet_contract.outside import parse_integer
 from voicefleet_contract.topology import TopologySlice
 from voicefleet_operator.cluster.api import KubeApi, KubeError, Object
 from voicefleet_operator.desired.ledger import Ledger, LedgerError, decode_shards, encode_shards
@@ -57,7 +59,9 @@ class LedgerStore:
         """Read all shards. Raises KubeError or LedgerError."""
         found = await self._api.list("ConfigMap", f"{LEDGER_LABEL}=slots")
         try:
-            self._objects = {int(body["metadata"]["name"].rpartition("-")[2]): body for body in found}
+            self._objects = {
+                parse_integer(body["metadata"]["name"].rpartition("-")[2], MAX_SLOT): body for body in found
+            }
         except ValueError as error:
             raise LedgerError(f"ConfigMap with label {LEDGER_LABEL}: its name has no number: {error}") from None
         return decode_shards(body.get("data") or {} for body in self._objects.values())

@@ -18,6 +18,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from voicefleet_contract import names
 from voicefleet_contract.keys import SECRET_BYTES, KeyRing
+from voicefleet_contract.outside import decode_base64
 from voicefleet_operator.cluster.api import KubeApi, KubeError, Object
 from voicefleet_operator.desired.keys.credentials import CA_LIFE_S, CERTIFICATE_LIFE_S, ROLES, Due, Held, Work, due
 from voicefleet_operator.desired.objects import MANAGED_BY
@@ -30,6 +31,7 @@ _SECRETS = (
     names.SECRET_INNER_CA,
     *(names.tls_secret(role) for role in ROLES),
 )
+_MAX_SECRET_BYTES = 1 << 20  # Kubernetes' own bound
 _BACKDATED = dt.timedelta(minutes=5)  # clocks of nodes differ a little
 
 
@@ -78,7 +80,7 @@ async def vouch_for_sessions_api(api: KubeApi, told: Mapping[str, str]) -> dict[
 
 
 def _data(body: Object) -> dict[str, bytes]:
-    return {key: base64.b64decode(value) for key, value in (body.get("data") or {}).items()}
+    return {key: decode_base64(value, _MAX_SECRET_BYTES) for key, value in (body.get("data") or {}).items()}
 
 
 def _held(name: str, data: dict[str, bytes]) -> Held:

@@ -16,8 +16,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+from pydantic.alias_generators import to_camel
+
 from voicefleet_contract import names
 from voicefleet_contract.keys import SECRET_BYTES, KeyRing, KeyRingError
+from voicefleet_contract.outside import decode_base64, parse_model
 from voicefleet_contract.registry import Acknowledgement
 from voicefleet_operator.cluster.api import KubeApi, Object
 from voicefleet_operator.desired.keys.key_rotation import Decision, Pace, Process, Ring, Wish, decide
@@ -27,6 +31,7 @@ log = logging.getLogger("voicefleet.operator")
 
 ANNOTATION_WISH = f"{names.GROUP}/rotate"  # what a person asks for; taken away when it is done
 ANNOTATION_STATE = f"{names.GROUP}/key-rotation"  # since when what is so
+_MAX_SECRET_BYTES, _MAX_STATE_BYTES = 1 << 20, 256 * 1024  # of an object's data and annotations, as Kubernetes has it
 ANNOTATION_STATUS = f"{names.GROUP}/key-rotation-status"  # where it stands, in words
 
 
@@ -51,6 +56,17 @@ _KINDS = {
 }
 
 
+class _State(BaseModel):
+    """The annotation."""
+
+    model_config = ConfigDict(extra="ignore", alias_generator=to_camel, allow_inf_nan=False)
+    signing: int
+    signing_since: float
+    published: int | None = None
+    published_at: float = 0.0
+    retiring: dict[str, float | None] = {}
+
+
 class KeyRotation:
     """Both rings. ``decisions`` are the last ones, for metrics."""
 
@@ -66,7 +82,7 @@ class KeyRotation:
             if body is None:
                 continue  # credentials.py makes it
             try:
-                keys = KeyRing.parse(base64.b64decode(body["data"][names.KEYS_FILE]))
+                keys = KeyRing.parse(decode_base64(body["data"][names.KEYS_FILE], _MAX_SECRET_BYTES))
             except (KeyRingError, KeyError, ValueError) as error:
                 self._complain(kind.secret, f"not rotated: {error}")
                 continue
@@ -185,17 +201,7 @@ def write_ring(ring: Ring) -> str:
 def _state(text: str) -> dict[str, Any]:
     """Return the annotation's fields; of one that a hand has broken, none."""
     try:
-        state = json.loads(text)
-        return {
-            "signing": int(state["signing"]),
-            "signingSince": float(state["signingSince"]),
-            "published": state.get("published"),
-            "publishedAt": float(state["publishedAt"]) if "published" in state else 0.0,
-            "retiring": {
-                str(epoch): None if since is None else float(since)
-                for epoch, since in state.get("retiring", {}).items()
-            },
-        }
+        return parse_model(_State, text, _MAX_STATE_BYTES).model_dump(by_alias=True)
     except (ValueError, TypeError, KeyError, AttributeError):
         return {}
 

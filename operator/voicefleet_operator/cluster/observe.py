@@ -11,6 +11,8 @@ from pydantic import ValidationError
 
 from voicefleet_contract import names
 from voicefleet_contract.drain import DrainRequest, DrainRequestError, parse_drain
+from voicefleet_contract.hint import MAX_GENERATION, MAX_SLOT
+from voicefleet_contract.outside import parse_integer, parse_number
 from voicefleet_contract.resources import TransceiverSpec, VoiceRelaySpec
 from voicefleet_contract.topology import TopologyError, TopologySlice
 from voicefleet_operator.desired.objects import (
@@ -69,12 +71,12 @@ def observe_pod(body: Object) -> Pod:
     try:
         component = Component(labels.get(names.LABEL_COMPONENT, ""))
         transceiver = component is Component.TRANSCEIVER
-        slot = int(labels[names.LABEL_SLOT]) if transceiver else -1
-        generation = int(labels[names.LABEL_GENERATION]) if transceiver else -1
-        port = int(labels[names.LABEL_PORT]) if transceiver else 0
-        capacity = int(annotations.get(ANNOTATION_CAPACITY, 0))
+        slot = parse_integer(labels[names.LABEL_SLOT], MAX_SLOT) if transceiver else -1
+        generation = parse_integer(labels[names.LABEL_GENERATION], MAX_GENERATION) if transceiver else -1
+        port = parse_integer(labels[names.LABEL_PORT], 65_535) if transceiver else 0
+        capacity = parse_integer(annotations.get(ANNOTATION_CAPACITY, "0"), 1 << 31)
         draining = annotations.get(ANNOTATION_DRAINING)
-        draining_since = None if draining is None else float(draining)
+        draining_since = None if draining is None else parse_number(draining)
     except (KeyError, ValueError) as error:
         raise UnreadableError(f"pod {metadata['name']}: label or annotation {error}") from None
     verdict = annotations.get(ANNOTATION_GRAY)

@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 from redis.exceptions import RedisClusterException, RedisError
 
-from voicefleet_contract.registry import Acknowledgement, Heartbeat, ack_key, heartbeat_key
+from voicefleet_contract.outside import OutsideError, parse_model
+from voicefleet_contract.registry import MAX_RECORD_BYTES, Acknowledgement, Heartbeat, ack_key, heartbeat_key
 from voicefleet_operator.cluster.redis_client import Client, connect
 from voicefleet_operator.desired.pool.gray import Counts
 from voicefleet_operator.desired.state import Component, Fleet
@@ -115,6 +116,6 @@ class RegistryReader:
 
 def _parsed(model: type[_M], value: bytes | str | None) -> _M | None:
     try:
-        return None if value is None else model.model_validate_json(value)
-    except ValidationError:
+        return None if value is None else parse_model(model, value, MAX_RECORD_BYTES)
+    except OutsideError:
         return None

@@ -11,15 +11,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import aiohttp
-from pydantic import ValidationError
 
 from voicefleet_contract import names
 from voicefleet_contract.http_api import DrainOrder, SlotStatus
+from voicefleet_contract.outside import OutsideError, parse_model
 from voicefleet_operator.desired.pool.gray import Counts
 from voicefleet_operator.desired.state import Drained, Pod
 
 _TIMEOUT_S = 3.0
 _AT_ONCE = 32
+_MAX_ANSWER_BYTES = 1 << 20
 
 
 def client_context(directory: Path) -> ssl.SSLContext:
@@ -87,8 +88,8 @@ class ControlClient:
         body = None if order is None else order.model_dump_json()
         try:
             async with session.request(method, url, data=body, ssl=self._context, server_hostname=server) as response:
-                status = SlotStatus.model_validate_json(await response.read())
-        except (aiohttp.ClientError, OSError, TimeoutError, ValidationError):
+                status = parse_model(SlotStatus, await response.read(), _MAX_ANSWER_BYTES)
+        except (aiohttp.ClientError, OSError, TimeoutError, OutsideError):
             return None
         # Else somebody else listens there by now.
         return status if (status.slot, status.generation) == (pod.slot, pod.generation) else None

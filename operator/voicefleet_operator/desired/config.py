@@ -7,10 +7,11 @@ operator changes nothing in it: the dataplane's image is a field here, never the
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from voicefleet_contract.call_records import Addresses
+from voicefleet_contract.outside import OutsideError, parse_model
 from voicefleet_contract.resources import Duration, Placement, Resources
 
 CONFIG_KEY = "fleet.json"
@@ -22,7 +23,9 @@ class FleetConfigError(ValueError):
 
 class _Config(BaseModel):
     # A field that is not known is of a later chart, or of an older one. (The chart's schema refuses misspelt values.)
-    model_config = ConfigDict(frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True)
+    model_config = ConfigDict(
+        frozen=True, extra="ignore", alias_generator=to_camel, populate_by_name=True, allow_inf_nan=False
+    )
 
 
 class Cluster(_Config):
@@ -136,14 +139,15 @@ def unknown_fields(config: BaseModel, written: Mapping[str, Any], where: str = "
     return found
 
 
+MAX_CONFIG_BYTES = 1 << 20  # Kubernetes' own bound of an object
+
+
 def parse_config(data: dict[str, Any] | None) -> FleetConfig:
     """Read a ConfigMap's data. Raises FleetConfigError."""
     text = (data or {}).get(CONFIG_KEY)
     if text is None:
         raise FleetConfigError(f"the fleet's ConfigMap has no key {CONFIG_KEY}")
     try:
-        return FleetConfig.model_validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "document"
-        raise FleetConfigError(f"{CONFIG_KEY}: {where}: {first['msg']}") from None
+        return parse_model(FleetConfig, text, MAX_CONFIG_BYTES)
+    except OutsideError as error:
+        raise FleetConfigError(f"{CONFIG_KEY}: {error.param or 'document'}: {error}") from None

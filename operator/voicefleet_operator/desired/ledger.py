@@ -12,8 +12,11 @@ Does not own: when to claim.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+from voicefleet_contract.outside import parse_integer
+
 SLOTS_PER_SHARD = 1024
 MAX_SLOT = (1 << 24) - 1
+_INT64 = (1 << 63) - 1
 _GENERATIONS = 1 << 16  # the hint's 16 bits
 
 
@@ -90,7 +93,7 @@ def decode_shards(shards: Iterable[Mapping[str, str]]) -> Ledger:
         for key, value in data.items():
             pool, _, generation = value.rpartition(" ")
             try:
-                slot, number = int(key), int(generation)
+                slot, number = parse_integer(key, _INT64), parse_integer(generation, _INT64)
             except ValueError:
                 raise LedgerError(f"slot {key!r}: {value!r} is not '<pool> <generation>'") from None
             if not (0 <= slot <= MAX_SLOT and 0 <= number < _GENERATIONS):

@@ -7,15 +7,16 @@ Owns: the newest record of each object, and whether anything changed. Does not o
 """
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from voicefleet_contract import names
+from voicefleet_contract.outside import parse_json
 from voicefleet_contract.registry import Acknowledgement
 from voicefleet_contract.release import release
+from voicefleet_operator.cluster.api import version_of
 from voicefleet_operator.cluster.observe import (
     Object,
     UnreadableError,
@@ -29,7 +30,14 @@ from voicefleet_operator.cluster.observe import (
     observe_slice,
     observe_unread,
 )
-from voicefleet_operator.desired.config import CONFIG_KEY, FleetConfig, FleetConfigError, parse_config, unknown_fields
+from voicefleet_operator.desired.config import (
+    CONFIG_KEY,
+    MAX_CONFIG_BYTES,
+    FleetConfig,
+    FleetConfigError,
+    parse_config,
+    unknown_fields,
+)
 from voicefleet_operator.desired.ledger import Ledger
 from voicefleet_operator.desired.objects import LABEL_FLEET, LABEL_FLEET_PORTS, MANAGED_BY
 from voicefleet_operator.desired.pool.gray import History
@@ -111,7 +119,7 @@ class FleetStore:
     def take(self, kind: str, body: Object) -> None:
         """Take in an object as it is now."""
         metadata = body["metadata"]
-        key, version = (kind, metadata["name"]), int(metadata["resourceVersion"])
+        key, version = (kind, metadata["name"]), version_of(body)
         if version <= self._versions.get(key, -1):
             return
         self._versions[key] = version
@@ -151,7 +159,7 @@ class FleetStore:
             self._foreign_versions.pop(key, None)
         else:
             self._foreign[key] = record
-            self._foreign_versions[key] = int(body["metadata"]["resourceVersion"])
+            self._foreign_versions[key] = version_of(body)
         self.mark()
 
     def forget_absent_foreign(self, names: Collection[str], version: int) -> set[str]:
@@ -201,7 +209,7 @@ class FleetStore:
             log.error("%s; %s", error, "the one read before stays in use" if self._config else "nothing is done")
             return
         self.config_problem = ""
-        unknown = unknown_fields(config, json.loads(body["data"][CONFIG_KEY]))
+        unknown = unknown_fields(config, parse_json(body["data"][CONFIG_KEY], MAX_CONFIG_BYTES))
         if unknown:
             log.warning("%s: %s: not known to release %s, left out", CONFIG_KEY, ", ".join(unknown), release())
         taken = (config, body["metadata"]["uid"])

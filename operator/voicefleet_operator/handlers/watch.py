@@ -16,7 +16,7 @@ from typing import Any
 import kopf
 
 from voicefleet_contract import names
-from voicefleet_operator.cluster.api import NAMES_ONLY, Counted, KubeApi, KubeError, collection_path
+from voicefleet_operator.cluster.api import NAMES_ONLY, Counted, KubeApi, KubeError, collection_path, version_of
 from voicefleet_operator.cluster.watching import Watches, watching_session
 from voicefleet_operator.handlers.store import WATCHED, FleetStore
 
@@ -149,7 +149,7 @@ def _watch(
     async def changed(event: kopf.RawEvent, **_: Any) -> None:
         body: dict[str, Any] = dict(event["object"])
         if event["type"] == "DELETED":
-            store.forget(kind, body["metadata"]["name"], int(body["metadata"]["resourceVersion"]))
+            store.forget(kind, body["metadata"]["name"], version_of(body))
         else:
             store.take(kind, body)
 

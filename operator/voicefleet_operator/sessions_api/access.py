@@ -5,7 +5,6 @@ kube-system/extension-apiserver-authentication names, and says in headers whom i
 are worth nothing: 401. *Authorisation*: a SubjectAccessReview for each request, its answer kept for a few seconds.
 """
 
-import json
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,10 +15,12 @@ from aiohttp import web
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from voicefleet_contract.outside import parse_json
 from voicefleet_operator.cluster.api import KubeApi, KubeError
 from voicefleet_operator.sessions_api.resource import GROUP, PLURAL, VERSION
 from voicefleet_operator.sessions_api.status import StatusError
 
+_MAX_NAMES_BYTES = 64 * 1024
 _KEPT_S = 10.0
 _MOST_KEPT = 4_096
 
@@ -54,7 +55,7 @@ class FrontProxy:
             )
 
         def names(key: str) -> tuple[str, ...]:
-            return tuple(json.loads(data.get(key) or "[]"))
+            return tuple(map(str, parse_json(data.get(key) or "[]", _MAX_NAMES_BYTES)))
 
         return cls(
             ca,

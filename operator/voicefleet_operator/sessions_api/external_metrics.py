@@ -104,5 +104,5 @@ def _pool_of(selector: str) -> str | None:
         return None
     key, equals, value = selector.replace("==", "=").partition("=")
     if key.strip() != "pool" or not equals or "," in value:
-        raise StatusError(400, f"label selector {selector!r}: these metrics have one label, write pool=NAME")
+        raise StatusError(400, f"label selector {selector[:80]!r}: these metrics have one label, write pool=NAME")
     return value.strip()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from voicefleet_contract.outside import OutsideError, parse_integer
 from voicefleet_contract.sessions import SessionRecord
 from voicefleet_operator.sessions_api.pages import Place, decode_continue, encode_continue
 from voicefleet_operator.sessions_api.registry import SessionRegistry
@@ -108,7 +109,7 @@ async def _page(
     registry: SessionRegistry, records: AsyncIterator[SessionRecord], query: Query, view: View, version: int, limit: int
 ) -> AsyncIterator[bytes]:
     page: list[SessionRecord] = []
-    metadata: Object = {"resourceVersion": str(version)}
+    metadata: Object = {}
     async for record in records:
         if len(page) == limit:
             last = page[-1]
@@ -118,12 +119,12 @@ async def _page(
                 metadata["remainingItemCount"] = max(1, total - limit)
             break
         page.append(record)
-    opening, closing, item = _frame(view, metadata)
+    opening, closing, item = _frame(view, version, metadata)
     yield opening + b",".join(map(item, page)) + closing
 
 
 async def _whole(records: AsyncIterator[SessionRecord], view: View, version: int) -> AsyncIterator[bytes]:
-    opening, closing, item = _frame(view, {"resourceVersion": str(version)})
+    opening, closing, item = _frame(view, version, {})
     yield opening
     between, part = b"", []
     async for record in records:
@@ -134,8 +135,8 @@ async def _whole(records: AsyncIterator[SessionRecord], view: View, version: int
     yield (between + b",".join(part) if part else b"") + closing
 
 
-def _frame(view: View, metadata: Object) -> tuple[bytes, bytes, Callable[[SessionRecord], bytes]]:
-    version = int(metadata["resourceVersion"])
+def _frame(view: View, version: int, metadata: Object) -> tuple[bytes, bytes, Callable[[SessionRecord], bytes]]:
+    metadata = {"resourceVersion": str(version), **metadata}
     if view.form is Form.TABLE:
         opening = _dump(table([], metadata, include=view.include))
         assert opening.endswith(b"[]}")
@@ -155,8 +156,9 @@ def _dump(one: Any) -> bytes:
 
 
 def _limit(text: str) -> int | None:
-    if text in ("", "0"):
+    if not text:
         return None
-    if not text.isdigit():
-        raise StatusError(400, f"limit: Invalid value {text!r}: write a number")
-    return min(int(text), LARGEST_PAGE)
+    try:
+        return min(parse_integer(text, (1 << 63) - 1), LARGEST_PAGE) or None
+    except OutsideError:
+        raise StatusError(400, f"limit: Invalid value {text[:40]!r}: write a number") from None

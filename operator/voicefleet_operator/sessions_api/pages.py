@@ -5,17 +5,18 @@ in the server, so any replica serves the next page, and a session that ends betw
 """
 
 import base64
-import binascii
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from voicefleet_contract.outside import decode_base64_url, parse_json
 from voicefleet_contract.sessions import INDEXED
 from voicefleet_operator.sessions_api.selectors import Query
 from voicefleet_operator.sessions_api.status import StatusError
 
 MOST_SLOTS_AT_ONCE = 64
+_MAX_TOKEN_BYTES = 512
 
 
 class Place(NamedTuple):
@@ -100,9 +101,11 @@ def encode_continue(version: int, place: Place) -> str:
 def decode_continue(token: str) -> tuple[int, Place]:
     """Return (resourceVersion of the first page, place). Raises StatusError 400."""
     try:
-        form, version, slot, generation, call_id = json.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
-        if form != 1 or not all(isinstance(one, int) for one in (version, slot, generation)):
+        said = parse_json(decode_base64_url(token, _MAX_TOKEN_BYTES), _MAX_TOKEN_BYTES)
+        form, version, slot, generation, call_id = said
+        numbers = (version, slot, generation)
+        if form != 1 or not isinstance(call_id, str) or not all(type(one) is int and one < 1 << 63 for one in numbers):
             raise ValueError
-        return version, Place(slot, generation, str(call_id))
-    except (ValueError, TypeError, binascii.Error, UnicodeDecodeError):
+        return version, Place(slot, generation, call_id)
+    except (ValueError, TypeError):
         raise StatusError(400, "continue key is not valid: it is not one that this server gave") from None

@@ -6,7 +6,6 @@ restart), because the last events of the one before may be missing. Versions of 
 """
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any, TypeVar, cast
 
@@ -14,7 +13,17 @@ from redis.asyncio import RedisCluster
 from redis.exceptions import RedisClusterException, RedisError
 
 from voicefleet_contract.call_id import CallIdError, peek_call_id
-from voicefleet_contract.registry import HEARTBEAT_TTL_S, epoch_key, events_key, heartbeat_key, index_key, sessions_key
+from voicefleet_contract.hint import MAX_GENERATION, MAX_SLOT
+from voicefleet_contract.outside import OutsideError, is_digits, parse_integer, parse_json
+from voicefleet_contract.registry import (
+    HEARTBEAT_TTL_S,
+    MAX_RECORD_BYTES,
+    epoch_key,
+    events_key,
+    heartbeat_key,
+    index_key,
+    sessions_key,
+)
 from voicefleet_contract.registry import slots_key as all_slots_key
 from voicefleet_contract.sessions import (
     Command,
@@ -29,6 +38,7 @@ from voicefleet_operator.sessions_api.pages import Place, SlotView, batches
 from voicefleet_operator.sessions_api.selectors import Query
 
 _T = TypeVar("_T")
+_N = TypeVar("_N", int, float)
 _FRESH_S = 1.0  # heartbeats come every two seconds
 _TIMEOUT_S = 3.0
 _KINDS = frozenset(kind.value for kind in EventType)
@@ -137,12 +147,12 @@ class SessionRegistry:
         key, replication = epoch_key(self._cluster), await self._replication_id()
         said = await self._do(self._redis.get(key))
         server, _, version = (said or b"").decode().partition(" ")
-        if server != replication or not version.isdigit():
+        if server != replication or not is_digits(version):
             marker = await self._do(self._redis.xadd(events_key(self._cluster), {"type": "EPOCH"}))
             version = str(resource_version(marker.decode()))
             await self._do(self._redis.set(key, f"{replication} {version}"))
-        self._epoch = (now, int(version))
-        return int(version)
+        self._epoch = (now, parse_integer(version, (1 << 63) - 1))
+        return self._epoch[1]
 
     async def newest(self) -> int:
         """Return the version of now."""
@@ -235,23 +245,36 @@ class SessionRegistry:
 
 def _place(name: bytes) -> tuple[int, int] | None:
     slot, _, generation = name.decode("ascii", "replace").partition(":")
-    return (int(slot), int(generation)) if slot.isdigit() and generation.isdigit() else None
+    try:
+        return parse_integer(slot, MAX_SLOT), parse_integer(generation, MAX_GENERATION)
+    except OutsideError:
+        return None
 
 
 def _view(slot: int, generation: int, beat: bytes | None) -> SlotView:
     """Read a heartbeat by hand: thousands at once, and only these fields."""
     try:
-        said = json.loads(beat or b"null")
+        said = parse_json(beat or b"null", MAX_RECORD_BYTES)
         return SlotView(
             slot,
             generation,
             str(said["pool"]),
             str(said["node"]),
-            int(said["sessions"]),
-            dict(said["counts"]),
+            _number(said["sessions"]),
+            {
+                str(name): {str(value): _number(count) for value, count in of.items()}
+                for name, of in said["counts"].items()
+            },
             str(said["state"]),
-            int(said["capacity"]),
-            float(said.get("setups_per_s", 0.0)),
+            _number(said["capacity"]),
+            _number(said.get("setups_per_s", 0.0)),
         )
-    except (ValueError, TypeError, KeyError):
+    except (ValueError, TypeError, KeyError, AttributeError):
         return SlotView(slot, generation, known=False)
+
+
+def _number(value: _N) -> _N:
+    """JSON's own numbers: int() would take text and truth too."""
+    if type(value) not in (int, float):
+        raise TypeError
+    return value

@@ -5,7 +5,7 @@ Pure; raises StatusError 400, which names the fields that there are.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from voicefleet_contract.sessions import SELECTABLE, SessionRecord
@@ -18,6 +18,8 @@ _PATHS = {
     **{f"status.{name}": name for name in ("node", "relay", "state")},
 }
 _FIELD_OF_LABEL = {label_of(name): name for name in SELECTABLE}
+MAX_SELECTOR_CHARS = 4_096
+MAX_REQUIREMENTS = 64
 _NAME = "metadata.name"
 _NAMESPACE = "metadata.namespace"
 _KEY = r"(?:[A-Za-z0-9][-A-Za-z0-9.]*/)?[A-Za-z0-9](?:[-A-Za-z0-9_.]*[A-Za-z0-9])?"
@@ -54,6 +56,8 @@ class Query:
 
 def parse_query(labels: str, fields: str, namespace: str) -> Query:
     """Return the query of a request's two selectors. ``namespace``: where our sessions are. Raises StatusError 400."""
+    if len(labels) > MAX_SELECTOR_CHARS or len(fields) > MAX_SELECTOR_CHARS:
+        raise StatusError(400, f"a selector has at most {MAX_SELECTOR_CHARS} characters")
     equal: dict[str, str] = {}
     checks: list[Check] = []
     name, nothing = None, False
@@ -91,15 +95,18 @@ def _is_in(name: str, values: frozenset[str], *, wanted: bool) -> Check:
 
 def _parse_fields(text: str) -> list[tuple[str, str, str]]:
     found = []
-    for part in re.split(r"(?<!\\),", text) if text else ():
+    parts = re.split(r"(?<!\\),", text) if text else []
+    if len(parts) > MAX_REQUIREMENTS:
+        raise _too_many()
+    for part in parts:
         match = re.fullmatch(r"([^=!]+)(==|=|!=)(.*)", part)
         if match is None:
-            raise StatusError(400, f"invalid field selector {part!r}: write field=value or field!=value")
+            raise StatusError(400, f"invalid field selector {part[:80]!r}: write field=value or field!=value")
         key = match[1].strip()
         if key not in (*_PATHS, _NAME, _NAMESPACE):
             raise StatusError(
                 400,
-                f"field label not supported: {key}: sessions can be selected by {_NAME}, {_NAMESPACE}, {', '.join(_PATHS)}",
+                f"field label not supported: {key[:80]}: sessions can be selected by {_NAME}, {_NAMESPACE}, {', '.join(_PATHS)}",
             )
         found.append((key, match[2], re.sub(r"\\(.)", r"\1", match[3].strip())))
     return found
@@ -108,7 +115,7 @@ def _parse_fields(text: str) -> list[tuple[str, str, str]]:
 def _parse_labels(text: str) -> list[tuple[str, frozenset[str] | None, bool]]:
     """Return (key, values or None for existence, wanted) for each requirement."""
     found: list[tuple[str, frozenset[str] | None, bool]] = []
-    for part in re.split(r",(?![^(]*\))", text) if text.strip() else ():
+    for part in _requirements(text) if text.strip() else ():
         if match := _EQUALITY.fullmatch(part):
             found.append((match[1], frozenset({match[3]}), match[2] != "!="))
         elif match := _SET.fullmatch(part):
@@ -117,5 +124,25 @@ def _parse_labels(text: str) -> list[tuple[str, frozenset[str] | None, bool]]:
         elif match := _EXISTS.fullmatch(part):
             found.append((match[2], None, not match[1]))
         else:
-            raise StatusError(400, f"invalid label selector: unable to parse requirement {part!r}")
+            raise StatusError(400, f"invalid label selector: unable to parse requirement {part[:80]!r}")
     return found
+
+
+def _requirements(text: str) -> Iterator[str]:
+    """Cut a label selector at the commas that stand in no parentheses: one pass, whatever it is."""
+    begin, depth, count = 0, 0, 1
+    for at, character in enumerate(text):
+        if character == "(":
+            depth += 1
+        elif character == ")":
+            depth -= 1
+        elif character == "," and not depth:
+            yield text[begin:at]
+            begin, count = at + 1, count + 1
+            if count > MAX_REQUIREMENTS:
+                raise _too_many()
+    yield text[begin:]
+
+
+def _too_many() -> StatusError:
+    return StatusError(400, f"a selector has at most {MAX_REQUIREMENTS} requirements")

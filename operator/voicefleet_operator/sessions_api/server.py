@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
+from voicefleet_contract.outside import OutsideError, parse_integer
 from voicefleet_operator.sessions_api import discovery, external_metrics
 from voicefleet_operator.sessions_api.access import Action, Authorizer, FrontProxy
 from voicefleet_operator.sessions_api.hangup import HangUps
@@ -128,7 +129,7 @@ class SessionsApi:
         return web.json_response(self._view(request).one(record, version))
 
     async def _watch(self, request: web.Request, query: Query, view: View) -> web.StreamResponse:
-        options = parse_watch_options(request.query)
+        options, lasts_s = parse_watch_options(request.query), _seconds(request.query.get("timeoutSeconds", ""))
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
         columns = view.form is Form.TABLE
@@ -137,7 +138,7 @@ class SessionsApi:
             await response.write(json.dumps({"type": kind, "object": one}).encode() + b"\n")
 
         try:
-            async with asyncio.timeout(_seconds(request.query.get("timeoutSeconds", ""))):
+            async with asyncio.timeout(lasts_s):
                 with self._metrics.watching():
                     async for event in watch(self._registry, self._hub, query, options):
                         if event is None:
@@ -219,6 +220,9 @@ class SessionsApi:
 
 
 def _seconds(text: str) -> float:
-    if text.isdigit() and int(text):
-        return float(text)
-    return _WATCH_S * random.uniform(1.0, 2.0)
+    """Return how long a watch lasts: as asked, at most as long as one that did not ask. Raises StatusError 400."""
+    longest_s = _WATCH_S * random.uniform(1.0, 2.0)
+    try:
+        return min(parse_integer(text or "0", (1 << 63) - 1) or longest_s, longest_s)
+    except OutsideError:
+        raise StatusError(400, f"timeoutSeconds: Invalid value {text[:40]!r}: write a number of seconds") from None

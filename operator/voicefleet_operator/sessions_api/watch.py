@@ -13,6 +13,7 @@ With a selector a session that begins to match is ADDED, and one that no longer 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
+from voicefleet_contract.outside import OutsideError, parse_integer
 from voicefleet_contract.sessions import EventType, SessionRecord
 from voicefleet_operator.sessions_api.hub import Hub
 from voicefleet_operator.sessions_api.pages import Place
@@ -66,9 +67,11 @@ def parse_version(text: str) -> int | None:
     """Return a resourceVersion; None for an empty one. Raises StatusError 400."""
     if not text:
         return None
-    if not text.isdigit() or int(text) >= 1 << 63:
-        raise StatusError(400, f"resourceVersion: Invalid value {text!r}: it is not one that this server gave")
-    return int(text)
+    try:
+        return parse_integer(text, (1 << 63) - 1)
+    except OutsideError:
+        message = f"resourceVersion: Invalid value {text[:40]!r}: it is not one that this server gave"
+        raise StatusError(400, message) from None
 
 
 def seen_through(query: Query, change: Change) -> Event | None:

@@ -7,9 +7,10 @@ Owns: reading both shapes of an answer, bounds. Does not own: sockets (shell/pip
 Invariant: no bytes of a hook raise anything but HookError, which says what is wrong with them.
 """
 
-import json
 from dataclasses import dataclass
 from typing import Any
+
+from voicefleet_contract.outside import JsonError, parse_json
 
 MAX_ANSWER_BYTES = 1 << 20  # of one answer, with all of its wrapping
 MAX_CALLS = 32
@@ -51,7 +52,7 @@ class EventStream:
     """Server-sent events as bytes come: gives their `data`."""
 
     def __init__(self) -> None:
-        self._rest = b""
+        self._line = bytearray()  # which has no end yet
         self._data: list[str] = []
         self._bytes = 0
 
@@ -60,21 +61,33 @@ class EventStream:
         self._bytes += len(chunk)
         if self._bytes > MAX_ANSWER_BYTES:
             raise HookError(f"an answer of more than {MAX_ANSWER_BYTES} bytes")
-        *lines, self._rest = (self._rest + chunk).replace(b"\r\n", b"\n").split(b"\n")
         events = []
-        for line in lines:
-            if not line:
-                if self._data:
-                    events.append("\n".join(self._data))
-                    self._data = []
-            elif line.startswith(b"data:"):
-                self._data.append(line[5:].lstrip().decode(errors="replace"))
+        *ends, rest = chunk.split(b"\n")
+        for end in ends:  # what came before is looked at once, when its line is whole
+            self._line += end
+            event = self._take(bytes(self._line.removesuffix(b"\r")))
+            self._line.clear()
+            if event is not None:
+                events.append(event)
+        self._line += rest
         return events
+
+    def _take(self, line: bytes) -> str | None:
+        """Take a line; return the event that it ends."""
+        if line.startswith(b"data:"):
+            self._data.append(line[5:].lstrip().decode(errors="replace"))
+        if line or not self._data:
+            return None
+        event, self._data = "\n".join(self._data), []
+        return event
 
 
 def parse_answer(body: str | bytes) -> list[Piece]:
     """Return the pieces of an answer that came whole. Raises HookError."""
-    value = _object(body)
+    return _answer(_object(body))
+
+
+def _answer(value: dict[str, Any]) -> list[Piece]:
     _raise_error(value)
     choice = _choice(value)
     message = choice.get("message") if choice is not None else None
@@ -90,7 +103,10 @@ def parse_chunk(data: str | bytes) -> list[Piece]:
     """Return the pieces of one chunk of a stream. Raises HookError."""
     if data in ("[DONE]", b"[DONE]"):
         return [Finished()]
-    value = _object(data)
+    return _chunk(_object(data))
+
+
+def _chunk(value: dict[str, Any]) -> list[Piece]:
     _raise_error(value)
     choice = _choice(value)
     if choice is None:  # usage comes so, after the last one
@@ -104,17 +120,18 @@ def parse_chunk(data: str | bytes) -> list[Piece]:
 
 def parse_message(message: str | bytes) -> tuple[str, list[Piece]]:
     """Return the turn and the pieces of a WebSocket message: a chunk, or a whole answer. Raises HookError."""
-    turn = _object(message).get("id")
+    value = _object(message)
+    turn = value.get("id")
     if not isinstance(turn, str):
         raise HookError("a message without the 'id' of the request")
-    choice = _choice(_object(message))
-    return turn, parse_answer(message) if choice is not None and "message" in choice else parse_chunk(message)
+    choice = _choice(value)
+    return turn, _answer(value) if choice is not None and "message" in choice else _chunk(value)
 
 
 def _object(body: str | bytes) -> dict[str, Any]:
     try:
-        value = json.loads(body)
-    except (ValueError, RecursionError) as error:
+        value = parse_json(body, MAX_ANSWER_BYTES)
+    except JsonError as error:
         raise HookError(f"not JSON: {str(error)[:100]}") from None
     if not isinstance(value, dict):
         raise HookError("JSON, but no object")
@@ -147,8 +164,8 @@ def _pieces(message: dict[str, Any]) -> list[Piece]:
     if content:
         pieces.append(TextDelta(content))
     calls = message.get("tool_calls") or []
-    if not isinstance(calls, list):
-        raise HookError("tool_calls is not a list")
+    if not isinstance(calls, list) or len(calls) > MAX_CALLS:
+        raise HookError(f"tool_calls is not a list of at most {MAX_CALLS}")
     for place, call in enumerate(calls):
         function = call.get("function") if isinstance(call, dict) else None
         if not isinstance(function, dict):

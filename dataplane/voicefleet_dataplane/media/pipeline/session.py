@@ -152,7 +152,7 @@ class SessionObject:
         patience = self.patience if self.detects_turns else Patience()
         if kind == "semantic_vad":
             eagerness = given.get("eagerness") or "auto"
-            if eagerness not in _SILENCE_MS:
+            if not isinstance(eagerness, str) or eagerness not in _SILENCE_MS:
                 raise SessionError(f"{name}.eagerness", "low, medium, high or auto")
             patience = replace(patience, silence_duration_ms=_SILENCE_MS[eagerness])
         elif kind != "server_vad":

@@ -16,10 +16,9 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
 from voicefleet_contract.trace_context import HEADER
+from voicefleet_dataplane.media.agent import MAX_MESSAGE_BYTES
 from voicefleet_dataplane.media.agent_address import Network, refusal_of_address
 from voicefleet_dataplane.shell.agents.warm_connections import IDLE_S, WarmConnector, proven
-
-MAX_MESSAGE_BYTES = 4 << 20  # a delta of 40 s of speech; agents that send more in one message are broken
 
 
 class AgentRefusedError(OSError):

@@ -17,6 +17,8 @@ import httpx
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from voicefleet_contract.addresses import Address, from_kernel
+from voicefleet_contract.http_api import MAX_EVENT_BYTES
+from voicefleet_contract.outside import parse_json
 from voicefleet_dataplane.core.call.dtls import Dtls, DtlsState
 from voicefleet_dataplane.core.call.dtls_identity import DtlsIdentity, build_certificate
 from voicefleet_dataplane.core.call.srtp import Srtp
@@ -295,6 +297,6 @@ def not_reached(url: str, error: httpx.HTTPError) -> str:
 
 def _said(response: httpx.Response) -> str:
     try:
-        return str(response.json()["error"]["message"])
+        return str(parse_json(response.content, MAX_EVENT_BYTES)["error"]["message"])
     except (ValueError, KeyError, TypeError):
         return response.text[:200] or response.reason_phrase

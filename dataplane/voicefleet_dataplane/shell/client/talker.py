@@ -20,6 +20,8 @@ from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from aiortc.rtcconfiguration import RTCBundlePolicy
 
+from voicefleet_contract.http_api import MAX_EVENT_BYTES
+from voicefleet_contract.outside import parse_json
 from voicefleet_dataplane.media.events import EVENTS_LABEL
 from voicefleet_dataplane.media.speech import FRAME, RATE, Samples, join, mono
 from voicefleet_dataplane.shell.client.packet_caller import CallError, hang_up, post_offer
@@ -162,7 +164,7 @@ class Talker:
 
     def _on_message(self, message: object) -> None:
         if isinstance(message, str):
-            self.events.append(json.loads(message))
+            self.events.append(parse_json(message, 4 * MAX_EVENT_BYTES))
             self._changed.set()
 
     def _on_state(self) -> None:

@@ -17,7 +17,7 @@ from typing import TypeVar
 
 import aiohttp
 import httpx
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from voicefleet_contract import names
 from voicefleet_contract.http_api import (
@@ -29,12 +29,14 @@ from voicefleet_contract.http_api import (
     SessionCreated,
     UpdateIce,
 )
+from voicefleet_contract.outside import OutsideError, parse_model
 from voicefleet_contract.topology import Member
 from voicefleet_dataplane.shell.process.event_sockets import CLOSE_WITHIN_S, HEARTBEAT_S
 
 _CONNECT_TIMEOUT_S = 1.0  # the inner network: longer than this means that nobody is there
 _SERVER_NAME = names.inner_dns_name("transceiver")
 _EXTENSIONS = {"sni_hostname": _SERVER_NAME}
+_MAX_ANSWER_BYTES = 1 << 20
 _LARGEST_EVENT_BYTES = 8 << 20  # an agent's message has at most half of it
 _Answer = TypeVar("_Answer", bound=BaseModel)
 
@@ -118,10 +120,10 @@ class ControlClient:
             return Unknown(f"no answer within {whole_s:g} s")
         try:
             if response.status_code == httpx.codes.CREATED:
-                return Created(SessionCreated.model_validate_json(response.content))
+                return Created(parse_model(SessionCreated, response.content, _MAX_ANSWER_BYTES))
             return Refused(response.status_code, _refusal(response))
-        except ValidationError as error:
-            return Unknown(f"unreadable answer: {error.errors()[0]['msg']}")
+        except OutsideError as error:
+            return Unknown(f"unreadable answer: {error}")
 
     async def renegotiate(self, member: Member, call_id: str, body: Renegotiate) -> Renegotiated | Refused | NotReached:
         """Hand on a later offer."""
@@ -147,9 +149,9 @@ class ControlClient:
         if not response.is_success:
             return Refused(response.status_code, _refusal(response))
         try:
-            return answer.model_validate_json(response.content)
-        except ValidationError as error:
-            return NotReached(f"unreadable answer: {error.errors()[0]['msg']}")
+            return parse_model(answer, response.content, _MAX_ANSWER_BYTES)
+        except OutsideError as error:
+            return NotReached(f"unreadable answer: {error}")
 
     async def hang_up(
         self, member: Member, call_id: str, tenant: str | None = None, *, replaced: bool = False
@@ -211,8 +213,8 @@ def _url(member: Member, path: str) -> str:
 
 def _refusal(response: httpx.Response) -> Refusal | None:
     try:
-        return Refusal.model_validate_json(response.content)
-    except ValidationError:
+        return parse_model(Refusal, response.content, _MAX_ANSWER_BYTES)
+    except OutsideError:
         return None  # not one of ours: the status speaks
 
 

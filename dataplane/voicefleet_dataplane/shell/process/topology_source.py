@@ -26,7 +26,8 @@ from typing import Any
 import httpx
 
 from voicefleet_contract import names
-from voicefleet_contract.topology import Topology, TopologyError, TopologyIndex, TopologySlice, join
+from voicefleet_contract.outside import is_digits, parse_integer, parse_json
+from voicefleet_contract.topology import MAX_TOPOLOGY_BYTES, Topology, TopologyError, TopologyIndex, TopologySlice, join
 
 log = logging.getLogger("voicefleet.topology")
 
@@ -125,7 +126,7 @@ class KubernetesTopology:
             if answer.status_code == httpx.codes.NOT_FOUND:
                 return True
             answer.raise_for_status()
-            return "deletionTimestamp" in answer.json()["metadata"]
+            return "deletionTimestamp" in parse_json(answer.content, MAX_TOPOLOGY_BYTES)["metadata"]
         except (httpx.HTTPError, OSError, ValueError, KeyError, TypeError) as error:
             log.warning("VoiceRelay %s cannot be read: %s %s", name, type(error).__name__, error)
             return None
@@ -153,7 +154,7 @@ class KubernetesTopology:
     async def _list(self) -> str:
         answer = await self._client.get(self._path, headers=self._headers())
         answer.raise_for_status()
-        document = answer.json()
+        document = parse_json(answer.content, MAX_TOPOLOGY_BYTES)
         version = str(document["metadata"]["resourceVersion"])
         listed = {item["metadata"]["name"]: item for item in document["items"]}
         self._revision = max(self._revision, *map(_revision_of, listed.values()), 0)
@@ -182,7 +183,7 @@ class KubernetesTopology:
             answer.raise_for_status()
             async for line in answer.aiter_lines():
                 if line.strip():
-                    version = self._event(json.loads(line), version)
+                    version = self._event(parse_json(line, MAX_TOPOLOGY_BYTES), version)
                     self._failures = 0  # only a watch that works ends a back-off
         return version
 
@@ -249,7 +250,7 @@ class KubernetesTopology:
 def _revision_of(item: Any) -> int:
     """Return the object's resource version: the one number about slices that every process and the operator agree on."""
     version = str(item["metadata"]["resourceVersion"])
-    return int(version) if version.isdecimal() else 0
+    return parse_integer(version, (1 << 63) - 1) if is_digits(version) else 0
 
 
 class _ListAgain(Exception):  # noqa: N818  not an error: the API server's way to say "from the start, please"

@@ -34,7 +34,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from voicefleet_contract.addresses import from_kernel
-from voicefleet_contract.registry import HEARTBEAT_INTERVAL_S, Acknowledgement
+from voicefleet_contract.outside import parse_integer, parse_model
+from voicefleet_contract.registry import HEARTBEAT_INTERVAL_S, MAX_RECORD_BYTES, Acknowledgement
 from voicefleet_contract.settings import PREFIX, RelaySettings
 from voicefleet_dataplane.shell.process.acknowledger import Acknowledger
 from voicefleet_dataplane.shell.process.redis_sink import RedisSink
@@ -121,7 +122,11 @@ class RelayWorkers:
     async def acknowledgement(self) -> Acknowledgement | None:
         """Return what all workers work with; None while one does not say."""
         answers = await asyncio.gather(*(worker.get("/acknowledgement") for worker in self._workers))
-        said = [Acknowledgement.model_validate_json(answer[1]) for answer in answers if answer and answer[0] == 200]
+        said = [
+            parse_model(Acknowledgement, answer[1], MAX_RECORD_BYTES)
+            for answer in answers
+            if answer and answer[0] == 200
+        ]
         if len(said) < len(self._workers):
             return None
         return common(self._settings.process_name, said)
@@ -208,7 +213,7 @@ class _Worker:
                     with contextlib.closing(writer):
                         writer.write(f"GET {path} HTTP/1.0\r\nHost: worker\r\n\r\n".encode())
                         head, _, body = (await reader.read()).partition(b"\r\n\r\n")
-            return int(head.split()[1]), body.decode()
+            return parse_integer(head.split()[1].decode("ascii", "replace"), 999), body.decode()
         except (OSError, TimeoutError, IndexError, ValueError):
             return None
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from aiohttp import web
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
 from voicefleet_contract import names
 from voicefleet_contract.http_api import (
@@ -34,6 +34,7 @@ from voicefleet_contract.http_api import (
     SlotStatus,
     UpdateIce,
 )
+from voicefleet_contract.outside import OutsideError, parse_model
 from voicefleet_dataplane.core.transceiver.admission import NoRoom
 from voicefleet_dataplane.media.events import EventHub
 from voicefleet_dataplane.shell.transceiver.events_socket import serve_watcher
@@ -168,10 +169,8 @@ def _json(body: BaseModel, status: int = 200, headers: dict[str, str] | None = N
     return web.Response(status=status, text=body.model_dump_json(), content_type="application/json", headers=headers)
 
 
-def _refusal(error: ValidationError) -> Refusal:
-    first = error.errors()[0]
-    param = ".".join(str(part) for part in first["loc"]) or None
-    return Refusal(reason=RefusalReason.OFFER, message=first["msg"], param=param)
+def _refusal(error: OutsideError) -> Refusal:
+    return Refusal(reason=RefusalReason.OFFER, message=str(error), param=error.param or None)
 
 
 def no_call(call_id: str) -> Refusal:
@@ -205,8 +204,8 @@ class _Handlers:
         self, request: web.Request, create: Callable[[CreateSession], SessionCreated | NoRoom | Refusal]
     ) -> web.Response:
         try:
-            body = CreateSession.model_validate_json(await request.read())
-        except ValidationError as error:
+            body = parse_model(CreateSession, await request.read(), MAX_BODY_BYTES)
+        except OutsideError as error:
             return _json(_refusal(error), 422)
         try:
             outcome = create(body)
@@ -224,17 +223,17 @@ class _Handlers:
 
     async def renegotiate(self, request: web.Request) -> web.Response:
         try:
-            body = Renegotiate.model_validate_json(await request.read())
+            body = parse_model(Renegotiate, await request.read(), MAX_BODY_BYTES)
             return _answer(self._calls.renegotiate(request.match_info["call_id"], body))
-        except ValidationError as error:
+        except OutsideError as error:
             return _json(_refusal(error), 422)
         except SdpError as error:
             return _json(Refusal(reason=RefusalReason.OFFER, message=str(error), param=error.field), 422)
 
     async def update_ice(self, request: web.Request) -> web.Response:
         try:
-            body = UpdateIce.model_validate_json(await request.read())
-        except ValidationError as error:
+            body = parse_model(UpdateIce, await request.read(), MAX_BODY_BYTES)
+        except OutsideError as error:
             return _json(_refusal(error), 422)
         return _answer(self._calls.update_ice(request.match_info["call_id"], body))
 
@@ -263,8 +262,8 @@ class _Handlers:
 
     async def drain(self, request: web.Request) -> web.Response:
         try:
-            order = DrainOrder.model_validate_json(await request.read() or b"{}")
-        except ValidationError as error:
+            order = parse_model(DrainOrder, await request.read() or b"{}", MAX_BODY_BYTES)
+        except OutsideError as error:
             return _json(_refusal(error), 422)
         self._calls.drain(order)
         return _json(self._calls.status(), 202)

@@ -4,9 +4,14 @@ import re
 from dataclasses import dataclass
 
 from voicefleet_contract.addresses import Address, normalise
+from voicefleet_contract.outside import decode_hex, parse_integer
 from voicefleet_dataplane.wire.sdp.model import Fingerprint
 
 OPUS_PAYLOAD_TYPE = 111
+_MAX_DIGEST_BYTES = 64
+_CANDIDATE = re.compile(
+    r"^a=candidate:\S+ 1 udp [0-9]+ (\S+) ([0-9]+) typ host", re.MULTILINE | re.IGNORECASE | re.ASCII
+)
 
 
 class AnswerError(ValueError):
@@ -53,9 +58,9 @@ def parse_answer_untrusted(text: str) -> ClientAnswer:
     """Return what a client needs. Raises AnswerError only."""
     try:
         algorithm, digest = _only(text, "fingerprint").split(" ", 1)
-        found = re.findall(r"^a=candidate:\S+ 1 udp \d+ (\S+) (\d+) typ host", text, re.MULTILINE | re.IGNORECASE)
-        candidates = tuple(dict.fromkeys(Address(normalise(host), int(port)) for host, port in found))
-        fingerprint = Fingerprint(algorithm.lower(), bytes.fromhex(digest.replace(":", "")))
+        found = _CANDIDATE.findall(text)
+        candidates = tuple(dict.fromkeys(Address(normalise(host), parse_integer(port, 65_535)) for host, port in found))
+        fingerprint = Fingerprint(algorithm.lower(), decode_hex(digest.replace(":", ""), _MAX_DIGEST_BYTES))
     except ValueError as error:
         raise AnswerError(f"the answer is malformed: {error}") from None
     if not candidates:

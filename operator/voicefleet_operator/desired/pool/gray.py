@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from math import ceil, comb
 from typing import NamedTuple
 
+from voicefleet_contract.outside import parse_json
 from voicefleet_operator.desired.state import Component, Fleet, Pod, PoolResource, Verdict
 
 WINDOW_S = 60.0  # for members with few calls …
@@ -110,6 +111,9 @@ def judge(fleet: Fleet, pool: PoolResource, history: History, now: float) -> tup
     return tuple(changed[name] for name in sorted(changed)), min(waits, default=None)
 
 
+_MAX_VERDICT_BYTES = 4_096
+
+
 def encode_verdict(verdict: Verdict) -> str:
     """Spell a verdict as the pod's annotation."""
     phase = "out" if verdict.out else "probation"
@@ -119,10 +123,13 @@ def encode_verdict(verdict: Verdict) -> str:
 def decode_verdict(text: str) -> Verdict:
     """Read a pod's annotation. Raises ValueError."""
     try:
-        said = json.loads(text)
-        return Verdict(said["phase"] == "out", float(said["at"]), int(said["times"]), str(said["why"])[:200])
+        said = parse_json(text, _MAX_VERDICT_BYTES)
+        at, times = said["at"], said["times"]
+        if type(at) not in (int, float) or type(times) is not int:
+            raise TypeError("'at' and 'times' are numbers")
+        return Verdict(said["phase"] == "out", float(at), times, str(said["why"])[:200])
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{text!r} is not a verdict: {error}") from None
+        raise ValueError(f"{text[:200]!r} is not a verdict: {error}") from None
 
 
 def _evidence(pod: Pod, history: History, now: float, span_s: float) -> Counts:

@@ -9,6 +9,7 @@ Owns: the times and their spelling. Does not own: who may use which number (port
 
 from collections.abc import Iterable, Mapping
 
+from voicefleet_contract.outside import parse_integer, parse_number
 from voicefleet_operator.desired.state import Place
 
 NAME = "voicefleet-ports"
@@ -37,7 +38,7 @@ def decode_quarantine(data: Mapping[str, str]) -> dict[Place, float]:
     for key, value in data.items():
         node, _, port = key.rpartition("_")
         try:
-            found[Place(node, int(port))] = float(value)
+            found[Place(node, parse_integer(port, 65_535))] = parse_number(value)
         except ValueError:
             continue
     return found

@@ -10,12 +10,8 @@ from typing import Any
 from aiohttp import web
 
 from voicefleet_contract.http_api import MAX_SESSION_BYTES, SDP_TYPE
-from voicefleet_contract.session_object import (
-    JsonError,
-    SessionObjectError,
-    parse_json_untrusted,
-    parse_session_untrusted,
-)
+from voicefleet_contract.outside import JsonError, parse_json
+from voicefleet_contract.session_object import MAX_SESSION_DEPTH, SessionObjectError, parse_session_untrusted
 from voicefleet_dataplane.shell.gateway.api.errors import ApiError
 from voicefleet_dataplane.wire.form import FormError, parse_form_untrusted
 
@@ -78,7 +74,7 @@ async def read_json(request: web.Request, max_bytes: int) -> dict[str, Any]:
         message = f"send the body as Content-Type: {JSON_TYPE}, not {request.content_type}"
         raise ApiError(415, "unsupported_media_type", message)
     try:
-        value = parse_json_untrusted(body) if body.strip() else {}
+        value = parse_json(body, max_bytes, MAX_SESSION_DEPTH) if body.strip() else {}
     except JsonError as error:
         raise ApiError(400, "invalid_json", f"the body is not JSON: {error}") from None
     if not isinstance(value, dict):

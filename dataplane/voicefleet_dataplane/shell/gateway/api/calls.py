@@ -17,7 +17,6 @@ from voicefleet_dataplane.shell.gateway.api.openapi import (
     CALL_ID,
     KEY_ERRORS,
     LOCATION,
-    NOTICE,
     PLACING_ERRORS,
     PLACING_PARAMETERS,
     SDP,
@@ -57,7 +56,7 @@ class RealtimeCalls:
         create = operation(
             "createCall",
             "Place a call",
-            {201: ok("The answer.", SDP_CONTENT, LOCATION | NOTICE)},
+            {201: ok("The answer.", SDP_CONTENT, LOCATION)},
             (*KEY_ERRORS, *BODY_ERRORS, 415, *PLACING_ERRORS),
             parameters=PLACING_PARAMETERS,
             body=SDP_CONTENT | {FORM_TYPE: {"schema": form, "encoding": encoding}},
@@ -76,11 +75,11 @@ class RealtimeCalls:
     async def create(self, request: web.Request) -> web.Response:
         """Answer an offer: 201, the answer, and where to hang up."""
         placed = await self._placer.place(request, self._offer)
-        session = placed.session
-        headers = {"Content-Type": SDP_TYPE, "Location": f"{CALLS_PATH}/{session.call_id}"}
-        if session.notice:
-            headers["X-Voicefleet-Notice"] = session.notice
-        return web.Response(status=201, body=session.answer.encode(), headers=headers)
+        return web.Response(
+            status=201,
+            body=placed.session.answer.encode(),
+            headers={"Content-Type": SDP_TYPE, "Location": f"{CALLS_PATH}/{placed.session.call_id}"},
+        )
 
     async def hang_up(self, request: web.Request) -> web.Response:
         """End a call."""

@@ -46,7 +46,7 @@ _MAX_BODY_BYTES = 2 * MAX_SESSION_BYTES  # white space and escapes; what counts 
 class ExpiresAfter(BaseModel):
     """When the key stops placing calls; calls that it has placed go on."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
     anchor: Literal["created_at"] = "created_at"
     seconds: int = Field(default=DEFAULT_LIFE_S, ge=MIN_LIFE_S, le=MAX_LIFE_S)
 
@@ -54,7 +54,7 @@ class ExpiresAfter(BaseModel):
 class ClientSecretRequest(BaseModel):
     """The body; all of it may be left out."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
     expires_after: ExpiresAfter | None = None
     session: dict[str, Any] | None = Field(default=None, description="The Realtime API's session object.")
 

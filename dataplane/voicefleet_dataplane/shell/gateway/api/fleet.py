@@ -13,10 +13,10 @@ from typing import Any, Protocol
 
 import redis
 from aiohttp import web
-from pydantic import ValidationError
 from redis.exceptions import RedisClusterException
 
-from voicefleet_contract.registry import Heartbeat, heartbeat_key
+from voicefleet_contract.outside import OutsideError, parse_model
+from voicefleet_contract.registry import MAX_RECORD_BYTES, Heartbeat, heartbeat_key
 from voicefleet_contract.sessions import Command
 from voicefleet_contract.topology import MemberState, TopologyIndex
 from voicefleet_dataplane.core.gateway.fleet_view import Beats, fleet_view
@@ -112,6 +112,6 @@ def _parsed(value: Any) -> Heartbeat | None:
     if value is None:
         return None
     try:
-        return Heartbeat.model_validate_json(value)
-    except ValidationError:
+        return parse_model(Heartbeat, value, MAX_RECORD_BYTES)
+    except OutsideError:
         return None  # of a version that we do not know: as if it had not been heard
