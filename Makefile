@@ -65,26 +65,27 @@ cluster: deps ## the local Kubernetes cluster: start it, or find it running (roo
 cluster-down: ## take the local cluster away, whatever state it is in
 	@python3 -m e2e.cluster down
 
-e2e: deps .venv/.installed ## stories on the real cluster (starts it when it is not up)
+# The release before this one, for the stories of upgrades. A cluster of your own pulls its images.
+cluster-images: deps .venv/.installed
 	@$(PY) -m e2e.cluster up --images
+ifneq ($(VOICEFLEET_USE_CURRENT_CONTEXT),1)
+	@$(PY) -m e2e.cluster image --tag previous
+endif
+
+e2e: cluster-images .venv/.installed ## stories on the real cluster (starts it when it is not up)
 ifeq ($(VOICEFLEET_USE_CURRENT_CONTEXT),1)
 	@echo "the cluster of the current context: e2e/cluster, which tests the local cluster itself, is left out"
 	@$(STORIES) e2e --ignore e2e/cluster
 else
-	@$(PY) -m e2e.cluster image --tag previous
 	@$(STORIES) e2e
 endif
 
 check-old-kubernetes: deps .venv/.installed ## CRDs, CEL, RBAC and the operator against the oldest API server we support (builds it once: minutes)
 	@$(PY) -m e2e.old_kubernetes
 
-test: ## everything: check, kernel, interop, e2e
+test: ## everything: check, kernel, interop, control-plane, e2e; minutes by part and the slowest stories at its end
 	@$(MAKE) --no-print-directory deps venv
-	@$(MAKE) --no-print-directory check
-	@$(MAKE) --no-print-directory kernel
-	@$(MAKE) --no-print-directory interop
-	@$(MAKE) --no-print-directory control-plane
-	@$(MAKE) --no-print-directory e2e
+	@python3 -m tests.parts
 
 bench-relay: deps bpf .venv/.installed ## the relay beside coturn, a Go relay and the kernel, in namespaces (root, 15 minutes; ARGS=--quick)
 	@$(PY) -m bench.relay $(ARGS)
@@ -110,4 +111,4 @@ bench-sessions: deps .venv/.installed ## a million sessions in a real Redis: pag
 demo: deps .venv/.installed ## a cluster, a fleet on it, ten concurrent calls through it, a spoken question answered
 	@$(PY) -m e2e.demo
 
-.PHONY: check-old-kubernetes control-plane help venv deps lock bpf check kernel interop interop-matrix image cluster cluster-down e2e test bench-media bench-pipeline bench-relay bench-ring bench-sessions bench-operator bench-docs demo
+.PHONY: check-old-kubernetes cluster-images control-plane help venv deps lock bpf check kernel interop interop-matrix image cluster cluster-down e2e test bench-media bench-pipeline bench-relay bench-ring bench-sessions bench-operator bench-docs demo
