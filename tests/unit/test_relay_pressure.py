@@ -3,8 +3,18 @@
 import gc
 import socket
 
+import pytest
+
 from tests.support.relay_process import HOST, Owner, Peer, running_relay, until
 from voicefleet_dataplane.shell.relay.pressure import Pressure, queue_drops
+
+
+@pytest.fixture(autouse=True, scope="module")
+def collector():
+    """Let relays of this module collect; what they unfreeze is frozen again for the tests that follow."""
+    yield
+    gc.collect()
+    gc.freeze()
 
 
 def bound():
