@@ -87,7 +87,7 @@ check-old-kubernetes: deps .venv/.installed ## CRDs, CEL, RBAC and the operator 
 
 test: ## everything: check, kernel, interop, control-plane, e2e; minutes by part and the slowest stories at its end
 	@$(MAKE) --no-print-directory deps venv
-	@python3 -m tests.parts
+	@VOICEFLEET_SEEDS=10000 python3 -m tests.parts
 
 bench-relay: deps bpf .venv/.installed ## the relay beside coturn, a Go relay and the kernel, in namespaces (root, 15 minutes; ARGS=--quick)
 	@$(PY) -m bench.relay $(ARGS)

@@ -237,26 +237,6 @@ async def test_the_control_api_answers_only_gateway_and_operator_certificates(
 
 
 @pytest.mark.parametrize(
-    ("spec", "says"),
-    [
-        ("{ports: {min: 20000, max: 19000}}", "spec.ports: min must not exceed max"),
-        ("{ports: {min: 20, max: 10}}", "spec.ports: numbers from 1024 to 65535"),
-        (
-            "{ports: {min: 20000, max: 20010}, backend: {type: MediaStream}}",
-            "spec.backend.url: every type but Echo needs it",
-        ),
-        ("{ports: {min: 20000, max: 20010}, backend: {type: Parrot}}", 'supported values: "Echo"'),
-        ("{}", "spec.ports: Required value"),
-    ],
-)
-def test_a_wrong_manifest_is_refused_with_the_field_and_the_fix(fleet: Fleet, spec: str, says: str) -> None:
-    manifest = f"apiVersion: voicefleet.dev/v1alpha1\nkind: Transceiver\nmetadata: {{name: bad}}\nspec: {spec}\n"
-    said = fleet.kube.refused(manifest)
-    print(said)
-    assert says in said
-
-
-@pytest.mark.parametrize(
     ("key", "body", "status"), [("sk-wrong", "v=0", 401), (None, "garbage", 400), (None, "x" * 1_000_000, 413)]
 )
 def test_bad_offers_get_an_openai_shaped_error(fleet: Fleet, key: str | None, body: str, status: int) -> None:

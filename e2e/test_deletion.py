@@ -1,4 +1,4 @@
-"""Deleting resources or the namespace frees every pod and port. The last stories: the next run makes the fleet again."""
+"""Deleting the namespace frees every pod and port. The last story: the next run makes the fleet again."""
 
 import asyncio
 import socket
@@ -10,23 +10,12 @@ from e2e.talk import calls
 OPERATOR = "app.kubernetes.io/component=operator"
 
 
-def test_deleting_the_resources_leaves_no_pod_and_no_port(fleet: Fleet) -> None:
+async def test_the_namespace_goes_with_calls_in_it_and_the_operator_down(fleet: Fleet) -> None:
+    """Nothing of ours has a finalizer, and a pod's grace bounds its drain: no deletion waits for the operator."""
     ports = inner_ports(fleet)
     assert {host for host, _ in ports} <= {node.internal for node in fleet.nodes}
     assert ports
     assert all(accepts(*port) for port in ports)
-    fleet.kube.run("delete", "voicerelays,transceivers", "--all", "--wait=false")
-    selector = "app.kubernetes.io/component in (relay,transceiver)"
-    eventually("every relay and transceiver pod gone", lambda: not fleet.kube.get("pods", selector=selector), 150.0)
-    assert not any(accepts(*port) for port in ports)
-    eventually("no relay DaemonSet", lambda: not fleet.kube.get("daemonsets"), 30.0)
-
-
-async def test_the_namespace_goes_with_calls_in_it_and_the_operator_down(fleet: Fleet) -> None:
-    """Nothing of ours has a finalizer, and a pod's grace bounds its drain: no deletion waits for the operator."""
-    fleet.kube.apply(fleet.resources)
-    fleet.wait_ready()
-    ports = inner_ports(fleet)
     async with calls(fleet, 3, seconds=30):
         fleet.kube.run("scale", "deployment", "voicefleet-operator", "--replicas=0")
         await asyncio.to_thread(eventually, "no operator", lambda: not fleet.kube.get("pods", selector=OPERATOR), 60.0)

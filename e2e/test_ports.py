@@ -1,4 +1,4 @@
-"""Other people's ports on our nodes: taken before us, wanted after us, and held by what Kubernetes does not know."""
+"""Other people's ports on our nodes: wanted after us, and held by what Kubernetes does not know. Taken before us: tests/control_plane/test_ports.py."""
 
 import asyncio
 import contextlib
@@ -15,7 +15,6 @@ from voicefleet_contract import names
 
 RANGE = range(20000, 20100)
 ELSEWHERE = "other-people"
-TRANSCEIVERS = "app.kubernetes.io/component=transceiver"
 
 
 def port_of(pod: Any) -> int:
@@ -64,24 +63,6 @@ def foreign_status(fleet: Fleet, name: str) -> dict[str, Any]:
 
 def allocated(fleet: Fleet) -> tuple[str, str, str]:
     return fleet.status_condition("transceiver", POOL, "PortsAllocated")
-
-
-def test_numbers_that_a_foreign_pod_has_are_avoided_and_its_name_is_said(fleet: Fleet) -> None:
-    eventually("nobody leaves", lambda: len(fleet.kube.get("pods", selector=TRANSCEIVERS)) == 3, within_s=60)
-    held = {port_of(pod) for pod in fleet.transceivers()}
-    left = sorted(set(RANGE) - held)[7]  # all that the operator can choose without meeting it
-    with foreign_pod(fleet, "early", fleet.nodes[0].name, sorted(set(RANGE) - held - {left})):
-        eventually("scheduled", lambda: "hostIP" in foreign_status(fleet, "early"), within_s=30)
-        eventually("seen", lambda: "pod other-people/early" in allocated(fleet)[2], within_s=30)
-        fleet.kube.run("scale", "transceiver", POOL, "--replicas=4")
-        try:
-            eventually("four members", lambda: len(fleet.transceivers()) == 4, within_s=60)
-            assert {port_of(pod) for pod in fleet.transceivers()} == held | {left}
-            assert allocated(fleet)[:2] == ("True", "ConflictsAvoided")
-        finally:
-            fleet.kube.run("scale", "transceiver", POOL, "--replicas=3")
-            eventually("three members", lambda: len(fleet.transceivers()) == 3, within_s=120)
-    eventually("free again", lambda: ELSEWHERE not in allocated(fleet)[2], within_s=30)
 
 
 async def test_a_foreign_pod_that_wants_our_number_later_waits_and_moves_no_call(fleet: Fleet) -> None:

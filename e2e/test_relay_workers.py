@@ -1,4 +1,4 @@
-"""A relay of two workers in its pod: one public port, calls spread over both, and what the API server refuses."""
+"""A relay of two workers in its pod: one public port, calls spread over both."""
 
 import asyncio
 import json
@@ -30,21 +30,6 @@ async def test_calls_are_spread_over_the_workers_of_a_relay(fleet: Fleet) -> Non
         change(fleet, {"datapath": None, "workers": None})
         eventually("relays of one process, ready", lambda: running(fleet, 1), 120.0)
         fleet.wait_ready()
-
-
-def test_workers_beside_a_kernel_path_and_on_the_public_port_are_refused_with_what_to_do(fleet: Fleet) -> None:
-    fixed = json.loads(fleet.kube.run("get", "voicerelay", "fra", "-o", "json"))["spec"]
-    for fields, said in (
-        ({"datapath": "Auto", "workers": 2}, "set spec.datapath to Userspace"),
-        ({"datapath": "Userspace", "innerPort": 3470, "workers": 9}, "choose another innerPort"),
-    ):
-        manifest = {
-            "apiVersion": "voicefleet.dev/v1alpha1",
-            "kind": "VoiceRelay",
-            "metadata": {"name": "refused"},
-            "spec": {**fixed, **fields},
-        }
-        assert said in fleet.kube.refused(json.dumps(manifest))
 
 
 def change(fleet: Fleet, spec: dict[str, object]) -> None:

@@ -59,6 +59,11 @@ class DropReason(StrEnum):
     SRTP_AUTH = "srtp_auth"
     SRTP_REPLAY = "srtp_replay"
     SRTP_MALFORMED = "srtp_malformed"
+    # A client's share of its own call (core/call/budgets.py)
+    AUDIO_RATE = "audio_rate"  # more audio than time has passed, or an SSRC too many: not even opened
+    KEYPAD_RATE = "keypad_rate"
+    RTCP_RATE = "rtcp_rate"
+    DATA_RATE = "data_rate"
     RTP_UNEXPECTED = "rtp_unexpected"  # authentic, but of a payload type or one SSRC too many that nobody agreed on
     SESSION_ENDED = "session_ended"
     # Our own side

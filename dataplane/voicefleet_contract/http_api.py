@@ -74,6 +74,9 @@ class SessionCreated(_Body):
     generation: int
     sessions: int | None = None
     ufrag: str = ""  # names the ICE session; empty from a member of a version before, which restarts none
+    notice: str = (
+        ""  # for people: what of the offer could not be taken, though the call is; empty too from a version before
+    )
 
 
 class UpdateIce(_Body):

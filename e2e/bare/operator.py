@@ -110,3 +110,18 @@ class OperatorProcess:
             except subprocess.TimeoutExpired:
                 self.process.kill()
         return self.process.wait()
+
+
+def leader_and_standby(first: OperatorProcess, second: OperatorProcess) -> tuple[OperatorProcess, OperatorProcess]:
+    """Wait until both of two operators answer and one of them leads. There are never two leaders."""
+
+    def leaders() -> list[OperatorProcess]:
+        return [one for one in (first, second) if one.ask("/readyz") == (200, "leading\n")]
+
+    def settled() -> bool:
+        assert len(leaders()) <= 1
+        return all(one.ask("/readyz")[0] == 200 for one in (first, second)) and bool(leaders())
+
+    wait_until("two operators, of which one leads", settled, within_s=60.0, log=first.log)
+    [leader] = leaders()
+    return (first, second) if leader is first else (second, first)

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from e2e.bare.fleet import BareFleet, install_crds
+from e2e.bare.fleet import VALUES, BareFleet, install_crds
 from e2e.bare.kubelets import Kubelets
 from e2e.bare.operator import OperatorProcess
-from e2e.bare.plane import BareControlPlane
+from e2e.bare.plane import BareControlPlane, free_port
 from e2e.cluster.build import build
 
 HERE = Path(__file__).parent
@@ -47,10 +47,20 @@ def kubelets(plane: BareControlPlane) -> Iterator[Kubelets]:
         yield running
 
 
+@pytest.fixture(scope="session")
+def registry(plane: BareControlPlane) -> str:
+    """URL of a Redis; it ends with the control plane."""
+    port = free_port()
+    plane.spawn("redis", ["redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", ""])
+    return f"redis://127.0.0.1:{port}/0"
+
+
 @pytest.fixture
-def fleet(plane: BareControlPlane, kubelets: Kubelets) -> Iterator[BareFleet]:
-    """The chart in a namespace of this story's own. No operator runs yet."""
-    made = BareFleet(plane, build() / "bin" / "helm", f"story-{next(_numbers)}")
+def fleet(plane: BareControlPlane, kubelets: Kubelets, registry: str) -> Iterator[BareFleet]:
+    """The chart in a namespace of this story's own, a cluster of its own for the registry. No operator runs yet."""
+    number = next(_numbers)
+    values = {"cluster": {"id": number}, "redis": {"embedded": False, "externalUrl": registry}}
+    made = BareFleet(plane, build() / "bin" / "helm", f"story-{number}", {**VALUES, **values})
     yield made
     made.remove()
 

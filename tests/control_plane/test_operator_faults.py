@@ -10,7 +10,7 @@ import pytest
 from e2e.bare.api import MERGE
 from e2e.bare.faults import Fault, faulty
 from e2e.bare.fleet import BareFleet
-from e2e.bare.operator import OperatorProcess
+from e2e.bare.operator import leader_and_standby
 from e2e.kube import eventually
 
 WRITES = {"POST", "PUT", "PATCH", "DELETE"}
@@ -155,7 +155,7 @@ def test_the_leader_is_killed_in_mid_creation_and_the_other_takes_over_within_th
         fleet.operator(name="first", lease="op") as first,
         fleet.operator(name="second", lease="op") as second,
     ):
-        leader, other = wait_for_a_leader(first, second)
+        leader, other = leader_and_standby(first, second)
         assert other.ask("/readyz") == (200, "standing by\n")
         pool.scale(150)
         eventually("some pods", lambda: len(pool.pods()) > 5, 20.0)
@@ -172,7 +172,7 @@ def test_a_leader_that_slept_is_deposed_writes_nothing_more_and_ends(fleet: Bare
         fleet.operator(name="sleeper", lease="op2") as first,
         fleet.operator(name="waker", lease="op2") as second,
     ):
-        leader, other = wait_for_a_leader(first, second)
+        leader, other = leader_and_standby(first, second)
         pool.scale(3)
         pool.wait(3)
         leader.process.send_signal(signal.SIGSTOP)
@@ -191,20 +191,6 @@ def test_a_leader_that_is_told_to_end_hands_over_at_once(fleet: BareFleet) -> No
         fleet.operator(name="one", lease="op3") as first,
         fleet.operator(name="two", lease="op3") as second,
     ):
-        leader, other = wait_for_a_leader(first, second)
+        leader, other = leader_and_standby(first, second)
         assert leader.stop() == 0
         other.wait_leading(8.0)
-
-
-def wait_for_a_leader(first: OperatorProcess, second: OperatorProcess) -> tuple[OperatorProcess, OperatorProcess]:
-    def leading() -> OperatorProcess | None:
-        said = [one for one in (first, second) if one.ask("/readyz") == (200, "leading\n")]
-        assert len(said) <= 1
-        return said[0] if said else None
-
-    def both_answer() -> bool:
-        return all(one.ask("/readyz")[0] == 200 for one in (first, second))
-
-    eventually("both answer", both_answer, 30.0)
-    leader = eventually("a leader", leading, 30.0)
-    return (first, second) if leader is first else (second, first)

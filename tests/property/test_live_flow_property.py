@@ -72,7 +72,7 @@ class Attack(RuleBasedStateMachine):
             self.next_check_at += CHECK_S
             # A flood may keep one check out, of a caller whose ufrag is known; those of a call are ten and more in its consent.
             self.victim.check()
-            self.victim.session.note_activity(self.fleet.now)
+            self.victim.session.note_message(self.fleet.now)
             self.fleet.settle()
         self.fleet.pass_time(until - self.fleet.now)
 

@@ -1,11 +1,8 @@
 """Whatever comes from the network, the parsers of media answer with a value or their one documented error."""
 
-import contextlib
-
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.support.offers import CHROMIUM
 from voicefleet_dataplane.wire.dtls_record import (
     RECORD_HEADER_BYTES,
     client_hello_random,
@@ -15,10 +12,6 @@ from voicefleet_dataplane.wire.dtls_record import (
 )
 from voicefleet_dataplane.wire.rtcp import parse_rtcp
 from voicefleet_dataplane.wire.rtp import RtpPacket, build_rtp, parse_rtp
-from voicefleet_dataplane.wire.sdp.model import SdpError
-from voicefleet_dataplane.wire.sdp.offer import parse_offer_untrusted
-
-_LINES = CHROMIUM.split("\r\n")
 
 
 @given(st.binary(max_size=200))
@@ -42,24 +35,6 @@ def test_random_bytes_are_no_rtp_or_some_rtp(data):
 )
 def test_any_packet_comes_back_as_it_was(packet):
     assert parse_rtp(build_rtp(packet)) == packet
-
-
-@given(st.one_of(st.text(), st.binary(), st.text(max_size=50).map(lambda text: "v=0\r\n" + text)))
-def test_random_text_is_refused_with_the_one_error(text):
-    with contextlib.suppress(SdpError):
-        parse_offer_untrusted(text)
-
-
-@given(st.integers(0, len(_LINES) - 1), st.text(max_size=40), st.sampled_from(["replace", "append", "drop", "repeat"]))
-def test_a_bent_offer_is_understood_or_refused_with_the_one_error(index, text, how):
-    lines = list(_LINES)
-    if how == "drop":
-        del lines[index]
-    else:
-        bent = {"replace": lines[index][:2] + text, "append": lines[index] + text, "repeat": lines[index]}[how]
-        lines[index : index + (how != "repeat")] = [bent]
-    with contextlib.suppress(SdpError):
-        parse_offer_untrusted("\r\n".join(lines))
 
 
 @given(st.binary(max_size=100), st.booleans())

@@ -84,8 +84,8 @@ def test_several_lost_packets_are_concealed_and_the_last_one_recovered():
 def test_a_long_hole_is_concealed_for_a_while_and_then_silent():
     buffer = Buffer()
     buffer.at(0.0, packet(0))
-    buffer.push(packet(21), 0.05)
-    pieces = kinds(buffer.pop(0.08))
+    buffer.push(packet(21), 0.42)
+    pieces = kinds(buffer.pop(0.45))
     assert pieces == [*[(Kind.CONCEAL, 960)] * 5, (Kind.SILENCE, 14 * 960), (Kind.RECOVER, 960), AUDIO]
 
 

@@ -61,8 +61,9 @@ class OurSession:
         asyncio.get_running_loop().call_soon(lambda: asyncio.ensure_future(self.peer.sctp._handle_data(packet)))
         return True
 
-    def note_activity(self, now):
+    def note_message(self, now):
         self.active += 1
+        return True
 
 
 class Echoing:

@@ -62,19 +62,32 @@ def test_feedback_that_we_cannot_honour_is_not_promised():
     assert "rtcp-fb" not in build_answer(parse_offer_untrusted(CHROMIUM), ANSWER)
 
 
-def test_a_keypad_on_another_clock_than_opus_is_not_taken():
-    slow = CHROMIUM.replace("telephone-event/48000", "telephone-event/16000")
+def test_a_keypad_on_a_clock_that_we_do_not_count_is_not_taken():
+    slow = CHROMIUM.replace("telephone-event/48000", "telephone-event/16000").replace("event/8000", "event/32000")
     _, audio, _ = sections_of(build_answer(parse_offer_untrusted(slow), ANSWER))
     assert audio[0] == "m=audio 3478 UDP/TLS/RTP/SAVPF 111"
     assert not any("telephone-event" in line for line in audio)
 
 
 def test_video_is_rejected_in_its_place_and_leaves_the_bundle():
-    session, video, audio, _ = sections_of(build_answer(parse_offer_untrusted(with_video_first()), ANSWER))
+    offered = with_video_first().replace("BUNDLE v 0 1", "BUNDLE 0 1 v")
+    session, video, audio, _ = sections_of(build_answer(parse_offer_untrusted(offered), ANSWER))
     assert "a=group:BUNDLE 0 1" in session
-    assert video[0] == "m=video 0 UDP/TLS/RTP/SAVPF 96 97"
-    assert {"a=mid:v", "a=inactive"} <= set(video)
+    assert video == [
+        "m=video 0 UDP/TLS/RTP/SAVPF 96",
+        "c=IN IP4 0.0.0.0",
+        "a=mid:v",
+        "a=inactive",
+        "a=rtpmap:96 VP8/90000",
+    ]
     assert any(line.startswith("a=candidate") for line in audio)
+
+
+def test_video_that_the_offerer_has_tagged_stays_inactive():
+    session, video, *_ = sections_of(build_answer(parse_offer_untrusted(with_video_first()), ANSWER))
+    assert "a=group:BUNDLE v 0 1" in session
+    assert video[0] == "m=video 3478 UDP/TLS/RTP/SAVPF 96"
+    assert {"a=mid:v", "a=inactive", "a=rtcp-mux", "a=rtpmap:96 VP8/90000", "a=setup:active"} <= set(video)
 
 
 def test_directions_are_answered_from_our_side():

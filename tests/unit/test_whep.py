@@ -59,7 +59,7 @@ async def test_any_call_can_be_heard_whatever_it_was_placed_through(secrets_dir)
 
 async def test_a_player_that_offers_video_hears_all_the_same(secrets_dir):
     async with publisher(secrets_dir) as p:
-        offer = with_video_first(RECVONLY.replace("BUNDLE 0", "BUNDLE 0 1").replace("a=sendrecv", "a=recvonly"))
+        offer = with_video_first(RECVONLY.replace("BUNDLE 0", "BUNDLE 0 1")).replace("BUNDLE v 0 1", "BUNDLE 0 v")
         response = await p.post(offer, await a_player_url(p))
         assert response.status_code == 201
         assert "m=video 0 " in response.text

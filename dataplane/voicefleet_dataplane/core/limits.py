@@ -1,6 +1,6 @@
-"""Rate and concurrency limits by key, with bounded memory.
+"""Rate and concurrency limits: of one thing, or by key with bounded memory.
 
-`RateLimit` is GCRA (the leaky bucket as one timestamp per key): no timer, no refill loop. Time is an argument.
+`Budget` and `RateLimit` are GCRA (the leaky bucket as one timestamp): no timer, no refill loop. Time is an argument.
 
 Owns: who may go now, and when to come back. Does not own: what a key is (a tenant, a client's network), HTTP, packets.
 
@@ -9,6 +9,27 @@ lenient to a key that was quiet.
 """
 
 from collections import OrderedDict
+
+
+class Budget:
+    """``per_second`` units on average, ``depth`` of them at once. What something costs may be known only after it was done."""
+
+    __slots__ = ("_depth_s", "_paid_at", "_unit_s")
+
+    def __init__(self, per_second: float, depth: float) -> None:
+        self._unit_s = 1.0 / per_second
+        self._depth_s = depth / per_second
+        self._paid_at = -float("inf")  # when all that was taken is paid
+
+    def is_spent(self, now: float) -> bool:
+        """Whether nothing may be taken."""
+        return self._paid_at > now
+
+    def take(self, units: float, now: float) -> None:
+        """Take what something has cost; also more than is left, which is then owed."""
+        earliest = now - self._depth_s
+        # Not max(): this is on the way of every packet.
+        self._paid_at = (earliest if self._paid_at < earliest else self._paid_at) + units * self._unit_s  # noqa: FURB136
 
 
 class RateLimit:

@@ -9,7 +9,12 @@ sending (DTX, RFC 7587 section 3.1.3), and the leap is silence. While nothing co
 the caller, first concealment, then silence, for at most FILL_S; what was filled in is not filled in again when packets
 come, so an outage or a client's clock that is slow by a percent changes no pitch and grows no delay.
 
-Owns: order, holes, fill. Does not own: the codec (each Piece says what to do with it), time (an argument).
+What was not sent costs its listener as much as what was, and a packet can claim any amount of it. So time bounds it twice:
+the client's stream, with its leaps and holes, gets no farther than the caller's clock has; and what is filled in, with
+all the audio that came, is not more than time has passed, give or take a twentieth and DEPTH_S.
+
+Owns: order, holes, fill, and a bound on what was not sent. Does not own: the codec (each Piece says what to do with it), time
+(an argument), a bound on what was sent (core/call/budgets.py).
 Invariant: whatever comes, at most MAX_HELD packets are held, and a call gives at most MAX_FILL_TICKS of audio that was not sent.
 """
 
@@ -30,6 +35,8 @@ _DTX_BYTES = (
 FILL_S = 5.0  # a recogniser that has not found the end of a sentence in so much silence will not
 MAX_CONCEALED_TICKS = 5 * FRAME_TICKS  # after that a concealment is silence anyway
 MAX_FILL_TICKS = TICKS_PER_S  # for one hole in the stream
+DEPTH_S = 5.0  # so long may a network stand still, and its packets then come at once
+_FASTEST_TICKS_PER_S = 1.05 * TICKS_PER_S
 _WAIT_HALVES_IN_S = 10.0
 _LARGEST_STEP = 1_000  # packets: a farther number is another stream under the same SSRC
 _RESTART_AFTER = 20  # late packets on end: the client has begun its numbers anew
@@ -67,10 +74,12 @@ class JitterBuffer:
     __slots__ = (
         "_fill_at",
         "_filled_ticks",
+        "_given_to",
         "_heard_at",
         "_held",
         "_late_run",
         "_next",
+        "_sent_to",
         "_ssrc",
         "_starved_ticks",
         "_timestamp",
@@ -92,6 +101,8 @@ class JitterBuffer:
         self._starved_ticks = 0  # of those, while nothing came
         self._heard_at = 0.0
         self._fill_at = 0.0
+        self._sent_to = 0.0  # up to here, on the caller's clock, goes what the client's time stamps have told
+        self._given_to = 0.0  # the same of what was given out, at the fastest pace
         self._late_run = 0
         self._wait_s = SHORTEST_WAIT_S
         self._wait_set_at = 0.0
@@ -109,6 +120,8 @@ class JitterBuffer:
                 return  # its number is missing: concealed
             ticks = duration
         if packet.ssrc != self._ssrc:
+            if self._ssrc is None:
+                self._sent_to, self._given_to = now, now - DEPTH_S
             self._restart(packet, now)
         ahead = (packet.sequence - self._next) & 0xFFFF
         if ahead >= 0x8000:
@@ -140,7 +153,7 @@ class JitterBuffer:
                 hole_seen_at = min(one.arrived_at for one in self._held.values())
                 if now - hole_seen_at < self._wait_s and len(self._held) < MAX_HELD:
                     break
-                self._give_up(pieces, hole_seen_at)
+                self._give_up(pieces, hole_seen_at, now)
                 continue
             self._go_on(pieces, held, now)
         if not self._held:
@@ -175,9 +188,13 @@ class JitterBuffer:
         if not held.ticks:
             return
         leap = self._leap(held.timestamp)
-        silence = min(leap - self._filled_ticks, MAX_FILL_TICKS)
+        silence = min(leap, self._elapsed_ticks(now)) - self._filled_ticks
         if silence > 0 and self._starved_ticks < FILL_S * TICKS_PER_S:  # else it was given up already
-            pieces.append(Piece(Kind.SILENCE, silence))
+            silence = min(silence, MAX_FILL_TICKS)
+            if self._may_fill(silence, now):
+                pieces.append(Piece(Kind.SILENCE, silence))
+        self._sent_to = min(now, max(self._sent_to, now - DEPTH_S) + (leap + held.ticks) / TICKS_PER_S)
+        self._give(held.ticks, now)
         pieces.append(Piece(Kind.AUDIO, held.ticks, held.payload))
         self._timestamp = (held.timestamp + held.ticks) & 0xFFFFFFFF
         self._filled_ticks = self._starved_ticks = 0
@@ -187,7 +204,7 @@ class JitterBuffer:
             if now - self._wait_set_at > 1.0:
                 self._wait_s, self._wait_set_at = max(SHORTEST_WAIT_S, faded), now
 
-    def _give_up(self, pieces: list[Piece], hole_seen_at: float) -> None:
+    def _give_up(self, pieces: list[Piece], hole_seen_at: float, now: float) -> None:
         """The packets up to the next that came are lost: put something in their place."""
         number = min(self._held)
         following = self._held[number]
@@ -203,7 +220,9 @@ class JitterBuffer:
         leap = self._leap(following.timestamp)
         if not 0 < leap <= MAX_FILL_TICKS:
             leap = min(missing * FRAME_TICKS, MAX_FILL_TICKS)
-        hole = max(0, leap - self._filled_ticks)
+        hole = max(0, min(leap, self._elapsed_ticks(now)) - self._filled_ticks)
+        if not self._may_fill(hole, now):
+            return
         self._filled_ticks += hole
         last = min(hole, FRAME_TICKS)  # of which the packet after the hole may carry a copy
         concealed = min(hole - last, MAX_CONCEALED_TICKS)
@@ -224,16 +243,31 @@ class JitterBuffer:
         step = (timestamp - self._timestamp) & 0xFFFFFFFF
         return step if step < 0x80000000 else 0
 
+    def _elapsed_ticks(self, now: float) -> int:
+        """How far the client's time stamps may have come since they were seen last."""
+        return int((now - self._sent_to) * TICKS_PER_S)
+
+    def _may_fill(self, ticks: int, now: float) -> bool:
+        """Whether so much that was not sent may be given out; it then is."""
+        if self._given_to > now:
+            return False
+        self._give(ticks, now)
+        return True
+
+    def _give(self, ticks: int, now: float) -> None:
+        self._given_to = max(self._given_to, now - DEPTH_S) + ticks / _FASTEST_TICKS_PER_S
+
     def _starve(self, pieces: list[Piece], now: float) -> None:
         if self._ssrc is None:
             return
         if now - self._fill_at > 1.0:  # nobody asked for long: what was not filled in then is not now
             self._fill_at = max(self._fill_at, now - FRAME_TICKS / TICKS_PER_S)
         while now >= self._fill_at and self._starved_ticks < FILL_S * TICKS_PER_S:
-            kind = Kind.CONCEAL if self._starved_ticks < MAX_CONCEALED_TICKS else Kind.SILENCE
-            pieces.append(Piece(kind, FRAME_TICKS))
+            if self._may_fill(FRAME_TICKS, now):
+                kind = Kind.CONCEAL if self._starved_ticks < MAX_CONCEALED_TICKS else Kind.SILENCE
+                pieces.append(Piece(kind, FRAME_TICKS))
+                self._filled_ticks += FRAME_TICKS
             self._starved_ticks += FRAME_TICKS
-            self._filled_ticks += FRAME_TICKS
             self._fill_at += FRAME_TICKS / TICKS_PER_S
 
     def _note_late(self, packet: RtpPacket, number: int, now: float) -> None:

@@ -40,6 +40,11 @@ def peek_ssrc(datagram: bytes) -> int:
     return int.from_bytes(datagram[8:12])
 
 
+def peek_payload_type(datagram: bytes) -> int:
+    """The payload type of an RTP packet that has one; SRTP does not encrypt it either."""
+    return datagram[1] & 0x7F
+
+
 def parse_rtp(packet: bytes) -> RtpPacket | None:
     """A clear RTP packet, or None when the lengths in it contradict each other."""
     if len(packet) < FIXED_HEADER_BYTES:

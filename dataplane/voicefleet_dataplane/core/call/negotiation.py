@@ -17,7 +17,16 @@ from voicefleet_dataplane.wire.sdp.answer import (
     choose_direction,
     refuse_partly,
 )
-from voicefleet_dataplane.wire.sdp.model import Direction, Fingerprint, OfferedMedia, SdpError, SdpProblem, SetupRole
+from voicefleet_dataplane.wire.sdp.model import (
+    NO_WISHES,
+    Direction,
+    Fingerprint,
+    OfferedMedia,
+    OpusWishes,
+    SdpError,
+    SdpProblem,
+    SetupRole,
+)
 
 _OTHER_ROLE = {SetupRole.ACTIVE: SetupRole.PASSIVE, SetupRole.PASSIVE: SetupRole.ACTIVE}
 STREAM_ID, TRACK_ID = "voicefleet", "agent"
@@ -51,6 +60,9 @@ class Agreed:
     relay: str
     mid: str = ""
     mids: tuple[str, ...] = ()  # of the answer's bundle
+    wishes: OpusWishes = NO_WISHES  # the client's
+    telephone_event_hz: int = 48_000
+    lost_data: bool = False  # data channels were offered where we cannot take them: no events reach the client
 
 
 @dataclass(slots=True)
@@ -100,13 +112,33 @@ def agree(offer: OfferedMedia, terms: Terms, *, call_id: str, request_id: str, c
 def agree_again(agreed: Agreed, description: Description, offer: OfferedMedia) -> Agreed:
     """What the answer to a later offer settles. Raises SdpError for one that needs another peer connection."""
     if set(offer.fingerprints) != set(description.fingerprints):
-        raise _refused("a=fingerprint", "another certificate than in the offer before: that needs a new call")
+        raise _refused(
+            "a=fingerprint",
+            "another certificate than in the offer before",
+            "RFC 8842 section 5.5",
+            "keep the peer connection, or place a new call for another one (Pipecat: with restart_pc)",
+        )
     if offer.audio.mid != agreed.mid:
-        raise _refused("a=mid", f"the audio section is not {agreed.mid!r}, as it was in the offer before")
+        raise _refused(
+            "a=mid",
+            f"the audio section is not {agreed.mid!r}, as it was in the offer before",
+            "RFC 9429 section 5.2.2",
+            "keep its a=mid and offer it on",
+        )
     if offer.setup not in (SetupRole.ACTPASS, _OTHER_ROLE[description.setup]):
-        raise _refused("a=setup", "the DTLS role of the offer before has changed: that needs a new call")
+        raise _refused(
+            "a=setup",
+            f"a=setup:{offer.setup} turns the DTLS roles around",
+            "RFC 8842 section 5.5",
+            "send a=setup:actpass",
+        )
     if agreed.with_data and (offer.data is None or offer.data.sctp_port != agreed.sctp_port):
-        raise _refused("m=application", "the data channels of the offer before are gone: that needs a new call")
+        raise _refused(
+            "m=application",
+            "the data channels of the offer before are gone, or on another SCTP port",
+            "RFC 8841 section 10",
+            "offer their m-line on, or place a new call",
+        )
     if description.terms.whole:
         refuse_partly(offer)
     return _fill(agreed, offer, description.terms)
@@ -125,8 +157,11 @@ def _fill(agreed: Agreed, offer: OfferedMedia, terms: Terms) -> Agreed:
         mid_extension=build_mid_extension(audio.mid_extension_id or 0, audio.mid),
         mid=audio.mid,
         mids=bundle_mids(offer, keeps=terms.keeps),
+        wishes=audio.wishes,
+        telephone_event_hz=audio.telephone_event_hz,
+        lost_data=offer.lost_data is not None,
     )
 
 
-def _refused(field: str, message: str) -> SdpError:
-    return SdpError(SdpProblem.UNSUPPORTED, field, message)
+def _refused(field: str, what: str, rule: str, instead: str) -> SdpError:
+    return SdpError(SdpProblem.UNSUPPORTED, field, what, rule=rule, instead=instead)

@@ -6,14 +6,15 @@
      └──────────────┴──────────────────────── any limit, close, hang-up ────────────┴──▶ ended(reason)
 
 Owns: the order of things, the limits (setup, consent, idle, duration), the amplification budget, the counters of packets
-and bytes. Does not own: the socket, SCTP (given out and taken in as packets), what the audio means (a Listener), what RTCP
-says (core/call/reports.py), the call in numbers for others (core/call/status.py).
+and bytes. Does not own: the socket, what opens packets (core/call/incoming.py), SCTP (given out and taken in as packets), what
+the audio means (a Listener), what RTCP says (core/call/reports.py), the call in numbers for others (core/call/status.py).
 
 Invariants
 - Input gives None or the one DropReason to count; output is appended to the transmit list that all calls share.
 - Until the handshake is complete, a path gets at most three times the bytes that it sent us.
 - Nothing is sent but to the path that ICE selected, except the answer to a check.
 - Once ended, a call sends nothing more and its reason never changes.
+- What its client may make us do is bounded in time (core/call/budgets.py), whatever keys it has.
 """
 
 from collections.abc import Callable
@@ -21,27 +22,22 @@ from dataclasses import KW_ONLY, InitVar, dataclass, field
 
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
+from voicefleet_dataplane.core.call.budgets import FAILED
 from voicefleet_dataplane.core.call.dtls import Dtls, DtlsState
 from voicefleet_dataplane.core.call.ice import IceAgent, Path
+from voicefleet_dataplane.core.call.incoming import Incoming
 from voicefleet_dataplane.core.call.model import EndReason, Limits, Listener, SessionState
 from voicefleet_dataplane.core.call.negotiation import Agreed, Description
 from voicefleet_dataplane.core.call.reports import CallReports
-from voicefleet_dataplane.core.call.srtp import Srtp, SrtpFailure
-from voicefleet_dataplane.core.call.streams import ReceiveStream, SendStream
-from voicefleet_dataplane.wire.rtcp import build_bye, parse_rtcp
-from voicefleet_dataplane.wire.rtp import RtpPacket, build_rtp, parse_rtp, peek_ssrc
+from voicefleet_dataplane.core.call.srtp import Srtp
+from voicefleet_dataplane.core.call.streams import SendStream
+from voicefleet_dataplane.wire.rtcp import build_bye
+from voicefleet_dataplane.wire.rtp import RtpPacket, build_rtp
 from voicefleet_dataplane.wire.stun import BindingRequest
 
 AMPLIFICATION_LIMIT = 3
 MAX_EARLY_PACKETS = 8  # 160 ms of speech
-MAX_SSRCS = 4  # a client that changes its microphone starts a new SSRC; more at a time is not a person
 _NEVER = float("inf")
-
-_SRTP_DROPS = {
-    SrtpFailure.AUTHENTICATION: DropReason.SRTP_AUTH,
-    SrtpFailure.REPLAY: DropReason.SRTP_REPLAY,
-    SrtpFailure.MALFORMED: DropReason.SRTP_MALFORMED,
-}
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -79,7 +75,7 @@ class Session:
     reports: CallReports = field(init=False)
     _srtp: Srtp | None = field(default=None, init=False)
     _early: list[bytes] = field(default_factory=list, init=False)
-    _streams: dict[int, ReceiveStream] = field(default_factory=dict, init=False)
+    _incoming: Incoming = field(default_factory=Incoming, init=False)
     _idle_s: float = field(init=False)
     _listener: Listener | None = field(default=None, init=False)
     _mid_extension: bytes = field(init=False)  # until the client's reports say that it has found our stream
@@ -87,7 +83,7 @@ class Session:
 
     def __post_init__(self, wall_offset_s: float, now: float) -> None:
         self._now = self.started_at = self.began_at = self.active_at = now
-        self.reports = CallReports(self.sending, self._streams, wall_offset_s)
+        self.reports = CallReports(self.sending, self._incoming.streams, wall_offset_s)
         self._idle_s = 0.0 if self.description.terms.joins else self._limits.idle_s
         self._mid_extension = self.agreed.mid_extension
 
@@ -106,6 +102,7 @@ class Session:
         self.began_at = before.began_at
         self.packets_in, self.packets_out = before.packets_in, before.packets_out
         self.bytes_in, self.bytes_out = before.bytes_in, before.bytes_out
+        self._incoming.budgets = before._incoming.budgets  # noqa: SLF001  # another of this class
 
     def attach(self, listener: Listener) -> None:
         """Say who uses the call; before the first packet."""
@@ -147,7 +144,12 @@ class Session:
         """A DTLS datagram from a checked address."""
         self._now = now
         path.received_bytes += len(datagram)
+        budget = self._incoming.budgets.data if self._srtp is not None else None
+        if budget is not None and budget.is_spent(now):
+            return DropReason.DATA_RATE
         messages = self._dtls.receive_untrusted(datagram, now)
+        if budget is not None:
+            budget.take(len(messages) if messages else FAILED, now)
         self._after_dtls(now)
         if messages is None:
             return DropReason.DTLS_MALFORMED
@@ -163,30 +165,16 @@ class Session:
         if srtp is None:
             return self._hold_early(datagram)
         self._now = now
-        # Whoever has the keys could otherwise make libsrtp and us keep state for any number of SSRCs.
-        stream = self._streams.get(peek_ssrc(datagram))
-        if stream is None and len(self._streams) >= MAX_SSRCS:
-            return DropReason.RTP_UNEXPECTED
-        clear = srtp.unprotect_untrusted(datagram)
-        if clear is None:
-            return _SRTP_DROPS[srtp.failure]
-        packet = parse_rtp(clear)
-        if packet is None:
-            return DropReason.SRTP_MALFORMED
-        is_audio = packet.payload_type == self.agreed.payload_type
-        if not is_audio and packet.payload_type != self.agreed.telephone_event_type:
-            return DropReason.RTP_UNEXPECTED
-        if stream is None:
-            stream = ReceiveStream(packet.ssrc, packet.sequence, packet.timestamp, now)
-            self._streams[packet.ssrc] = stream
-            if self.audio_at is None:
-                self.audio_at = now
-        stream.note(packet.sequence, packet.timestamp, now)
+        packet = self._incoming.open_rtp(datagram, srtp, self.agreed, now)
+        if isinstance(packet, DropReason):
+            return packet
+        if self.audio_at is None:
+            self.audio_at = now
         self.active_at = now
         self.packets_in += 1
         self.bytes_in += len(datagram)
         if self._listener is not None:
-            if is_audio:
+            if packet.payload_type == self.agreed.payload_type:
                 self._listener.on_audio(packet)
             else:
                 self._listener.on_telephone_event(packet)
@@ -198,12 +186,9 @@ class Session:
         if srtp is None:
             return DropReason.SRTP_NOT_READY
         self._now = now
-        clear = srtp.unprotect_rtcp_untrusted(datagram)
-        if clear is None:
-            return _SRTP_DROPS[srtp.failure]
-        reports = parse_rtcp(clear)
-        if reports is None:
-            return DropReason.SRTP_MALFORMED
+        reports = self._incoming.open_rtcp(datagram, srtp, now)
+        if isinstance(reports, DropReason):
+            return reports
         self.bytes_in += len(datagram)
         if self.reports.take(reports, now):
             self._mid_extension = b""  # MID has done its work (RFC 9143 section 15)
@@ -251,9 +236,14 @@ class Session:
         self._flush_dtls()
         return sent
 
-    def note_activity(self, now: float) -> None:
-        """The client said something in a data channel: the call is not idle."""
+    def note_message(self, now: float) -> bool:
+        """The client said something in a data channel: the call is not idle. False if it says too much: not to be heard."""
         self.active_at = now
+        if self._incoming.budgets.messages.is_spent(now):
+            self._drops[DropReason.DATA_RATE] += 1
+            return False
+        self._incoming.budgets.messages.take(1, now)
+        return True
 
     def end(self, reason: EndReason, detail: str = "") -> None:
         """End the call, telling the client if there is a way. The detail is for logs and records."""

@@ -34,7 +34,7 @@ from voicefleet_dataplane.core.transceiver.tally import Tally
 from voicefleet_dataplane.core.transceiver.timers import NEVER, Timers
 from voicefleet_dataplane.core.transceiver.ufrags import Ufrags
 from voicefleet_dataplane.wire.sdp.answer import choose_setup
-from voicefleet_dataplane.wire.sdp.model import OfferedMedia, SetupRole
+from voicefleet_dataplane.wire.sdp.model import Direction, OfferedMedia, SetupRole
 from voicefleet_dataplane.wire.sdp.offer import parse_offer_untrusted
 
 _PLAIN = Terms()
@@ -134,7 +134,7 @@ class Calls:
         )
         if refused is not None:
             return refused
-        offer = parse_offer_untrusted(offer_text)
+        offer = _read(offer_text, terms)
         created = self._make(offer, candidates, now, terms, request_id=request_id)
         created.session.agreed = replace(created.session.agreed, region=region, relay=relay)
         return created
@@ -147,8 +147,8 @@ class Calls:
         Whoever listens to it must attach to the new one. Raises SdpError, and then nothing has changed. Or say after how long
         to ask again.
         """
-        offer = parse_offer_untrusted(offer_text)
         terms, agreed = session.description.terms, session.agreed
+        offer = _read(offer_text, terms)
         agree(offer, terms, call_id="", request_id="", cname="")
         wait_s = self._restarts.take(agreed.call_id, now)
         if wait_s:
@@ -176,7 +176,7 @@ class Calls:
 
         Raises SdpError for what needs a new call. Or say after how long to ask again.
         """
-        offer = parse_offer_untrusted(offer_text)
+        offer = _read(offer_text, session.description.terms, session.agreed.mid)
         agreed = agree_again(session.agreed, session.description, offer)
         if offer.ice_ufrag != session.ice.remote_ufrag:
             restarted = self.restart_ice(session, offer.ice_ufrag, now)
@@ -295,3 +295,7 @@ class Calls:
         del self._by_request[session.agreed.request_id]
         for client in [*session.ice.paths, *session.ice.forgotten]:
             self._routes.forget(client, session)
+
+
+def _read(offer_text: str, terms: Terms, audio_mid: str = "") -> OfferedMedia:
+    return parse_offer_untrusted(offer_text, hears=terms.direction is Direction.SENDONLY, audio_mid=audio_mid)

@@ -116,8 +116,11 @@ class Transceiver:
         # The hot path: a header that was looked up before, from the relay that it was looked up for.
         header, payload = datagram[:HEADER_BYTES], datagram[HEADER_BYTES:]
         known, kind = self._routes.by_header.get(header), classify(payload)
-        if known is not None and known[0] == source and kind is not Kind.STUN and kind is not Kind.SPP:
-            return self._take(payload, known[1], now)
+        if known is not None and known[0] == source:
+            if kind is Kind.RTP and len(payload) <= LARGEST_DATAGRAM_BYTES:
+                return known[1].session.receive_rtp(payload, now)
+            if kind is not Kind.STUN and kind is not Kind.SPP:
+                return self._take(payload, kind, known[1], now)
         if self._topology is None or self._topology.relay_at(source) is None:
             return DropReason.SPP_FROM_STRANGER
         try:
@@ -130,7 +133,7 @@ class Transceiver:
         elif kind is Kind.SPP:
             reason = self._receive_announcement(payload, source, header, self._routes.by_client.get(client), now)
         else:
-            reason = self._take(payload, self._routes.by_client.get(client), now)
+            reason = self._take(payload, kind, self._routes.by_client.get(client), now)
         found = self._routes.by_client.get(client)
         if found is not None:
             self._routes.remember_header(header, source, found)
@@ -141,20 +144,19 @@ class Transceiver:
         if kind is Kind.RTP or kind is Kind.RTCP:
             known = self._routes.by_tuple.get(source)
             if known is not None:
-                return self._take(datagram, known[1], now)
+                return self._take(datagram, kind, known[1], now)
         if not self.place.accept_direct:
             return DropReason.DIRECT_NOT_ACCEPTED
         if kind is Kind.STUN:
             return self._receive_check(datagram, source, source, b"", None, now)
-        return self._take(datagram, self._routes.by_client.get(source), now)
+        return self._take(datagram, kind, self._routes.by_client.get(source), now)
 
-    def _take(self, payload: bytes, route: Route | None, now: float) -> DropReason | None:
+    def _take(self, payload: bytes, kind: Kind, route: Route | None, now: float) -> DropReason | None:
         """Take what is no check."""
         if not payload:
             return DropReason.EMPTY
         if len(payload) > LARGEST_DATAGRAM_BYTES:
             return DropReason.TOO_LONG
-        kind = classify(payload)
         if kind is Kind.UNKNOWN or kind is Kind.SPP:
             return DropReason.UNKNOWN_KIND
         if route is None:

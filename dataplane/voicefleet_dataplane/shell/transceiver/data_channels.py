@@ -141,8 +141,8 @@ class DataChannels:
         ours = DataChannel(channel)
 
         def on_message(message: Message) -> None:
-            self._session.note_activity(time.monotonic())
-            self._listener.on_data(ours, message)
+            if self._session.note_message(time.monotonic()):
+                self._listener.on_data(ours, message)
 
         channel.on("message", on_message)
         self._listener.on_channel(ours)

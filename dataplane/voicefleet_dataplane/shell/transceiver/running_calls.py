@@ -42,6 +42,7 @@ from voicefleet_dataplane.shell.transceiver.call_trace import CallTrace
 from voicefleet_dataplane.shell.transceiver.control_api import Refused, no_call
 from voicefleet_dataplane.shell.transceiver.media_socket import MediaSocket
 from voicefleet_dataplane.shell.transceiver.running_call import RunningCall
+from voicefleet_dataplane.wire.sdp.answer import WHY_NO_DATA
 from voicefleet_dataplane.wire.sdp.model import Direction
 
 log = logging.getLogger("voicefleet.transceiver")
@@ -135,6 +136,7 @@ class RunningCalls:
             generation=place.generation,
             sessions=len(self.core.calls.sessions),
             ufrag=outcome.session.ice.ufrag,
+            notice=WHY_NO_DATA if outcome.session.agreed.lost_data else "",
         )
 
     def renegotiate(self, call_id: str, request: Renegotiate) -> Renegotiated | Refusal:

@@ -1,19 +1,26 @@
-"""The SDP answer of an ICE-lite endpoint with one transport (RFC 8829 section 5.3, RFC 8843, RFC 8839).
+"""The SDP answer of an ICE-lite endpoint with one transport (RFC 9429 section 5.3, RFC 9143, RFC 8839).
 
 Owns the text. Does not own any value in it: ufrag, pwd, SSRC, fingerprint and candidates are given by the caller.
-Invariants: every m-line of the offer is answered in its order, those that we do not take with port 0 (or inactive, for clients
-that count their transceivers: a rejected one is gone from RTCPeerConnection.getTransceivers()); every accepted
-section carries all candidates and says that no more will come. RFC 8843 section 7.1.3 wants them in the tagged section
-alone; aiortc with max-bundle reads those of the last one, and browsers take repeated ones for what they are.
+Invariants
+- Every m-line of the offer is answered in its order and with its profile. One that we do not serve has port 0 and a single
+  format with its rtpmap: Pion refuses formats without one. It stays in the transport, inactive, where the client counts its
+  transceivers (a rejected one is gone from RTCPeerConnection.getTransceivers()), and where it is the one that the offerer
+  has tagged: rejecting that would reject the whole bundle (RFC 9143 section 7.3.3).
+- The bundle has the offerer's order, so its tag is the offerer's.
+- Opus's parameters are our own wishes: each side says what it would like to receive (RFC 7587 section 7.1).
+- Every accepted section carries all candidates and says that no more will come. RFC 9143 section 7.3 wants them in the tagged
+  section alone; aiortc with max-bundle reads those of the last one, and browsers take repeated ones for what they are.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from voicefleet_contract.addresses import Address
+from voicefleet_dataplane.wire.sdp.codecs import MID_EXTENSION
 from voicefleet_dataplane.wire.sdp.model import (
     Direction,
     Fingerprint,
+    OfferedData,
     OfferedMedia,
     SdpError,
     SdpProblem,
@@ -25,6 +32,13 @@ from voicefleet_dataplane.wire.sdp.model import (
 _HOST_TYPE_PREFERENCE = 126
 MAX_MESSAGE_BYTES = 65_536
 SCTP_PORT = 5_000
+_OPUS_WISHES = "minptime=10;useinbandfec=1"
+_PTIME_MS = 20
+_OLD_STREAMS = 1_024  # of sctpmap (draft-ietf-mmusic-sctp-sdp-05): what browsers wrote
+WHY_NO_DATA = (
+    "the offer's data channels cannot be taken, so this client gets no events: offer them as UDP/DTLS/SCTP webrtc-datachannel, "
+    "with their mid beside the audio's in one a=group:BUNDLE (RFC 8841, RFC 9143)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +70,30 @@ def choose_direction(offered: Direction, wanted: Direction | None) -> Direction:
         return ours
     if wanted is Direction.SENDONLY:
         if not ours.sends:
-            raise SdpError(SdpProblem.UNSUPPORTED, f"a={offered}", "a player's offer is a=recvonly or a=sendrecv")
+            raise _one_way(offered, "a player listens", "send a=recvonly")
         return wanted
     if not ours.receives:
-        raise SdpError(SdpProblem.UNSUPPORTED, f"a={offered}", "a publisher's offer is a=sendonly or a=sendrecv")
+        raise _one_way(offered, "a publisher speaks", "send a=sendonly or a=sendrecv")
     return wanted if wanted is Direction.RECVONLY else ours
+
+
+def _one_way(offered: Direction, what: str, instead: str) -> SdpError:
+    what = f"the audio section is a={offered}, and {what}"
+    return SdpError(SdpProblem.UNSUPPORTED, f"a={offered}", what, rule="RFC 3264 section 6.1", instead=instead)
 
 
 def refuse_partly(offer: OfferedMedia) -> None:
     """Raise SdpError when an m-line of the offer would be rejected (RFC 9725 section 4.4.3)."""
-    taken = _accepted(offer)
+    taken = {offer.audio.index} | ({offer.data.index} if offer.data else set())
     for index, section in enumerate(offer.sections):
         if index not in taken and section.offered:
-            message = (
-                f"m-line {index} ({section.kind}) cannot be taken: offer one audio track, and data channels if you like"
+            raise SdpError(
+                SdpProblem.UNSUPPORTED,
+                f"m={section.kind}",
+                f"m-line {index} ({section.kind}) cannot be taken",
+                rule="RFC 9725 section 4.4.3",
+                instead="offer one audio track, and data channels if you like, in one BUNDLE group",
             )
-            raise SdpError(SdpProblem.UNSUPPORTED, f"m={section.kind}", message)
 
 
 def choose_setup(offered: SetupRole, *, prefer_active: bool) -> SetupRole:
@@ -96,30 +118,52 @@ def build_answer(offer: OfferedMedia, answer: Answer) -> str:
     lines += ["a=ice-lite", f"a=msid-semantic: WMS {answer.stream_id}"]
     for index, section in enumerate(offer.sections):
         if index not in accepted:
-            lines += [f"m={section.kind} 0 {section.protocol} {section.formats}", "c=IN IP4 0.0.0.0"]
-            lines += [f"a=mid:{section.mid}"] if section.mid else []
-            lines.append("a=inactive")
+            lines += _rejected(section)
+            # Unknown attributes are ignored (RFC 8866 section 5.13): for the person who asks why the channel does not open.
+            lines += [f"a=voicefleet-rejected:{WHY_NO_DATA}"] if index == offer.lost_data else []
             continue
         if index == offer.audio.index:
             lines += _audio(offer, answer)
-        elif offer.data is None or index != offer.data.index:
-            lines += _kept(section, answer)
+        elif offer.data is not None and index == offer.data.index:
+            lines += _data(section, offer.data, answer)
         else:
-            lines += _data(offer, answer)
+            lines += _kept(section, answer)
         lines += candidate_lines(answer.candidates)
     return "\r\n".join(lines) + "\r\n"
 
 
 def bundle_mids(offer: OfferedMedia, *, keeps: bool = False) -> tuple[str, ...]:
-    """The sections of the answer's bundle."""
-    return tuple(offer.sections[index].mid for index in _accepted(offer, keeps=keeps)) if offer.bundled else ()
+    """The sections of the answer's bundle, the tagged one first."""
+    accepted = {offer.sections[index].mid for index in _accepted(offer, keeps=keeps)}
+    return tuple(mid for mid in offer.group if mid in accepted)
 
 
-def _accepted(offer: OfferedMedia, *, keeps: bool = False) -> list[int]:
+def _accepted(offer: OfferedMedia, *, keeps: bool) -> set[int]:
     taken = {offer.audio.index} | ({offer.data.index} if offer.data else set())
-    if keeps:
-        taken |= {index for index, section in enumerate(offer.sections) if section.rtpmap}
-    return sorted(taken)
+    for index, section in enumerate(offer.sections):
+        if (keeps and section.shares) or (section.mid and section.mid in offer.group[:1]):
+            taken.add(index)
+    return taken
+
+
+def _rejected(section: Section) -> list[str]:
+    return [
+        f"m={section.kind} 0 {section.protocol} {_one_format(section)}",
+        "c=IN IP4 0.0.0.0",
+        *_mid_lines(section.mid),
+        "a=inactive",
+        *_rtpmap_lines(section),
+    ]
+
+
+def _one_format(section: Section) -> str:
+    if not section.is_rtp:
+        return section.formats or "0"
+    return section.rtpmap.split(" ", 1)[0] or "0"  # RFC 3264 section 6: it must be there, and means nothing
+
+
+def _rtpmap_lines(section: Section) -> list[str]:
+    return [f"a=rtpmap:{section.rtpmap}"] if section.is_rtp and section.rtpmap else []
 
 
 def _transport(answer: Answer) -> list[str]:
@@ -151,18 +195,17 @@ def _audio(offer: OfferedMedia, answer: Answer) -> list[str]:
     lines += _mid_lines(audio.mid) + _transport(answer)
     direction = answer.direction or audio.direction.reversed
     lines += ["a=rtcp-mux"] + (["a=rtcp-mux-only"] if audio.mux_only else [])
+    lines += ["a=rtcp-rsize"] if audio.reduced_size else []
     lines += [f"a={direction}", f"a=rtpmap:{audio.payload_type} opus/48000/2"]
-    if audio.fmtp:
-        lines.append(f"a=fmtp:{audio.payload_type} {audio.fmtp}")
+    lines += [f"a=fmtp:{audio.payload_type} {_OPUS_WISHES}", f"a=ptime:{_PTIME_MS}"]
     if audio.telephone_event_type is not None:
         lines += [
-            f"a=rtpmap:{audio.telephone_event_type} telephone-event/48000",
+            f"a=rtpmap:{audio.telephone_event_type} telephone-event/{audio.telephone_event_hz}",
             f"a=fmtp:{audio.telephone_event_type} 0-15",
         ]
-    if audio.ptime_ms is not None:
-        lines.append(f"a=ptime:{audio.ptime_ms}")
     if audio.mid_extension_id is not None:
-        lines.append(f"a=extmap:{audio.mid_extension_id} urn:ietf:params:rtp-hdrext:sdes:mid")
+        way = Direction(audio.mid_extension_direction).reversed if audio.mid_extension_direction else ""
+        lines.append(f"a=extmap:{audio.mid_extension_id}{way and '/'}{way} {MID_EXTENSION}")
     if not direction.sends:
         return lines
     # Browsers hand packets of an SSRC that no line announces, and that carries no MID, to nobody.
@@ -176,21 +219,21 @@ def _audio(offer: OfferedMedia, answer: Answer) -> list[str]:
 
 def _kept(section: Section, answer: Answer) -> list[str]:
     port, connection = _connection(answer)
-    payload_type = section.rtpmap.split(" ", 1)[0]
-    lines = [f"m={section.kind} {port} {section.protocol} {payload_type}", connection]
+    lines = [f"m={section.kind} {port} {section.protocol} {_one_format(section)}", connection]
     lines += _mid_lines(section.mid) + _transport(answer)
-    return [*lines, "a=rtcp-mux", "a=inactive", f"a=rtpmap:{section.rtpmap}"]
+    lines += ["a=rtcp-mux"] if section.is_rtp else []
+    return [*lines, "a=inactive", *_rtpmap_lines(section)]
 
 
-def _data(offer: OfferedMedia, answer: Answer) -> list[str]:
-    assert offer.data is not None
+def _data(section: Section, data: OfferedData, answer: Answer) -> list[str]:
     port, connection = _connection(answer)
+    formats = str(SCTP_PORT) if data.with_sctpmap else "webrtc-datachannel"
     return [
-        f"m=application {port} UDP/DTLS/SCTP webrtc-datachannel",
+        f"m=application {port} {section.protocol} {formats}",
         connection,
-        *_mid_lines(offer.data.mid),
+        *_mid_lines(data.mid),
         *_transport(answer),
-        f"a=sctp-port:{SCTP_PORT}",
+        f"a=sctpmap:{SCTP_PORT} webrtc-datachannel {_OLD_STREAMS}" if data.with_sctpmap else f"a=sctp-port:{SCTP_PORT}",
         f"a=max-message-size:{MAX_MESSAGE_BYTES}",
     ]
 

@@ -17,6 +17,7 @@ from voicefleet_dataplane.shell.gateway.api.openapi import (
     CALL_ID,
     KEY_ERRORS,
     LOCATION,
+    NOTICE,
     PLACING_ERRORS,
     PLACING_PARAMETERS,
     SDP,
@@ -56,7 +57,7 @@ class RealtimeCalls:
         create = operation(
             "createCall",
             "Place a call",
-            {201: ok("The answer.", SDP_CONTENT, LOCATION)},
+            {201: ok("The answer.", SDP_CONTENT, LOCATION | NOTICE)},
             (*KEY_ERRORS, *BODY_ERRORS, 415, *PLACING_ERRORS),
             parameters=PLACING_PARAMETERS,
             body=SDP_CONTENT | {FORM_TYPE: {"schema": form, "encoding": encoding}},
@@ -75,11 +76,11 @@ class RealtimeCalls:
     async def create(self, request: web.Request) -> web.Response:
         """Answer an offer: 201, the answer, and where to hang up."""
         placed = await self._placer.place(request, self._offer)
-        return web.Response(
-            status=201,
-            body=placed.session.answer.encode(),
-            headers={"Content-Type": SDP_TYPE, "Location": f"{CALLS_PATH}/{placed.session.call_id}"},
-        )
+        session = placed.session
+        headers = {"Content-Type": SDP_TYPE, "Location": f"{CALLS_PATH}/{session.call_id}"}
+        if session.notice:
+            headers["X-Voicefleet-Notice"] = session.notice
+        return web.Response(status=201, body=session.answer.encode(), headers=headers)
 
     async def hang_up(self, request: web.Request) -> web.Response:
         """End a call."""

@@ -20,7 +20,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 # page can do nothing that it could not do without a browser.
 CORS_HEADERS = {
     "Access-Control-Allow-Origin": "*",
-    "Access-Control-Expose-Headers": "Location, ETag, Link, Retry-After",
+    "Access-Control-Expose-Headers": "Location, ETag, Link, Retry-After, X-Voicefleet-Notice",
 }
 PREFLIGHT_HEADERS = CORS_HEADERS | {
     "Access-Control-Allow-Methods": "GET, HEAD, POST, PATCH, DELETE, OPTIONS",

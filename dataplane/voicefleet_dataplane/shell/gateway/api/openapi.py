@@ -87,6 +87,12 @@ PLACING_PARAMETERS = (
     {"name": "region", "in": "query", "schema": {"type": "string"}, "description": "Which region's relays."},
 )
 LOCATION = {"Location": {"required": True, "schema": {"type": "string"}, "description": "The call's URL."}}
+NOTICE = {
+    "X-Voicefleet-Notice": {
+        "schema": {"type": "string"},
+        "description": "What of the offer could not be taken, though the call is: data channels outside the audio's bundle.",
+    }
+}
 
 
 class Interface(Protocol):

@@ -1,0 +1,76 @@
+"""What a client's media packets hold: judged by what stands in clear, opened, read and counted.
+
+Owns: the order of the checks, the streams by SSRC, the budgets. Does not own: what the packets mean (core/call/session.py).
+Invariant: a packet gives its content or the one DropReason to count; nothing is opened that a budget refuses.
+"""
+
+from voicefleet_contract.drops import DropReason
+from voicefleet_dataplane.core.call.budgets import FAILED, Budgets
+from voicefleet_dataplane.core.call.negotiation import Agreed
+from voicefleet_dataplane.core.call.srtp import Srtp, SrtpFailure
+from voicefleet_dataplane.core.call.streams import ReceiveStream
+from voicefleet_dataplane.wire.opus import FRAME_TICKS, parse_duration_ticks
+from voicefleet_dataplane.wire.rtcp import Reports, parse_rtcp
+from voicefleet_dataplane.wire.rtp import FIXED_HEADER_BYTES, RtpPacket, parse_rtp, peek_payload_type, peek_ssrc
+
+MAX_SSRCS = 4  # a client that changes its microphone starts a new SSRC; more at a time is not a person
+
+_DROPS = {
+    SrtpFailure.AUTHENTICATION: DropReason.SRTP_AUTH,
+    SrtpFailure.REPLAY: DropReason.SRTP_REPLAY,
+    SrtpFailure.MALFORMED: DropReason.SRTP_MALFORMED,
+}
+
+
+class Incoming:
+    """One client's media."""
+
+    __slots__ = ("budgets", "streams")
+
+    def __init__(self) -> None:
+        self.budgets = Budgets()
+        self.streams: dict[int, ReceiveStream] = {}
+
+    def open_rtp(self, datagram: bytes, srtp: Srtp, agreed: Agreed, now: float) -> RtpPacket | DropReason:
+        """An SRTP packet: the hot path."""
+        if len(datagram) < FIXED_HEADER_BYTES:
+            return DropReason.SRTP_MALFORMED
+        payload_type = peek_payload_type(datagram)
+        is_audio = payload_type == agreed.payload_type
+        if not is_audio and payload_type != agreed.telephone_event_type:
+            return DropReason.RTP_UNEXPECTED
+        budget = self.budgets.audio if is_audio else self.budgets.keypad
+        if budget.is_spent(now):
+            return DropReason.AUDIO_RATE if is_audio else DropReason.KEYPAD_RATE
+        stream = self.streams.get(peek_ssrc(datagram))
+        if stream is None:
+            # Whoever has the keys could otherwise make libsrtp and us keep state for any number of SSRCs.
+            if len(self.streams) >= MAX_SSRCS:
+                return DropReason.RTP_UNEXPECTED
+            if self.budgets.unknown_ssrc.is_spent(now):
+                return DropReason.AUDIO_RATE
+        clear = srtp.unprotect_untrusted(datagram)
+        if clear is None:
+            self.budgets.note_failed_rtp(now, known=stream is not None)
+            return _DROPS[srtp.failure]
+        packet = parse_rtp(clear)
+        if packet is None:
+            budget.take(FRAME_TICKS if is_audio else 1, now)
+            return DropReason.SRTP_MALFORMED
+        budget.take((parse_duration_ticks(packet.payload) or FRAME_TICKS) if is_audio else 1, now)
+        if stream is None:
+            stream = self.streams[packet.ssrc] = ReceiveStream(packet.ssrc, packet.sequence, packet.timestamp, now)
+        stream.note(packet.sequence, packet.timestamp, now)
+        return packet
+
+    def open_rtcp(self, datagram: bytes, srtp: Srtp, now: float) -> Reports | DropReason:
+        """An SRTCP compound."""
+        budget = self.budgets.rtcp
+        if budget.is_spent(now):
+            return DropReason.RTCP_RATE
+        clear = srtp.unprotect_rtcp_untrusted(datagram)
+        budget.take(FAILED if clear is None else 1, now)
+        if clear is None:
+            return _DROPS[srtp.failure]
+        reports = parse_rtcp(clear)
+        return DropReason.SRTP_MALFORMED if reports is None else reports
