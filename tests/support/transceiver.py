@@ -53,6 +53,7 @@ class Recorder:
         self.connected = 0
         self.audio: list[RtpPacket] = []
         self.keypad: list[RtpPacket] = []
+        self.padding: list[RtpPacket] = []
         self.sctp: list[bytes] = []
         self.ended: list[EndReason] = []
         session.attach(self)
@@ -64,6 +65,9 @@ class Recorder:
         self.audio.append(packet)
         if self.echo:
             self.session.send_audio(packet.payload, packet.sequence, packet.timestamp, marker=packet.marker)
+
+    def on_padding(self, packet: RtpPacket) -> None:
+        self.padding.append(packet)
 
     def on_telephone_event(self, packet: RtpPacket) -> None:
         self.keypad.append(packet)

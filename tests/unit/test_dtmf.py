@@ -16,9 +16,9 @@ def press(key, timestamp, *, durations=(960, 1_920, 2_880), ends=3, ssrc=7):
         yield RtpPacket(False, 110, 0, timestamp, ssrc, bytes((event, 0x8A)) + durations[-1].to_bytes(2))
 
 
-def told(*packets, receiver=None):
+def told(*packets, receiver=None, hz=48_000):
     receiver = receiver or DtmfReceiver()
-    return [digit for packet in packets if (digit := receiver.receive(packet)) is not None]
+    return [digit for packet in packets if (digit := receiver.receive(packet, hz)) is not None]
 
 
 def test_a_press_is_told_once_though_its_end_comes_three_times():
@@ -50,6 +50,28 @@ def test_another_ssrc_has_another_clock():
 
 def test_a_press_goes_on_across_the_wrap_of_the_clock():
     assert told(*press("1", 0xFFFFFF00), *press("2", 20_000)) == [Digit("1", 60), Digit("2", 60)]
+
+
+def test_durations_are_in_the_clock_that_was_agreed():
+    packets = [*press("1", 1_000, durations=(160, 480)), *press("2", 9_000, durations=(160, 800))]
+    assert told(*packets, hz=8_000) == [Digit("1", 60), Digit("2", 100)]
+    assert told(*press("3", 0), *press("4", 200, durations=(160,)), hz=8_000)[1] == Digit(
+        "4", 20
+    )  # on the audio's clock
+
+
+def test_an_end_without_a_start_is_a_press_once():
+    ends = list(press("7", 5_000))[-3:]
+    assert told(*ends) == [Digit("7", 60)]
+    assert told(*press("1", 1_000, ends=0), *ends[:1], *press("2", 40_000))[:2] == [Digit("1", 40), Digit("7", 60)]
+
+
+def test_a_key_that_is_held_long_is_one_press():
+    first = [RtpPacket(at == 960, 110, 0, 1_000, 7, bytes((5, 10)) + at.to_bytes(2)) for at in (960, 0xFFFF)]
+    then = press("5", 1_000 + 0xFFFF, durations=(960, 48_000))
+    assert told(*first, *then) == [Digit("5", (0xFFFF + 48_000) // 48)]
+    other_key = press("6", 1_000 + 0xFFFF, durations=(960,))
+    assert told(*first, *other_key) == [Digit("5", 0xFFFF // 48), Digit("6", 20)]
 
 
 def test_what_is_no_key_or_no_packet_is_nothing():

@@ -119,6 +119,8 @@ class JitterBuffer:
             if duration is None:
                 return  # its number is missing: concealed
             ticks = duration
+        elif packet.ssrc != self._ssrc:
+            return  # a keypad of its own, or padding before the first word: not this stream's numbers
         if packet.ssrc != self._ssrc:
             if self._ssrc is None:
                 self._sent_to, self._given_to = now, now - DEPTH_S

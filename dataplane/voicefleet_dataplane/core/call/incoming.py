@@ -14,6 +14,7 @@ from voicefleet_dataplane.wire.rtcp import Reports, parse_rtcp
 from voicefleet_dataplane.wire.rtp import FIXED_HEADER_BYTES, RtpPacket, parse_rtp, peek_payload_type, peek_ssrc
 
 MAX_SSRCS = 4  # a client that changes its microphone starts a new SSRC; more at a time is not a person
+PADDING_TICKS = 120  # what a packet without audio costs: some stacks probe the path with bursts of them
 
 _DROPS = {
     SrtpFailure.AUTHENTICATION: DropReason.SRTP_AUTH,
@@ -57,10 +58,14 @@ class Incoming:
         if packet is None:
             budget.take(FRAME_TICKS if is_audio else 1, now)
             return DropReason.SRTP_MALFORMED
-        budget.take((parse_duration_ticks(packet.payload) or FRAME_TICKS) if is_audio else 1, now)
+        cost = FRAME_TICKS if packet.payload else PADDING_TICKS
+        budget.take((parse_duration_ticks(packet.payload) or cost) if is_audio else 1, now)
         if stream is None:
             stream = self.streams[packet.ssrc] = ReceiveStream(packet.ssrc, packet.sequence, packet.timestamp, now)
-        stream.note(packet.sequence, packet.timestamp, now)
+        if packet.payload:
+            stream.note(packet.sequence, packet.timestamp, now)
+        else:
+            stream.note_padding(packet.sequence)
         return packet
 
     def open_rtcp(self, datagram: bytes, srtp: Srtp, now: float) -> Reports | DropReason:

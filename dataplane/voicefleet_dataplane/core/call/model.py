@@ -54,6 +54,9 @@ class Listener(Protocol):
     def on_audio(self, packet: RtpPacket) -> None:
         """An authentic audio packet."""
 
+    def on_padding(self, packet: RtpPacket) -> None:
+        """An authentic packet without audio: it has taken a sequence number, and that is all."""
+
     def on_telephone_event(self, packet: RtpPacket) -> None:
         """An authentic packet of the client's keypad (RFC 4733)."""
 

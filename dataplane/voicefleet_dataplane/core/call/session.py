@@ -168,11 +168,15 @@ class Session:
         packet = self._incoming.open_rtp(datagram, srtp, self.agreed, now)
         if isinstance(packet, DropReason):
             return packet
+        self.packets_in += 1
+        self.bytes_in += len(datagram)
+        if not packet.payload:  # padding alone: nobody has said anything
+            if self._listener is not None:
+                self._listener.on_padding(packet)
+            return None
         if self.audio_at is None:
             self.audio_at = now
         self.active_at = now
-        self.packets_in += 1
-        self.bytes_in += len(datagram)
         if self._listener is not None:
             if packet.payload_type == self.agreed.payload_type:
                 self._listener.on_audio(packet)

@@ -43,10 +43,7 @@ class ReceiveStream:
 
     def note(self, sequence: int, timestamp: int, now: float) -> None:
         """Count one packet (appendix A.1 without probation: the packet is authentic; and A.8)."""
-        self.received += 1
-        ahead = (sequence - self.highest) & 0xFFFF
-        if ahead < _HALF_SEQUENCE:
-            self.highest += ahead
+        self.note_padding(sequence)
         arrival = int(now * CLOCK_RATE)
         step = (timestamp - self._timestamp) & 0xFFFFFFFF
         if step >= 0x80000000:
@@ -54,6 +51,13 @@ class ReceiveStream:
         self.jitter += (abs(arrival - self._arrival - step) - self.jitter) / 16
         self._arrival = arrival
         self._timestamp = timestamp
+
+    def note_padding(self, sequence: int) -> None:
+        """Count one packet without audio: it has a number and no time, whatever its time stamp says."""
+        self.received += 1
+        ahead = (sequence - self.highest) & 0xFFFF
+        if ahead < _HALF_SEQUENCE:
+            self.highest += ahead
 
     @property
     def expected(self) -> int:

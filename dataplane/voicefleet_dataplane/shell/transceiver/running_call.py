@@ -144,11 +144,15 @@ class RunningCall:
         except Exception as error:
             self._fail(error)
 
-    def on_telephone_event(self, packet: RtpPacket) -> None:
-        """A packet of the keypad; to the backend when a press is complete."""
+    def on_padding(self, packet: RtpPacket) -> None:
+        """No audio: its number is not missing, and that is all."""
         if self._voice is not None and self._voice.wants_packets:
             self._voice.receive(packet, is_audio=False)
-        digit = self._keypad.receive(packet)
+
+    def on_telephone_event(self, packet: RtpPacket) -> None:
+        """A packet of the keypad; to the backend when a press is complete."""
+        self.on_padding(packet)
+        digit = self._keypad.receive(packet, self.session.agreed.telephone_event_hz)
         if digit is not None:
             self._guard(lambda: self._backend.on_digit(digit))
 
