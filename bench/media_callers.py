@@ -42,7 +42,8 @@ class Caller:
         described = parse_offer_untrusted(answer.replace("a=ice-lite\r\n", ""))
         fingerprint: Fingerprint = described.fingerprints[0]
         self.ufrag, self.pwd = described.ice_ufrag, described.ice_pwd
-        self.dtls = Dtls(self.identity, [fingerprint], we_are_client=described.setup is SetupRole.PASSIVE)
+        we_are_client = described.setup is SetupRole.PASSIVE
+        self.dtls = Dtls(self.identity, [fingerprint], we_are_client=we_are_client, asks_for_cookie=False)
         asyncio.get_running_loop().add_reader(self.socket.fileno(), self.read)
         self.check()
 

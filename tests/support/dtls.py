@@ -2,6 +2,7 @@
 
 import datetime as dt
 import random
+from collections.abc import Callable
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -25,8 +26,20 @@ def make_pair(client_profiles=PROFILES, server_profiles=PROFILES) -> tuple[Dtls,
     return client, server
 
 
-def run_handshake(client: Dtls, server: Dtls, *, loss: float = 0.0, seed: int = 0, until_s: float = 60.0) -> float:
-    """Carry datagrams until both ends have settled; gives the simulated time that it took."""
+def run_handshake(
+    client: Dtls,
+    server: Dtls,
+    *,
+    loss: float = 0.0,
+    seed: int = 0,
+    until_s: float = 60.0,
+    fire: Callable[[Dtls, float], None] = lambda *_: None,
+    cut: Callable[[bytes], list[bytes]] = lambda datagram: [datagram],
+) -> float:
+    """Carry datagrams until both ends have settled; gives the simulated time that it took.
+
+    ``fire`` may put whatever it likes before an end just before and after that is given a datagram, ``cut`` makes several of one.
+    """
     chance = random.Random(seed)
     now = 0.0
     in_flight: list[tuple[float, int, Dtls, bytes]] = []
@@ -34,7 +47,7 @@ def run_handshake(client: Dtls, server: Dtls, *, loss: float = 0.0, seed: int = 
     client.start(now)
     while now < until_s:
         for end, other in ((client, server), (server, client)):
-            for datagram in end.poll():
+            for datagram in [part for whole in end.poll() for part in cut(whole)]:
                 if chance.random() >= loss:
                     count += 1
                     in_flight.append((now + DELAY_S, count, other, datagram))
@@ -46,7 +59,9 @@ def run_handshake(client: Dtls, server: Dtls, *, loss: float = 0.0, seed: int = 
         now = max(now, min(times))
         for item in sorted(item for item in in_flight if item[0] <= now):
             in_flight.remove(item)
+            fire(item[2], now)
             item[2].receive_untrusted(item[3], now)
+            fire(item[2], now)
         for end in (client, server):
             if (at := end.deadline()) is not None and at <= now:
                 end.advance(now)

@@ -12,6 +12,7 @@ from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.spp import HEADER_BYTES, decode_spp, encode_spp
 from voicefleet_contract.topology import Endpoint, MemberState, Relay, Topology, TopologyIndex
 from voicefleet_dataplane.core.call.dtls import Dtls, DtlsState
+from voicefleet_dataplane.core.call.dtls_hello import PATIENCE_S
 from voicefleet_dataplane.core.call.model import EndReason, Limits
 from voicefleet_dataplane.core.call.negotiation import Terms
 from voicefleet_dataplane.core.call.session import Session
@@ -132,6 +133,8 @@ class World:
         caller = self.call(client, **options)
         caller.check()
         self.settle()
+        if caller.we_are_client:
+            self.pass_time(PATIENCE_S)  # it is asked for a cookie, and believes that late
         assert caller.dtls.state is DtlsState.CONNECTED, caller.session.end_reason
         assert caller.session.state == "connected"
         return caller
@@ -221,7 +224,7 @@ class Client:
         self.ssrc = self.session.sending.ssrc
         fingerprint = self.world.identity.fingerprint
         self.we_are_client = self.field("setup") == "passive"
-        self.dtls = Dtls(self.identity, [fingerprint], we_are_client=self.we_are_client)
+        self.dtls = Dtls(self.identity, [fingerprint], we_are_client=self.we_are_client, asks_for_cookie=False)
         self.srtp: Srtp | None = None
         self.answered: list[bytes] = []
         self.media: list[RtpPacket] = []

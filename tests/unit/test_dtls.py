@@ -4,7 +4,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 
 from tests.support.dtls import deliver, make_identity, make_pair, run_handshake
-from voicefleet_dataplane.core.call.dtls import DTLS_MTU_BYTES, MAX_RESTARTS, Dtls, DtlsState
+from voicefleet_dataplane.core.call.dtls import DTLS_MTU_BYTES, Dtls, DtlsState
 from voicefleet_dataplane.core.call.srtp import AES_128_CM_SHA1_80, AES_128_GCM, AES_256_GCM, PROFILES
 from voicefleet_dataplane.wire.sdp.model import Fingerprint
 
@@ -123,41 +123,6 @@ def test_garbage_during_the_handshake_does_not_disturb_it():
     assert (client.state, server.state) == (DtlsState.CONNECTED, DtlsState.CONNECTED)
 
 
-def test_a_hello_that_openssl_calls_fatal_leaves_room_for_the_true_one():
-    client, server = make_pair()
-    body = b"\xfe\xfd" + bytes(32) + b"\x00\x00\x00\x02\x00\x00\x01\x00"  # no cipher suite that exists
-    handshake = b"\x01" + len(body).to_bytes(3) + bytes(5) + len(body).to_bytes(3) + body
-    assert server.receive_untrusted(b"\x16\xfe\xfd" + bytes(8) + len(handshake).to_bytes(2) + handshake, 0.0) is None
-    assert server.restarts == 1
-    server.poll()
-    run_handshake(client, server)
-    assert (client.state, server.state) == (DtlsState.CONNECTED, DtlsState.CONNECTED)
-
-
-def test_a_forged_hello_that_came_first_does_not_lock_the_client_out():
-    ours, theirs = make_identity(), make_identity()
-    client = Dtls(ours, [theirs.fingerprint], we_are_client=True)
-    server = Dtls(theirs, [ours.fingerprint], we_are_client=False)
-    attacker = Dtls(make_identity(), [theirs.fingerprint], we_are_client=True)
-    attacker.start(0.0)
-    for datagram in attacker.poll():
-        server.receive_untrusted(datagram, 0.0)
-    server.poll()
-    run_handshake(client, server)
-    assert (client.state, server.state) == (DtlsState.CONNECTED, DtlsState.CONNECTED)
-
-
-def test_hellos_without_end_stop_starting_handshakes():
-    server = make_pair()[1]
-    for _ in range(MAX_RESTARTS + 5):
-        attacker = Dtls(make_identity(), [], we_are_client=True)
-        attacker.start(0.0)
-        for datagram in attacker.poll():
-            server.receive_untrusted(datagram, 0.0)
-    assert server.restarts == MAX_RESTARTS
-    assert server.state is DtlsState.CONNECTING
-
-
 def test_a_hello_in_two_fragments_is_put_together():
     client, server = make_pair()
     client.start(0.0)
@@ -207,11 +172,6 @@ def test_close_notify_is_answered_once():
 def test_every_datagram_of_a_handshake_fits_the_inner_path():
     client, server = make_pair()
     sizes = []
-    client.start(0.0)
-    for _ in range(4):
-        for end, other in ((client, server), (server, client)):
-            for datagram in end.poll():
-                sizes.append(len(datagram))
-                other.receive_untrusted(datagram, 0.0)
+    run_handshake(client, server, cut=lambda datagram: sizes.append(len(datagram)) or [datagram])
     assert client.state is DtlsState.CONNECTED
     assert max(sizes) <= DTLS_MTU_BYTES

@@ -6,10 +6,12 @@ Does not own the handshake (core/call/dtls.py), nor randomness and the clock: ke
 """
 
 import datetime as dt
+import hashlib
+import hmac
 from collections.abc import Iterable, Sequence
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from OpenSSL import SSL
 
@@ -25,11 +27,8 @@ _CIPHERS = (
     b"ECDHE-RSA-AES128-GCM-SHA256:ECDHE-RSA-AES256-GCM-SHA384:ECDHE-RSA-CHACHA20-POLY1305"
 )
 
-_HASHES: dict[str, hashes.HashAlgorithm] = {
-    "sha-512": hashes.SHA512(),
-    "sha-384": hashes.SHA384(),
-    "sha-256": hashes.SHA256(),
-}  # strongest first
+_HASHES = {"sha-512": hashlib.sha512, "sha-384": hashlib.sha384, "sha-256": hashlib.sha256}  # strongest first
+_COOKIE_BYTES = 16
 
 
 class DtlsIdentity:
@@ -45,11 +44,23 @@ class DtlsIdentity:
         self.profiles = tuple(profiles)
         self.fingerprint = Fingerprint("sha-256", certificate.fingerprint(hashes.SHA256()))
         self._context = _build_context(key, certificate, self.profiles)
+        secret = key.private_bytes(
+            serialization.Encoding.DER, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+        self._cookie_key = hmac.digest(secret, b"voicefleet dtls cookie", "sha256")
 
-    def build_connection(self, *, we_are_client: bool, mtu_bytes: int) -> SSL.Connection:
-        """A fresh handshake over memory buffers."""
+    def cookie_for(self, fingerprints: Iterable[Fingerprint]) -> bytes:
+        """What a client shows to prove that it gets our packets (RFC 6347 section 4.2.1): of the one whom its offer names, and of no
+        use to anybody else. Nothing is kept for it, and it does not change while the process lives.
+        """
+        named = b"".join(fingerprint.digest for fingerprint in fingerprints)
+        return hmac.digest(self._cookie_key, named, "sha256")[:_COOKIE_BYTES]
+
+    def build_connection(self, *, we_are_client: bool, mtu_bytes: int, cookie: bytes = b"") -> SSL.Connection:
+        """A fresh handshake over memory buffers. A server's takes a ClientHello with this cookie, by `DTLSv1_listen`."""
         connection = SSL.Connection(self._context, None)
         connection.set_ciphertext_mtu(mtu_bytes)
+        connection.set_app_data(cookie)
         if we_are_client:
             connection.set_connect_state()
         else:
@@ -74,13 +85,13 @@ def build_certificate(
     )
 
 
-def matches_fingerprint(certificate: x509.Certificate, fingerprints: Iterable[Fingerprint]) -> bool:
-    """RFC 8122: of the hash functions offered the strongest one decides, and any of its values may match."""
+def matches_fingerprint(certificate: bytes, fingerprints: Iterable[Fingerprint]) -> bool:
+    """RFC 8122: of the hash functions offered the strongest one decides, and any of its values may match. DER."""
     offered = list(fingerprints)
     for algorithm, function in _HASHES.items():
         digests = [fingerprint.digest for fingerprint in offered if fingerprint.algorithm == algorithm]
         if digests:
-            return certificate.fingerprint(function) in digests
+            return function(certificate).digest() in digests
     return False
 
 
@@ -101,6 +112,8 @@ def _build_context(
     context.use_certificate(certificate)
     context.use_privatekey(key)
     context.set_tlsext_use_srtp(b":".join(profile.name.encode() for profile in profiles))
+    context.set_cookie_generate_callback(lambda connection: connection.get_app_data())
+    context.set_cookie_verify_callback(lambda connection, cookie: cookie == connection.get_app_data())
     return context
 
 

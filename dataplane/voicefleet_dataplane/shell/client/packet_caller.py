@@ -138,7 +138,12 @@ class Caller:
     async def _talk(self) -> None:
         target = self.answer.candidates[0]
         self.result.ingress = str(target)
-        self._dtls = Dtls(self._identity, [self.answer.fingerprint], we_are_client=self.answer.we_are_dtls_client)
+        self._dtls = Dtls(
+            self._identity,
+            [self.answer.fingerprint],
+            we_are_client=self.answer.we_are_dtls_client,
+            asks_for_cookie=False,
+        )
         loop = asyncio.get_running_loop()
         family = socket.AF_INET6 if ":" in target.host else socket.AF_INET
         with socket.socket(family, socket.SOCK_DGRAM) as self._socket:
