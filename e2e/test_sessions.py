@@ -1,4 +1,7 @@
-"""`kubectl get voicesessions`: a platform engineer finds calls, watches them, and ends one."""
+"""`kubectl get voicesessions`: a platform engineer finds calls, watches them, and ends one.
+
+Its rights and Kubernetes' habits: tests/control_plane/test_sessions.py.
+"""
 
 import asyncio
 import json
@@ -9,13 +12,11 @@ from typing import Any
 
 import httpx
 import pytest
-import redis.asyncio as redis
 
 from e2e.cluster.build import build_go_program
-from e2e.fleet import CLUSTER_ID, NAMESPACE, Fleet
-from e2e.kube import KubeError, eventually, ready
+from e2e.fleet import NAMESPACE, Fleet
+from e2e.kube import eventually, ready
 from e2e.talk import calling, holding
-from tests.support.session_records import write_sessions
 
 GROUP = "sessions.voicefleet.dev"
 
@@ -89,101 +90,6 @@ async def test_calls_are_listed_selected_watched_described_and_ended(api: Fleet)
 
 def names(fleet: Fleet) -> set[str]:
     return {s["metadata"]["name"] for s in sessions(fleet)}
-
-
-def test_kubernetes_own_habits_are_kept(api: Fleet) -> None:
-    kube = api.kube
-    resources = kube.run("api-resources", "--api-group", GROUP, "-o", "wide", namespaced=False)
-    assert "vs" in resources
-    assert "delete" not in resources  # the garbage collector would watch every session, namespace deletion list them
-    assert "mos" in kube.run("explain", "voicesessions.status", namespaced=False)
-    document = json.loads(kube.run("get", "--raw", f"/apis/{GROUP}/v1alpha1", namespaced=False))
-    assert [r["name"] for r in document["resources"]] == ["voicesessions", "voicesessions/hangup"]
-    with pytest.raises(KubeError, match="metadata.name, metadata.namespace, pool, node, relay"):
-        kube.run("get", "vs", "--field-selector", "status.rttMs=5")
-    with pytest.raises(KubeError, match="not found"):
-        kube.run("get", "vs", "call_nobody")
-    with pytest.raises(KubeError, match="MethodNotAllowed"):
-        kube.run("create", "-f", "-", stdin=json.dumps(
-            {"apiVersion": f"{GROUP}/v1alpha1", "kind": "VoiceSession", "metadata": {"name": "mine"}}
-        ))  # fmt: skip
-
-
-def test_who_has_no_right_is_refused_and_a_forged_user_is_nobody(api: Fleet) -> None:
-    kube = api.kube
-    with pytest.raises(KubeError, match=r"Forbidden.*cannot list resource"):
-        kube.run("get", "vs", "--as", "mallory")
-    kube.run("create", "rolebinding", "viewer", "--clusterrole=view", "--user=vera")
-    try:
-        eventually("a viewer may list", lambda: kube.run("get", "vs", "--as", "vera") is not None, within_s=30)
-        with pytest.raises(KubeError, match=r"Forbidden.*cannot delete resource"):
-            kube.run("delete", "vs", "call_nobody", "--as", "vera")
-    finally:
-        kube.run("delete", "rolebinding", "viewer")
-    address = kube.get("endpoints", "voicefleet-sessions")["subsets"][0]["addresses"][0]["ip"]
-    answer = httpx.get(
-        f"https://{address}:8443/apis/{GROUP}/v1alpha1/voicesessions",
-        headers={"X-Remote-User": "admin", "X-Remote-Group": "system:masters"},
-        verify=False,
-        trust_env=False,
-    )
-    assert answer.status_code == 401
-
-
-def test_without_the_registry_sessions_are_503_and_the_apiservice_stays_available(api: Fleet) -> None:
-    kube = api.kube
-    kube.run("scale", "deployment", "voicefleet-redis", "--replicas=0")
-    try:
-        eventually("sessions are unavailable", lambda: refuses(api), within_s=60)
-        assert available(api)
-        assert "voicesessions" in kube.run("api-resources", "--api-group", GROUP, namespaced=False)
-        kube.run("create", "namespace", "short-lived", namespaced=False)
-        kube.run("delete", "namespace", "short-lived", "--timeout=60s", namespaced=False)
-    finally:
-        kube.run("scale", "deployment", "voicefleet-redis", "--replicas=1")
-    eventually("sessions are listed again", lambda: sessions(api) is not None, within_s=60)
-
-
-def refuses(fleet: Fleet) -> bool:
-    try:
-        fleet.kube.run("get", "vs")
-    except KubeError as error:
-        return "the registry does not answer" in str(error)
-    return False
-
-
-async def test_neither_the_garbage_collector_nor_a_namespaces_deletion_looks_at_sessions(api: Fleet) -> None:
-    """With a hundred thousand of them in the registry: what Kubernetes does by itself asks for none."""
-    kube = api.kube
-    [pod] = kube.pods("app.kubernetes.io/component=redis")
-    password = kube.secret("voicefleet-redis")["password"].decode()
-    async with redis.Redis(host=pod["status"]["podIP"], password=password) as client:
-        await write_sessions(client, CLUSTER_ID, slots=250, first=10_000)
-        try:
-            page = await asyncio.to_thread(
-                kube.run, "get", "vs", "-o", "name", "--chunk-size=500", "-l", "voicefleet.dev/node=node-7"
-            )
-            assert len(page.splitlines()) == 400
-            before = await asyncio.to_thread(asked_for_sessions, api)
-            await asyncio.to_thread(kube.run, "create", "namespace", "short-lived", namespaced=False)
-            await asyncio.to_thread(
-                kube.run, "create", "configmap", "full", "-n", "short-lived", "--from-literal=a=b", namespaced=False
-            )
-            await asyncio.to_thread(kube.run, "delete", "namespace", "short-lived", "--timeout=60s", namespaced=False)
-            assert await asyncio.to_thread(asked_for_sessions, api) == before
-        finally:
-            await client.flushall()
-
-
-def asked_for_sessions(fleet: Fleet) -> dict[str, float]:
-    """Requests for sessions so far, by verb, and watches open now: over both replicas."""
-    found: dict[str, float] = {}
-    for text in metrics_of(fleet):
-        for line in text.splitlines():
-            name, _, value = line.rpartition(" ")
-            if ('of="sessions"' in name and "_count{" in name) or name == "voicefleet_sessions_api_watches":
-                found[name] = found.get(name, 0.0) + float(value)
-    return found
 
 
 async def test_a_stock_go_informer_keeps_up_over_a_lost_registry(api: Fleet) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from e2e.bare.operator import OperatorProcess
 from e2e.bare.plane import BareControlPlane
+from e2e.bare.programs import ADMIN
 from e2e.cluster.steps import run
 from e2e.kube import Kube, eventually
 from e2e.resources import Resources
@@ -38,19 +39,10 @@ def install_crds(plane: BareControlPlane) -> None:
 def install(
     plane: BareControlPlane, helm: Path, namespace: str = NAMESPACE, values: Mapping[str, Any] = VALUES
 ) -> None:
-    """Namespace and chart."""
-    argv: list[str | Path] = [
-        helm,
-        "template",
-        "voicefleet",
-        ROOT / "charts" / "voicefleet",
-        "--namespace",
-        namespace,
-        "--skip-crds",
-    ]
-    made = run([*argv, "--values", "-"], stdin=json.dumps(values), env=os.environ | {"HELM_NO_PLUGINS": "1"})
-    plane.request("POST", "/api/v1/namespaces", {"metadata": {"name": namespace}})
-    plane.apply(made, namespace)
+    """Install or upgrade the chart, as the README says, into a namespace that is made for it."""
+    argv = [helm, "--kubeconfig", plane.place.kubeconfig(ADMIN), "--namespace", namespace, "upgrade", "--install"]
+    argv += ["voicefleet", ROOT / "charts" / "voicefleet", "--create-namespace", "--skip-crds", "--values", "-"]
+    run(argv, stdin=json.dumps(values), env=os.environ | {"HELM_NO_PLUGINS": "1", "NO_PROXY": "*"})
 
 
 class BareFleet(Resources):
@@ -58,8 +50,13 @@ class BareFleet(Resources):
 
     def __init__(self, plane: BareControlPlane, helm: Path, namespace: str, values: Mapping[str, Any] = VALUES) -> None:
         super().__init__(Kube(plane.kubectl, namespace))
-        self.plane, self.namespace = plane, namespace
-        install(plane, helm, namespace, values)
+        self.plane, self.namespace, self._helm = plane, namespace, helm
+        self.cluster_id = int(values.get("cluster", {}).get("id", 1))
+        self.upgrade(values)
+
+    def upgrade(self, values: Mapping[str, Any]) -> None:
+        """Helm upgrade with these values."""
+        install(self.plane, self._helm, self.namespace, values)
 
     def operator(self, **options: Any) -> OperatorProcess:
         """Start an operator of this fleet: a context manager, which ends it."""
@@ -77,7 +74,14 @@ class BareFleet(Resources):
         ]
 
     def remove(self) -> None:
-        """Delete what makes pods and the pods, which hold ports, and the namespace: the rest of it goes by and by."""
+        """Delete what makes pods and the pods, which hold ports, and the namespace: the rest of it goes by and by.
+
+        APIServices first: one that nobody answers for would hold up the end of every namespace.
+        """
+        services = "/apis/apiregistration.k8s.io/v1/apiservices"
+        for service in self.plane.request("GET", services)[1]["items"]:
+            if (service["spec"].get("service") or {}).get("namespace") == self.namespace:
+                self.plane.request("DELETE", f"{services}/{service['metadata']['name']}")
         core, ours = f"/api/v1/namespaces/{self.namespace}", "/apis/voicefleet.dev/v1alpha1"
         for group, kinds in ((ours, ("transceivers", "voicerelays")), ("/apis/apps/v1", ("deployments", "daemonsets"))):
             for kind in kinds:

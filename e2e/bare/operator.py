@@ -1,23 +1,14 @@
-"""The operator as a process of this machine, with the rights that the chart gives it."""
+"""The operator as a process of this machine, and two of them."""
 
-import os
-import signal
-import subprocess
-import sys
-import urllib.error
-import urllib.request
-from pathlib import Path
-from types import TracebackType
-from typing import Self
-
-from e2e.bare.plane import BareControlPlane, free_port
+from e2e.bare.plane import BareControlPlane
+from e2e.bare.process import OurProcess
 from e2e.cluster.steps import ClusterError, wait_until
 
-ACCOUNT = "voicefleet-operator"
+_ACCOUNT = "voicefleet-operator"
 
 
-class OperatorProcess:
-    """One operator. ``url``: the API server, or what stands in front of it."""
+class OperatorProcess(OurProcess):
+    """One operator. ``lease``: its Lease, or none."""
 
     def __init__(
         self,
@@ -30,46 +21,13 @@ class OperatorProcess:
         watch_silence_s: float = 70.0,
         see_foreign_pods: bool = False,
     ) -> None:
-        kubeconfig = plane.directory / f"{namespace}-{name}.conf"
-        plane.write_kubeconfig(kubeconfig, plane.token_of(namespace, ACCOUNT), url, namespace)
-        self.health_port = free_port()
-        self.log = plane.log(f"{namespace}-{name}")
-        environment = {
-            "VOICEFLEET_NAMESPACE": namespace,
-            "VOICEFLEET_KUBECONFIG": str(kubeconfig),
-            "VOICEFLEET_PROCESS_NAME": name,
-            "VOICEFLEET_LEASE": lease,
-            "VOICEFLEET_WATCH_SILENCE_S": str(watch_silence_s),
-            "VOICEFLEET_SEE_FOREIGN_PODS": str(see_foreign_pods).lower(),
-            "VOICEFLEET_HEALTH_ADDRESS": "127.0.0.1",
-            "VOICEFLEET_HEALTH_PORT": str(self.health_port),
-            "USER": "voicefleet-operator",
-            "PATH": os.environ["PATH"],
+        settings = {
+            "process_name": name,
+            "lease": lease,
+            "watch_silence_s": watch_silence_s,
+            "see_foreign_pods": str(see_foreign_pods).lower(),
         }
-        argv = [sys.executable, "-m", "voicefleet_operator"]
-        with self.log.open("ab") as log:  # in the plane's directory: whoever works there ends with it
-            self.process = subprocess.Popen(
-                argv, env=environment, stdout=log, stderr=log, cwd=plane.directory, start_new_session=True
-            )
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.stop(signal.SIGKILL)  # its good-bye is a story of its own
-
-    def ask(self, path: str) -> tuple[int, str]:
-        """GET from its health port; (0, why) when there is no answer."""
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        try:
-            with opener.open(f"http://127.0.0.1:{self.health_port}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
-        except OSError as error:
-            return 0, str(error)
+        super().__init__(plane, namespace, name, "voicefleet_operator", _ACCOUNT, settings, url)
 
     def wait_leading(self, within_s: float = 60.0) -> None:
         """Wait until it leads. Raises ClusterError with its log."""
@@ -80,36 +38,6 @@ class OperatorProcess:
             return self.ask("/readyz") == (200, "leading\n")
 
         wait_until("the operator", leads, within_s=within_s, log=self.log)
-
-    def metrics(self) -> dict[str, float]:
-        """Series → value, series as the exposition spells them."""
-        lines = (line.rpartition(" ") for line in self.ask("/metrics")[1].splitlines() if not line.startswith("#"))
-        return {series: float(value) for series, _, value in lines if series}
-
-    def memory_bytes(self, field: str = "VmRSS") -> int:
-        """Resident memory now, or its peak (VmHWM)."""
-        for line in Path(f"/proc/{self.process.pid}/status").read_text().splitlines():
-            if line.startswith(f"{field}:"):
-                return int(line.split()[1]) * 1024
-        raise ClusterError("the operator has ended", self.log)
-
-    def cpu_s(self) -> float:
-        """Processor time so far."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def log_text(self) -> str:
-        return self.log.read_text(errors="replace")
-
-    def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """End it; its exit code."""
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-            try:
-                self.process.wait(20)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-        return self.process.wait()
 
 
 def leader_and_standby(first: OperatorProcess, second: OperatorProcess) -> tuple[OperatorProcess, OperatorProcess]:

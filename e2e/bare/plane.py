@@ -19,6 +19,8 @@ from typing import Any, Self
 from e2e.bare import programs as command
 from e2e.bare.api import ApiClient
 from e2e.bare.programs import ADMIN, GROUPS, Place
+from e2e.cluster.daemons import ENVIRONMENT
+from e2e.cluster.pki import KEY
 from e2e.cluster.steps import ClusterError, run, wait_until
 
 _STARTS_WITHIN_S = 120.0
@@ -96,6 +98,10 @@ class BareControlPlane:
         place.audit_log.touch()
         run(["openssl", "genrsa", "-out", place.signing_key, "2048"])
         run(["openssl", "rsa", "-in", place.signing_key, "-pubout", "-out", place.signing_key.with_suffix(".pub")])
+        run([
+            *("openssl", "req", "-x509", *KEY, "-subj", "/CN=front-proxy", "-addext", "extendedKeyUsage=clientAuth"),
+            *("-out", place.front_proxy, "-keyout", place.front_proxy.with_suffix(".key")),
+        ])  # fmt: skip
         for user in GROUPS:
             self.write_kubeconfig(place.kubeconfig(user), self._tokens[user])
         self.spawn(_ETCD, command.etcd(place))
@@ -123,7 +129,13 @@ class BareControlPlane:
         """Start a program that ends with this control plane."""
         with self.log(name).open("ab") as log:  # a session of its own: Ctrl-C is for us, and we end them in order
             process = subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.directory, start_new_session=True
+                argv,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=ENVIRONMENT,
+                cwd=self.directory,
+                start_new_session=True,
             )
         self._commands[name], self._running[name] = list(argv), process
 
@@ -144,17 +156,21 @@ class BareControlPlane:
             process.kill()
             process.wait()
 
+    def start_again(self, name: str) -> None:
+        """Start a program that was ended, as it was."""
+        self.spawn(name, self._commands[name])
+
     def restart_apiserver(self, number: signal.Signals = signal.SIGKILL) -> None:
         """End the API server and start another one on the same port, with the same certificate."""
         self.end(_APISERVER, number)
-        self.spawn(_APISERVER, self._commands[_APISERVER])
+        self.start_again(_APISERVER)
         self.wait_answers()
 
     def snapshot(self, name: str) -> None:
         """Keep what etcd holds. It is away for that moment, and the API server waits for it."""
         self.end(_ETCD)
         shutil.copytree(self.place.etcd_data, self.directory / f"snapshot-{name}")
-        self.spawn(_ETCD, self._commands[_ETCD])
+        self.start_again(_ETCD)
         self.wait_answers()
 
     def restore(self, name: str) -> None:
@@ -168,7 +184,7 @@ class BareControlPlane:
         shutil.rmtree(self.place.etcd_data)
         shutil.copytree(self.directory / f"snapshot-{name}", self.place.etcd_data)
         for one in running:
-            self.spawn(one, self._commands[one])
+            self.start_again(one)
         self.wait_answers()
 
     def stop(self, *, keep_logs: bool = False) -> None:
@@ -218,9 +234,9 @@ class BareControlPlane:
         cache = f"--cache-dir={self.directory / 'kubectl'}"
         return (str(self._programs / "kubectl"), "--kubeconfig", str(self.place.kubeconfig(ADMIN)), cache)
 
-    def apply(self, manifest: str, namespace: str = "default") -> str:
-        """`kubectl apply --server-side` as the administrator; what names no namespace goes to ``namespace``."""
-        argv = [*self.kubectl, "-n", namespace, "apply", "--server-side", "--force-conflicts", "-f", "-"]
+    def apply(self, manifest: str) -> str:
+        """`kubectl apply --server-side` as the administrator."""
+        argv = [*self.kubectl, "apply", "--server-side", "--force-conflicts", "-f", "-"]
         return run(argv, stdin=manifest, env=os.environ | {"NO_PROXY": "*"})
 
 

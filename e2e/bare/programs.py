@@ -49,6 +49,11 @@ class Place:
         return self.directory / "service-accounts.key"
 
     @property
+    def front_proxy(self) -> Path:
+        """The certificate with which kube-apiserver passes requests on to aggregated API servers, signed by itself."""
+        return self.directory / "front-proxy.crt"
+
+    @property
     def audit_log(self) -> Path:
         return self.directory / "audit.log"
 
@@ -100,6 +105,13 @@ def kube_apiserver(place: Place, *, audit: bool, controllers: bool) -> list[str]
         "service-account-issuer": "https://kubernetes.default.svc",
         "service-cluster-ip-range": "10.96.0.0/16",
         "allow-privileged": "true",
+        "requestheader-client-ca-file": place.front_proxy,
+        "requestheader-allowed-names": "front-proxy",
+        "requestheader-username-headers": "X-Remote-User",
+        "requestheader-group-headers": "X-Remote-Group",
+        "requestheader-extra-headers-prefix": "X-Remote-Extra-",
+        "proxy-client-cert-file": place.front_proxy,
+        "proxy-client-key-file": place.front_proxy.with_suffix(".key"),
         "event-ttl": "10m",
         "profiling": "false",
     }

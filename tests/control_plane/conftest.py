@@ -5,8 +5,11 @@ stories beside it must not notice.
 """
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import pytest
 
@@ -55,14 +58,25 @@ def registry(plane: BareControlPlane) -> str:
     return f"redis://127.0.0.1:{port}/0"
 
 
+@contextmanager
+def new_fleet(
+    plane: BareControlPlane, registry: str, values: Mapping[str, Any] = MappingProxyType({})
+) -> Iterator[BareFleet]:
+    """The chart in a namespace of its own, a cluster of its own for the registry; afterwards all of it is gone."""
+    number = next(_numbers)
+    own = {"cluster": {"id": number}, "redis": {"embedded": False, "externalUrl": registry}}
+    made = BareFleet(plane, build() / "bin" / "helm", f"story-{number}", {**VALUES, **own, **values})
+    try:
+        yield made
+    finally:
+        made.remove()
+
+
 @pytest.fixture
 def fleet(plane: BareControlPlane, kubelets: Kubelets, registry: str) -> Iterator[BareFleet]:
-    """The chart in a namespace of this story's own, a cluster of its own for the registry. No operator runs yet."""
-    number = next(_numbers)
-    values = {"cluster": {"id": number}, "redis": {"embedded": False, "externalUrl": registry}}
-    made = BareFleet(plane, build() / "bin" / "helm", f"story-{number}", {**VALUES, **values})
-    yield made
-    made.remove()
+    """A fleet of this story's own. No operator runs yet."""
+    with new_fleet(plane, registry) as made:
+        yield made
 
 
 @pytest.fixture
