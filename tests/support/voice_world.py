@@ -15,6 +15,7 @@ from voicefleet_dataplane.media.backend import RateHz
 from voicefleet_dataplane.media.opus import OpusDecoder, OpusEncoder
 from voicefleet_dataplane.media.voice import CallVoice
 from voicefleet_dataplane.wire.rtp import RtpPacket
+from voicefleet_dataplane.wire.sdp.model import OpusWishes
 
 FRAME_S = 0.02
 
@@ -60,7 +61,7 @@ class InlineCodec:
 class World:
     """One call's voice, and time."""
 
-    def __init__(self, rate: RateHz = RateHz.WIDE, *, loss: float = 0.0) -> None:
+    def __init__(self, rate: RateHz = RateHz.WIDE, *, loss: float = 0.0, **wishes) -> None:
         self.time = 1_000.0
         self.rate = rate
         self._events: list[tuple[float, int, Callable[[], None]]] = []
@@ -71,7 +72,10 @@ class World:
         self.sent: list[tuple[float, int, int, bytes, bool]] = []
         self.told: list[tuple] = []
         self.reported_loss = loss
-        self.voice = CallVoice(rate, self, self.send_audio, self.codec, self, lambda: self.reported_loss)
+        self.wishes = OpusWishes(**{"inband_fec": True} | wishes)
+        self.voice = CallVoice(
+            rate, self, self.send_audio, self.codec, self, lambda: self.reported_loss, wishes=lambda: self.wishes
+        )
 
     # ---- Clock
 

@@ -9,29 +9,34 @@ Invariant: any bytes give samples or OpusError; a decoder that failed goes on wi
 
 import ctypes
 import ctypes.util
+from array import array
 from functools import cache
 from pathlib import Path
 
 import av
 
 from voicefleet_dataplane.wire.opus import LONGEST_PACKET_TICKS, TICKS_PER_S
+from voicefleet_dataplane.wire.sdp.model import NO_WISHES, OpusWishes
 
 FRAME_MS = 20
-_LARGEST_PACKET_BYTES = 1_500
+LARGEST_PACKET_BYTES = 1_500
 _APPLICATION_VOIP = 2_048
-_SET_BITRATE, _SET_COMPLEXITY, _SET_INBAND_FEC, _SET_LOSS, _SET_DTX, _SET_SIGNAL = (
-    4_002,
-    4_010,
-    4_012,
-    4_014,
-    4_016,
-    4_024,
-)
+_SET_BITRATE, _SET_MAX_BANDWIDTH, _SET_VBR, _SET_COMPLEXITY = 4_002, 4_004, 4_006, 4_010
+_SET_INBAND_FEC, _SET_LOSS, _SET_DTX, _SET_SIGNAL = 4_012, 4_014, 4_016, 4_024
 _SIGNAL_VOICE = 3_001
 
 # Measured (ADR 26): as good to the ear as complexity 5 at 28 kb/s, at less than half of the CPU.
 COMPLEXITY = 0
 BITRATE = 32_000
+# libopus takes tones, music and quiet voices for silence: what is louder than this is sent (-66 dB of full scale).
+SILENT_PEAK = 16
+_BANDWIDTHS = (
+    (8_000, 1_101),
+    (12_000, 1_102),
+    (16_000, 1_103),
+    (24_000, 1_104),
+    (48_000, 1_105),
+)  # RFC 7587 section 3.1.1
 
 
 class OpusError(ValueError):
@@ -47,22 +52,35 @@ class OpusEncoder:
         *,
         bitrate: int = BITRATE,
         complexity: int = COMPLEXITY,
-        dtx: bool = True,
+        dtx: bool = False,
         loss_percent: int = 0,
     ) -> None:
-        self._library = _library()
-        self._frame_samples = rate_hz * FRAME_MS // 1_000
-        self.frame_bytes = self._frame_samples * 2
+        self._library = library()
+        self.frame_bytes = rate_hz * FRAME_MS // 1_000 * 2
         error = ctypes.c_int()
         self._state = self._library.opus_encoder_create(rate_hz, 1, _APPLICATION_VOIP, ctypes.byref(error))
         self._check(error.value)
-        self._out = ctypes.create_string_buffer(_LARGEST_PACKET_BYTES)
+        self._out = ctypes.create_string_buffer(LARGEST_PACKET_BYTES)
         self._set(_SET_BITRATE, bitrate)
         self._set(_SET_COMPLEXITY, complexity)
         self._set(_SET_SIGNAL, _SIGNAL_VOICE)
-        self._set(_SET_DTX, int(dtx))
+        self._bitrate = bitrate
+        self._dtx = dtx
+        self._is_silent = False
+        self._wishes: OpusWishes = NO_WISHES
         self._loss_percent = -1
         self.expect_loss(loss_percent)
+
+    def suit(self, wishes: OpusWishes) -> None:
+        """Code as the receiver wishes, from the next frame on (RFC 7587 section 6.1)."""
+        if wishes == self._wishes:
+            return
+        self._wishes = wishes
+        self._dtx = wishes.dtx
+        self._set(_SET_BITRATE, min(self._bitrate, wishes.max_bitrate or self._bitrate))
+        self._set(_SET_VBR, int(not wishes.cbr))
+        widest = next((code for hz, code in _BANDWIDTHS if wishes.max_playback_hz <= hz), _BANDWIDTHS[-1][1])
+        self._set(_SET_MAX_BANDWIDTH, widest)
 
     def expect_loss(self, percent: int) -> None:
         """Carry each frame once more, coarsely, in the next one, as far as this much loss is worth it."""
@@ -72,13 +90,22 @@ class OpusEncoder:
             self._set(_SET_LOSS, percent)
 
     def encode(self, pcm: bytes) -> bytes:
-        """Return the packet of one frame; of at most two bytes when DTX says that it need not be sent."""
-        if len(pcm) != self.frame_bytes:
-            raise OpusError(f"a frame has {self.frame_bytes} bytes, not {len(pcm)}")
-        length = self._library.opus_encode(self._state, pcm, self._frame_samples, self._out, _LARGEST_PACKET_BYTES)
+        """Return the packet of one frame, or of half of one (10 ms); of at most two bytes when DTX says that it need not be sent."""
+        if len(pcm) not in (self.frame_bytes, self.frame_bytes // 2):
+            raise OpusError(f"a frame has {self.frame_bytes} bytes, or half of them, not {len(pcm)}")
+        if self._dtx or self._is_silent:
+            self._note_silence(pcm)
+        length = self._library.opus_encode(self._state, pcm, len(pcm) // 2, self._out, LARGEST_PACKET_BYTES)
         if length < 0:
             self._check(length)
         return self._out.raw[:length]
+
+    def _note_silence(self, pcm: bytes) -> None:
+        samples = array("h", pcm)
+        is_silent = self._dtx and max(samples) <= SILENT_PEAK and min(samples) >= -SILENT_PEAK
+        if is_silent != self._is_silent:
+            self._is_silent = is_silent
+            self._set(_SET_DTX, int(is_silent))
 
     def _set(self, request: int, value: int) -> None:
         self._check(self._library.opus_encoder_ctl(self._state, request, ctypes.c_int(value)))
@@ -97,7 +124,7 @@ class OpusDecoder:
     """One client's stream, mono, whatever it sends."""
 
     def __init__(self, rate_hz: int) -> None:
-        self._library = _library()
+        self._library = library()
         self._rate_hz = rate_hz
         error = ctypes.c_int()
         self._state = self._library.opus_decoder_create(rate_hz, 1, ctypes.byref(error))
@@ -132,12 +159,13 @@ class OpusDecoder:
 
 def version() -> str:
     """Return what libopus calls itself."""
-    found: bytes = _library().opus_get_version_string()
+    found: bytes = library().opus_get_version_string()
     return found.decode()
 
 
 @cache
-def _library() -> ctypes.CDLL:
+def library() -> ctypes.CDLL:
+    """Return libopus."""
     found = sorted((Path(av.__file__).parent.parent / "av.libs").glob("libopus-*.so*"))
     name = str(found[0]) if found else ctypes.util.find_library("opus")
     if name is None:
@@ -153,4 +181,6 @@ def _library() -> ctypes.CDLL:
     library.opus_encode.argtypes = [state, ctypes.c_char_p, ctypes.c_int, ctypes.c_void_p, size]
     library.opus_decode.argtypes = [state, ctypes.c_char_p, size, ctypes.c_void_p, ctypes.c_int, ctypes.c_int]
     library.opus_encoder_ctl.argtypes = [state, ctypes.c_int]
+    library.opus_repacketizer_cat.argtypes = [state, ctypes.c_char_p, size]
+    library.opus_repacketizer_out.argtypes = [state, state, size]
     return library

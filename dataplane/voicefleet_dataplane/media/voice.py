@@ -3,26 +3,25 @@
 ::
 
     packets ─▶ JitterBuffer ─▶ decode (codec thread) ─▶ listener.on_speech
-    say ─▶ Playout ─▶ one frame a tick ─▶ encode (codec thread) ─▶ send_audio, numbered by the clock
+    say ─▶ Playout ─▶ one frame a tick ─▶ Outgoing: encode (codec thread) ─▶ send_audio
 
-Everything here runs on the event loop; only `_decode` and `_encode` run elsewhere, one after the other for each voice.
+Everything here runs on the event loop; only `_decode` and Outgoing's encoding run elsewhere, one after the other for each voice.
 
-Owns: the joining of the parts, the numbering of what goes out, what is in flight to and from the codec. Does not own: when a
-tick is (shell/process/playout_clock.py), threads (shell/process/codec_thread.py), RTP.
+Owns: the joining of the parts, the time stamps of what goes out, what is in flight to the decoder. Does not own: when a
+tick is (shell/process/playout_clock.py), threads (shell/process/codec_thread.py), packets that go out (media/outgoing.py), RTP.
 Invariants
 - After `clear` returns, no frame that was said before it goes out, even one that the codec is working on.
 - A frame counts as played when it went out, not when it was taken or coded.
 - While an agent is silent nothing is sent, and time stamps go on with the clock.
 """
 
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from voicefleet_dataplane.media.backend import Cleared, RateHz, VoiceListener
 from voicefleet_dataplane.media.jitter import JitterBuffer, Kind, Piece
-from voicefleet_dataplane.media.opus import OpusDecoder, OpusEncoder, OpusError
+from voicefleet_dataplane.media.opus import OpusDecoder, OpusError
+from voicefleet_dataplane.media.outgoing import Codec, Outgoing, SendAudio, Wishes, no_wishes
 from voicefleet_dataplane.media.playout import FRAME_MS, PATIENCE_TICKS, Frame, Playout
 from voicefleet_dataplane.wire.opus import FRAME_TICKS
 from voicefleet_dataplane.wire.rtp import RtpPacket
@@ -31,14 +30,6 @@ FRAME_S = FRAME_MS / 1_000
 MAX_QUEUED_BYTES = 8 << 20  # 175 s at 24 kHz; whoever brings more is made to wait
 MAX_QUEUED_OPUS_BYTES = 1 << 20
 MAX_DECODING = 50  # pieces with the codec: it is a second behind, and newer speech is worth more than older
-_DTX_BYTES = 2  # RFC 6716 section 2.1.9: so short a packet need not be sent
-
-
-class Codec(Protocol):
-    """Runs work off the loop, in order, and tells the result on the loop."""
-
-    def submit(self, work: Callable[[Any], bytes], on: Any, done: Callable[[Any, bytes], None]) -> None:
-        """Call ``done(on, work(on))``."""
 
 
 class Clock(Protocol):
@@ -54,19 +45,6 @@ class Clock(Protocol):
         """No more ticks."""
 
 
-SendAudio = Callable[..., bool]
-
-
-@dataclass(frozen=True, slots=True)
-class _Taken:
-    """A frame on its way out."""
-
-    frame: Frame
-    timestamp: int
-    marker: bool
-    epoch: int
-
-
 class CallVoice:
     """One call's voice, as `Call.open_voice` gives it."""
 
@@ -79,25 +57,22 @@ class CallVoice:
         clock: Clock,
         loss: Callable[[], float] = lambda: 0.0,
         hear: RateHz | None = None,
+        wishes: Wishes = no_wishes,
     ) -> None:
-        """``hear``: the client's rate, where it is not the agent's."""
+        """``hear``: the client's rate, where it is not the agent's. ``wishes``: of the client, who may change them."""
         hear = rate if hear is None else hear
         self._listener = listener
-        self._send_audio = send_audio
         self._codec = codec
         self._clock = clock
-        self._loss = loss
         self._frame_bytes = hear * FRAME_MS // 1_000 * 2  # of the client
         self.jitter = JitterBuffer()
         self._decoder = OpusDecoder(hear) if hear else None
-        self._encoder = OpusEncoder(rate) if rate else None
+        self._outgoing = Outgoing(rate, codec, send_audio, wishes, loss, self._went_out)
         self._playout = Playout(rate * FRAME_MS // 1_000 * 2, MAX_QUEUED_BYTES if rate else MAX_QUEUED_OPUS_BYTES)
-        self._in_flight: deque[_Taken] = deque()
         self._decoding = 0
         self._rest = b""  # of the client's speech: less than a frame
         self._epoch = 0
         self._started_at = clock.now()
-        self._sequence = 0
         self._timestamp = -FRAME_TICKS  # of the last frame that was taken
         self._taken_at = -FRAME_S
         self._speaking = False
@@ -181,21 +156,20 @@ class CallVoice:
 
     def clear(self) -> Cleared:
         """Stop at once."""
-        flying = list(self._in_flight)
+        flying = self._outgoing.clear()
         cleared = self._playout.clear()
-        self._in_flight.clear()
         self._epoch += 1
         self._speaking = False
         self._said = None
-        tags = [tag for taken in flying for tag, _ in taken.frame.tags]
+        tags = [tag for frame in flying for tag, _ in frame.tags]
         tag = tags[0] if tags else cleared.tag
-        marks = tuple(name for taken in flying for name in taken.frame.marks) + cleared.marks
+        marks = tuple(name for frame in flying for name in frame.marks) + cleared.marks
         return Cleared(tag, self.played_ms(tag), marks)
 
     @property
     def queued_ms(self) -> int:
         """How much waits to go out."""
-        return self._playout.queued_ms + FRAME_MS * len(self._in_flight)
+        return self._playout.queued_ms + FRAME_MS * self._outgoing.waiting
 
     @property
     def is_full(self) -> bool:
@@ -221,7 +195,7 @@ class CallVoice:
         """The call is over."""
         self._closed = True
         self._epoch += 1
-        self._in_flight.clear()
+        self._outgoing.clear()
         self._playout.clear()
         if self._joined:
             self._joined = False
@@ -270,45 +244,26 @@ class CallVoice:
             self._timestamp = on_clock if marker else due
             self._resuming = False
             self._taken_at = now
-        taken = _Taken(frame, self._timestamp & 0xFFFFFFFF, marker, self._epoch)
-        if self._encoder is None:
-            self._send(taken, frame.audio)
-            return
-        self._in_flight.append(taken)
-        self._codec.submit(self._encode, taken, self._encoded)
+        self._outgoing.put(frame, self._timestamp & 0xFFFFFFFF, marker=marker)
 
-    def _encode(self, taken: _Taken) -> bytes:
-        assert self._encoder is not None
-        if not taken.frame.audio or taken.epoch != self._epoch:
-            return b""
-        self._encoder.expect_loss(min(20, round(self._loss() * 100)))
-        return self._encoder.encode(taken.frame.audio)
-
-    def _encoded(self, taken: _Taken, payload: bytes) -> None:
-        if taken.epoch != self._epoch:
-            return
-        self._in_flight.popleft()
-        self._send(taken, payload)
-
-    def _send(self, taken: _Taken, payload: bytes) -> None:
-        frame = taken.frame
-        if payload and (len(payload) > _DTX_BYTES or self._encoder is None):
-            self._send_audio(payload, self._sequence, taken.timestamp, marker=taken.marker)
-            self._sequence = (self._sequence + 1) & 0xFFFF
-        self._playout.note_played(frame)
+    def _went_out(self, frames: list[Frame]) -> None:
+        for frame in frames:
+            self._playout.note_played(frame)
         epoch = self._epoch
-        for tag, _ in frame.tags:
-            if tag != self._said:
-                self._said = tag
-                self._listener.on_playing(tag)
-        for name in frame.marks:
-            if self._epoch == epoch:
-                self._listener.on_mark(name)
+        for frame in frames:
+            for tag, _ in frame.tags:
+                if tag != self._said and self._epoch == epoch:
+                    self._said = tag
+                    self._listener.on_playing(tag)
+            for name in frame.marks:
+                if self._epoch == epoch:
+                    self._listener.on_mark(name)
 
     def _pause(self) -> None:
         """Nothing to play: silence, if it is not just an agent that brings its frames one by one."""
+        self._outgoing.flush()
         self._paused_ticks += 1
-        if self._paused_ticks > PATIENCE_TICKS and not self._in_flight:
+        if self._paused_ticks > PATIENCE_TICKS and not self._outgoing.waiting:
             self._said = None
             self._speaking = False
             self._listener.on_silent()

@@ -23,8 +23,9 @@ from voicefleet_dataplane.media.backend import (
 from voicefleet_dataplane.media.dtmf import DtmfReceiver
 from voicefleet_dataplane.media.events import EVENTS_LABEL, EventHub
 from voicefleet_dataplane.media.listening import Audience
+from voicefleet_dataplane.media.outgoing import Codec
 from voicefleet_dataplane.media.rtvi import CHAT_LABEL, Rtvi
-from voicefleet_dataplane.media.voice import CallVoice, Clock, Codec
+from voicefleet_dataplane.media.voice import CallVoice, Clock
 from voicefleet_dataplane.shell.transceiver.data_channels import DataChannels
 from voicefleet_dataplane.wire.rtp import RtpPacket
 
@@ -81,6 +82,7 @@ class RunningCall:
             self._clock,
             lambda: self.session.sending.loss,
             hear,
+            lambda: self.session.agreed.wishes,
         )
         return self._voice
 
