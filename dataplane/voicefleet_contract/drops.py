@@ -59,6 +59,9 @@ class DropReason(StrEnum):
     SRTP_AUTH = "srtp_auth"
     SRTP_REPLAY = "srtp_replay"
     SRTP_MALFORMED = "srtp_malformed"
+    SCTP_MALFORMED = "sctp_malformed"
+    SCTP_WRONG_TAG = "sctp_wrong_tag"
+    SCTP_NO_ROOM = "sctp_no_room"  # past the window that it was told, or one stream too many
     # A client's share of its own call (core/call/budgets.py)
     AUDIO_RATE = "audio_rate"  # more audio than time has passed, or an SSRC too many: not even opened
     KEYPAD_RATE = "keypad_rate"

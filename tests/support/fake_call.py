@@ -25,6 +25,7 @@ class FakeCall:
         self.events: list[dict] = []
         self.sent: list[tuple[int, int, bytes]] = []
         self.ended: tuple[Ending, str] | None = None
+        self.is_behind = False
         self.voice: CallVoice | None = None
         self._changed = asyncio.Event()
         self.backends = Backends(

@@ -178,3 +178,25 @@ class World:
     def up(self) -> "World":
         self.run(lambda: all(end.channels.is_up for end in self.ends))
         return self
+
+
+class DataOf:
+    """The data channels of a client in a world of transceivers (tests/support/transceiver.py)."""
+
+    def __init__(self, world, client, seed: int = 7):
+        self.world, self.client = world, client
+        self.end = End(seed, now=world.now)
+
+    def settle(self) -> None:
+        """Carry packets until both have nothing more to say."""
+        while True:
+            received, self.client.data[:] = list(self.client.data), []
+            for packet in received:
+                self.end.channels.receive(packet, self.world.now)
+            self.end.drain()
+            packets = self.end.channels.poll(self.world.now)
+            for packet in packets:
+                self.client.send_data(packet)
+            self.world.settle()
+            if not packets and not self.client.data:
+                return

@@ -1,6 +1,6 @@
 """Another peer connection of the same client: the call, its agent and its listeners go on.
 
-The tests are coroutines because aiortc's SCTP wants a loop to be there.
+The tests are coroutines because the timer of data channels wants a loop to be there.
 """
 
 import pytest

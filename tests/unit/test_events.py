@@ -11,10 +11,12 @@ from voicefleet_dataplane.media.events import MAX_EVENTS_PER_S, MAX_WAITING, MAX
 class Channel:
     label = "oai-events"
 
-    def __init__(self):
-        self.sent = []
+    def __init__(self, takes_bytes=0):
+        self.sent, self.takes_bytes = [], takes_bytes
 
     def send(self, message):
+        if self.takes_bytes and len(message) > self.takes_bytes:
+            return False
         self.sent.append(message)
         return True
 
@@ -152,3 +154,12 @@ def test_the_end_of_the_call_reaches_watchers_and_ends_everything(hub, heard):
 def test_watchers_are_few(hub):
     assert all(hub.watch(Watcher()) for _ in range(MAX_WATCHERS))
     assert not hub.watch(Watcher())
+
+
+def test_a_client_hears_of_an_event_that_is_longer_than_what_it_takes(hub):
+    channel = Channel(takes_bytes=1_000)
+    hub.open_channel(channel)
+    assert hub.tell("x" * 1_001) is False
+    assert (
+        json.loads(channel.sent[0])["error"]["message"] == "an event of 1001 bytes is not sent: this client takes 1000"
+    )

@@ -1,10 +1,11 @@
 """The end of a call, as its client is told it: each protocol's last words, in an order in which they are understood.
 
-The tests are coroutines because aiortc's SCTP wants a loop to be there.
+The tests are coroutines because the timer of data channels wants a loop to be there.
 """
 
 import pytest
 
+from tests.support.sctp import DataOf
 from tests.support.transceiver import CLIENT, World
 from tests.unit.test_another_peer import running
 from voicefleet_contract.addresses import Address
@@ -12,6 +13,7 @@ from voicefleet_contract.drops import DropReason
 from voicefleet_dataplane.core.call.dtls import DtlsState
 from voicefleet_dataplane.core.call.ice import OLD_CREDENTIALS_S
 from voicefleet_dataplane.core.call.model import EndReason
+from voicefleet_dataplane.core.call.sctp.dcep import Terms
 from voicefleet_dataplane.core.transceiver import ufrags
 from voicefleet_dataplane.media.echo import Echo
 from voicefleet_dataplane.wire.sdp.model import SetupRole
@@ -22,19 +24,31 @@ CHUNKS_AT = 12  # of an SCTP packet (RFC 9260 section 3)
 ABORT = 6
 
 
-async def test_sctp_aborts_before_dtls_closes():
-    world = World()
-    client = world.call(CLIENT, setup=SetupRole.PASSIVE)  # we are DTLS's client, and SCTP's
-    call = running(client, Echo)
+async def with_data(world, client, *labels):
+    """Its data channels, open."""
+    data = DataOf(world, client)
     client.check()
     world.settle()
-    assert client.session.state == "connected"
-    client.data.clear()
+    data.settle()
+    assert data.end.channels.is_up
+    for stream, label in enumerate(labels):
+        data.end.open(stream, Terms(label))
+    data.settle()
+    return data
+
+
+async def test_sctp_aborts_before_dtls_closes():
+    world = World()
+    client = world.call(CLIENT, setup=SetupRole.PASSIVE)  # we are DTLS's client
+    call = running(client, Echo)
+    data = await with_data(world, client)
     call.hang_up()
     world.settle()
     assert [packet[CHUNKS_AT] for packet in client.data] == [ABORT]  # it could still be read
     assert client.dtls.state is DtlsState.CLOSED
     assert client.session.end_reason is EndReason.HANG_UP
+    data.settle()
+    assert data.end.channels.ended == "aborted by the peer"
 
 
 async def test_a_client_that_is_in_another_call_is_told_nothing_by_sctp():

@@ -1,6 +1,6 @@
 """Listeners hear what a call's agent says, and nothing that they do reaches the call.
 
-The tests are coroutines because aiortc's SCTP wants a loop to be there.
+The tests are coroutines because the timer of data channels wants a loop to be there.
 """
 
 import pytest

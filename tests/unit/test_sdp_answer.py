@@ -48,7 +48,7 @@ def test_an_answer_to_a_browser_carries_what_it_needs():
         "a=end-of-candidates",
     } <= set(audio)
     assert data[0] == "m=application 3478 UDP/DTLS/SCTP webrtc-datachannel"
-    assert {"a=mid:1", "a=sctp-port:5000", "a=max-message-size:65536"} <= set(data)
+    assert {"a=mid:1", "a=sctp-port:5000", "a=max-message-size:262144"} <= set(data)
 
 
 def test_every_accepted_section_carries_the_candidates():

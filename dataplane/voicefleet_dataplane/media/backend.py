@@ -77,8 +77,12 @@ class Channel(Protocol):
     def label(self) -> str:
         """The name that its opener gave it."""
 
+    @property
+    def takes_bytes(self) -> int:
+        """How long a message the client takes; 0: any."""
+
     def send(self, message: Message) -> bool:
-        """Send text or bytes; False if the channel is closed, or the client does not take what is queued already."""
+        """Send text or bytes; False if the channel is closed, the message too long, or too much waits for the client."""
 
 
 class VoiceListener(Protocol):
@@ -140,6 +144,10 @@ class Call(Protocol):
 
     def send_event(self, event: str) -> bool:
         """Send JSON to the client's `oai-events` and to whoever watches; False if it could not even be queued."""
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much waits for the client's data channels that whoever speaks to it should wait."""
 
     def hang_up(self, ending: Ending = Ending.HANG_UP, detail: str = "") -> None:
         """End the call; `detail` is for logs and the call's record."""

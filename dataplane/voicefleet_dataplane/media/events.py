@@ -108,12 +108,21 @@ class EventHub:
         for watcher in tuple(self._watchers):
             self._tell_or_let_go(watcher, event)
         if self._channel is not None:
-            return self._channel.send(event)
+            return self._channel.send(event) or self._say_what_is_too_long(self._channel, event)
         if len(self._waiting) >= MAX_WAITING or self._waiting_bytes + len(event) > MAX_WAITING_BYTES:
             return False
         self._waiting.append(event)
         self._waiting_bytes += len(event)
         return True
+
+    def _say_what_is_too_long(self, channel: Channel, event: str) -> bool:
+        """The client said how much it takes: it hears of what it misses."""
+        size, most = len(event.encode()), channel.takes_bytes
+        if most and size > most:
+            channel.send(
+                build_error("event_too_large", f"an event of {size} bytes is not sent: this client takes {most}")
+            )
+        return False
 
     def close_channel(self) -> None:
         """The client's channel is gone, and another may come: what is told meanwhile waits."""

@@ -1,9 +1,6 @@
 """What does not work today, and why: by check, and for which stacks ("*": for all). An entry that works fails its test: take it away."""
 
-FAILS: dict[str, dict[str, str]] = {
-    "256 KB": {"*": "our answers say that 65,536 bytes are taken"},
-    "negotiated": {"*": "aiortc's SCTP drops messages of a stream that no OPEN has opened"},
-}
+FAILS: dict[str, dict[str, str]] = {}
 
 
 def why_it_fails(check: str, stack: str) -> str:

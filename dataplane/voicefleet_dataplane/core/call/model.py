@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from voicefleet_contract.drops import DropReason
 from voicefleet_dataplane.wire.rtp import RtpPacket
 
 
@@ -60,8 +61,8 @@ class Listener(Protocol):
     def on_telephone_event(self, packet: RtpPacket) -> None:
         """An authentic packet of the client's keypad (RFC 4733)."""
 
-    def on_sctp(self, packet: bytes) -> None:
-        """An authentic SCTP packet."""
+    def on_sctp(self, packet: bytes) -> DropReason | None:
+        """An authentic SCTP packet; gives why it was dropped."""
 
     def on_ending(self) -> None:
         """Last words can be sent now."""

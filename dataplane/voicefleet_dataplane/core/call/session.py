@@ -155,9 +155,15 @@ class Session:
             return DropReason.DTLS_MALFORMED
         if messages and self._listener is not None and self.state is SessionState.CONNECTED:
             self.bytes_in += len(datagram)
+            reason = None
             for message in messages:
-                self._listener.on_sctp(message)
+                reason = self._hear_sctp(message) or reason
+            return reason
         return None
+
+    def _hear_sctp(self, packet: bytes) -> DropReason | None:
+        """What one packet says may have ended the call: then the next of its datagram has no listener."""
+        return self._listener.on_sctp(packet) if self._listener is not None else None
 
     def receive_rtp(self, datagram: bytes, now: float) -> DropReason | None:
         """An SRTP packet from a checked address: the hot path."""
@@ -239,6 +245,10 @@ class Session:
         sent = self._dtls.send(packet)
         self._flush_dtls()
         return sent
+
+    def may_hear_message(self, now: float) -> bool:
+        """Say whether the client may say one more thing in its data channels now: else that can wait."""
+        return not self._incoming.budgets.messages.is_spent(now)
 
     def note_message(self, now: float) -> bool:
         """The client said something in a data channel: the call is not idle. False if it says too much: not to be heard."""

@@ -179,7 +179,7 @@ class AgentBackend(Backend):
 
     def is_full(self) -> bool:
         """Whether the agent should wait."""
-        return self._voice.is_full
+        return self._voice.is_full or self._call.is_behind
 
     # ---- inside
 

@@ -1,37 +1,33 @@
-"""Data channels of one call (RFC 8831, 8832): aiortc's SCTP over our DTLS association.
+"""Data channels of one call: our SCTP (core/call/sctp) over its DTLS association, with a clock.
 
-aiortc's RTCSctpTransport asks its DTLS transport for a few things by duck typing; `_DtlsSide` has just those. Its methods
-are coroutines that wait for nothing but our send, which never waits: so a packet is carried through by stepping the
-coroutine once, without a task.
-
-Owns: that seam, and bounds on what a client may make us keep. Does not own: DTLS (core/call/dtls.py), what a message means.
+Owns: the timer, and when packets go out. Does not own: channels and bounds (core/call/sctp/channels.py), DTLS
+(core/call/dtls.py), what a message means.
 Invariant: no SCTP packet ends a call, whatever is in it.
 """
 
+import asyncio
 import logging
+import secrets
 import time
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
-from aiortc import rtcsctptransport
-from aiortc.rtcdatachannel import RTCDataChannel
-from aiortc.rtcsctptransport import RTCSctpCapabilities, RTCSctpTransport
-
-from voicefleet_dataplane.core.call.dtls import DTLS_MTU_BYTES
+from voicefleet_contract.drops import DropReason
+from voicefleet_dataplane.core.call.sctp import channels as sctp
+from voicefleet_dataplane.core.call.sctp.events import Dropped
 from voicefleet_dataplane.core.call.session import Session
 from voicefleet_dataplane.media.backend import Channel, Message
-from voicefleet_dataplane.wire.sdp.answer import SCTP_PORT
+from voicefleet_dataplane.wire.sdp.answer import MAX_MESSAGE_BYTES, SCTP_PORT
 
 log = logging.getLogger("voicefleet.transceiver")
 
-MAX_CHANNELS = 64
-MAX_QUEUED_BYTES = 1 << 20  # of messages that the client has not acknowledged
-MAX_UNFINISHED_BYTES = 2 << 20  # of messages whose end has not come: aiortc announces a window and does not enforce it
-
-# DTLS record with explicit nonce and tag (37), SCTP header (12), DATA chunk header (16); chunks are padded to four.
-_USER_DATA_BYTES = (DTLS_MTU_BYTES - 37 - 12 - 16) // 4 * 4
-# aiortc takes it from its module, for all associations of the process.
-rtcsctptransport.USERDATA_MAX_LENGTH = min(rtcsctptransport.USERDATA_MAX_LENGTH, _USER_DATA_BYTES)
+_WAIT_S = 0.05  # for a client that says too much
+_DROPS = {
+    Dropped.MALFORMED: DropReason.SCTP_MALFORMED,
+    Dropped.WRONG_TAG: DropReason.SCTP_WRONG_TAG,
+    Dropped.NO_ROOM: DropReason.SCTP_NO_ROOM,
+    Dropped.TOO_MANY_STEPS: DropReason.DATA_RATE,
+}
 
 
 class ChannelListener(Protocol):
@@ -44,47 +40,22 @@ class ChannelListener(Protocol):
         """A message has come."""
 
 
-class _DtlsSide:
-    """What RTCSctpTransport uses of an RTCDtlsTransport."""
-
-    def __init__(self, session: Session, wake: Callable[[], None]) -> None:
-        self.state = "connected"
-        self._role = "client" if session.we_are_client else "server"
-        self._session = session
-        self._wake = wake
-
-    def _register_data_receiver(self, receiver: object) -> None:
-        pass  # DataChannels hands packets over itself
-
-    def _unregister_data_receiver(self, receiver: object) -> None:
-        pass
-
-    async def _send_data(self, data: bytes) -> None:
-        if self.state == "connected":
-            self._session.send_sctp(data, time.monotonic())
-            self._wake()
-
-
 class DataChannel:
     """A channel as a backend sees it."""
 
-    def __init__(self, channel: RTCDataChannel) -> None:
+    def __init__(self, owner: "DataChannels", channel: sctp.DataChannel) -> None:
+        self._owner = owner
         self._channel = channel
+        self.takes_bytes = owner.takes_bytes
 
     @property
     def label(self) -> str:
         """The name that its opener gave it."""
-        return self._channel.label
+        return self._channel.terms.label
 
     def send(self, message: Message) -> bool:
         """Queue a message; False if it is too long, the channel closed, or too much waits already."""
-        if self._channel.readyState != "open" or self._channel.bufferedAmount > MAX_QUEUED_BYTES:
-            return False
-        try:
-            self._channel.send(message)
-        except ValueError:
-            return False
-        return True
+        return self._owner.send(self._channel, message)
 
 
 class DataChannels:
@@ -93,56 +64,120 @@ class DataChannels:
     def __init__(self, session: Session, listener: ChannelListener, wake: Callable[[], None]) -> None:
         self._session = session
         self._listener = listener
-        self._side = _DtlsSide(session, wake)
-        self._association = RTCSctpTransport(self._side, port=SCTP_PORT)  # type: ignore[arg-type]  # by duck typing
-        self._association.on("datachannel", self._on_channel)
-        self._channels = 0
-        agreed = session.agreed
-        self._step(
-            self._association.start(RTCSctpCapabilities(maxMessageSize=agreed.max_message_bytes), agreed.sctp_port)
+        self._wake = wake
+        self._seen: dict[sctp.DataChannel, DataChannel] = {}
+        self._is_over = self._is_busy = self._flush_scheduled = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._wait_until: float | None = None
+        self._loop = asyncio.get_running_loop()
+        agreed, now = session.agreed, time.monotonic()
+        self.takes_bytes = agreed.max_message_bytes
+        self._channels = sctp.Channels(
+            (SCTP_PORT, agreed.sctp_port), (MAX_MESSAGE_BYTES, agreed.max_message_bytes), secrets.token_bytes, now
         )
+        self._flush(now)
 
-    def receive(self, packet: bytes) -> None:
-        """Take one SCTP packet of the client."""
-        if self._side.state != "connected":
-            return
-        self._step(self._association._handle_data(packet))  # noqa: SLF001  # aiortc's own seam has this name
-        if self._association._advertised_rwnd < -MAX_UNFINISHED_BYTES:  # noqa: SLF001
-            log.info("call %s: SCTP ended: the client ignores our window", self._session.agreed.call_id)
-            self.close()
+    def receive(self, packet: bytes) -> DropReason | None:
+        """Take one SCTP packet of the client; gives why it was dropped."""
+        if self._is_over:
+            return None
+        now = time.monotonic()
+        dropped = self._channels.receive(packet, now)
+        self._go_on(now)
+        return None if dropped is None else _DROPS[dropped]
+
+    def send(self, channel: sctp.DataChannel, message: Message) -> bool:
+        """Queue a message. What is queued in one turn of the loop shares packets."""
+        outcome = self._channels.send(channel, message, time.monotonic())
+        if outcome is not sctp.Outcome.QUEUED:
+            log.info(
+                "call %s: a message of %d was not sent in the channel %r: %s (the client takes %d bytes)",
+                self._session.agreed.call_id,
+                len(message),
+                channel.terms.label[:64],
+                outcome,
+                self.takes_bytes,
+            )
+            return False
+        if not self._is_busy and not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._loop.call_soon(self.flush)
+        return True
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much waits for the client that whoever speaks to it should wait, too."""
+        return self._channels.is_behind
 
     def flush(self) -> None:
         """Send what was said just now, before the loop comes to it."""
-        if self._side.state == "connected":
-            self._step(self._association._data_channel_flush())  # noqa: SLF001
+        self._flush_scheduled = False
+        if not self._is_over:
+            self._flush(time.monotonic())
 
     def close(self) -> None:
-        """Abort the association and cancel its timers."""
-        if self._side.state == "connected":
-            self._step(self._association.stop())
-            self._side.state = "closed"
+        """Abort the association and cancel its timer."""
+        if self._is_over:
+            return
+        self._channels.abort("the call is over")
+        self._flush(time.monotonic())
+        self._is_over = True
+        if self._timer is not None:
+            self._timer.cancel()
 
-    def _step(self, work: Coroutine[Any, Any, None]) -> None:
+    def _go_on(self, now: float) -> None:
+        """Tell what the client says, then send what that has caused."""
+        if self._is_busy:
+            return
+        self._is_busy = True
         try:
-            work.send(None)
-        except StopIteration:
-            return
-        except Exception as error:  # a packet from outside: aiortc asserts what a peer should not do
-            log.debug("call %s: SCTP packet refused: %r", self._session.agreed.call_id, error)
-            return
-        work.close()
-        raise RuntimeError("aiortc's SCTP waited for something: it was written for a version that does not")
+            self._wait_until = None
+            while not self._is_over:
+                if not self._session.may_hear_message(now):
+                    self._wait_until = now + _WAIT_S
+                    break
+                event = self._channels.next_event()
+                if event is None:
+                    break
+                self._tell(event, now)
+        finally:
+            self._is_busy = False
+        if not self._is_over:
+            self._flush(now)
 
-    def _on_channel(self, channel: RTCDataChannel) -> None:
-        self._channels += 1
-        if self._channels > MAX_CHANNELS:
-            channel.close()
+    def _tell(self, event: sctp.ChannelEvent, now: float) -> None:
+        if isinstance(event, sctp.Opened):
+            channel = self._seen[event.channel] = DataChannel(self, event.channel)
+            self._listener.on_channel(channel)
+        elif isinstance(event, sctp.Closed):
+            self._seen.pop(event.channel, None)
+        elif self._session.note_message(now):
+            self._listener.on_data(self._seen[event.channel], event.message)
+
+    def _flush(self, now: float) -> None:
+        packets = self._channels.poll(now)
+        for packet in packets:
+            self._session.send_sctp(packet, now)
+        if packets:
+            self._wake()
+        self._arm(now)
+
+    def _arm(self, now: float) -> None:
+        times = [at for at in (self._channels.deadline(), self._wait_until) if at is not None]
+        if not times or (self._timer is not None and self._timer_at <= min(times)):
+            return  # a timer that is too early arms itself again
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = min(times)
+        self._timer = self._loop.call_later(max(0.0, self._timer_at - now), self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        if self._is_over:
             return
-        ours = DataChannel(channel)
-
-        def on_message(message: Message) -> None:
-            if self._session.note_message(time.monotonic()):
-                self._listener.on_data(ours, message)
-
-        channel.on("message", on_message)
-        self._listener.on_channel(ours)
+        now = time.monotonic()
+        due = self._channels.deadline()
+        if due is not None and due <= now:
+            self._channels.advance(now)
+        self._go_on(now)

@@ -7,6 +7,7 @@ import datetime as dt
 import logging
 from collections.abc import Callable
 
+from voicefleet_contract.drops import DropReason
 from voicefleet_dataplane.core.call.model import EndReason, SessionState
 from voicefleet_dataplane.core.call.session import Session
 from voicefleet_dataplane.media.backend import (
@@ -101,6 +102,11 @@ class RunningCall:
         """Tell the client and whoever watches."""
         return self.hub.tell(event)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether so much waits for the client's data channels that whoever speaks to it should wait."""
+        return self._channels is not None and self._channels.is_behind
+
     def hang_up(self, ending: Ending = Ending.HANG_UP, detail: str = "") -> None:
         """End the call."""
         self.session.end(EndReason(ending.value), detail)
@@ -158,10 +164,9 @@ class RunningCall:
         if digit is not None:
             self._guard(lambda: self._backend.on_digit(digit))
 
-    def on_sctp(self, packet: bytes) -> None:
+    def on_sctp(self, packet: bytes) -> DropReason | None:
         """To SCTP, if data channels were offered."""
-        if self._channels is not None:
-            self._channels.receive(packet)
+        return self._channels.receive(packet) if self._channels is not None else None
 
     def on_ending(self) -> None:
         """Last words; none for a client that is in another call already.

@@ -30,7 +30,7 @@ from voicefleet_dataplane.wire.sdp.model import (
 
 # RFC 8445 section 5.1.2.1: host candidates of component 1; the caller's order becomes the order of preference.
 _HOST_TYPE_PREFERENCE = 126
-MAX_MESSAGE_BYTES = 65_536
+MAX_MESSAGE_BYTES = 262_144
 SCTP_PORT = 5_000
 _OPUS_WISHES = "minptime=10;useinbandfec=1"
 _PTIME_MS = 20

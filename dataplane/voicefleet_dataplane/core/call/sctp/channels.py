@@ -3,7 +3,7 @@
 A channel that the client's application knows beforehand says nothing when it opens: it is there with its first message, with
 an empty label. A channel closes when the streams of both directions are reset; whoever begins, the other follows.
 
-Nothing is lost in silence. Who sends is told what cannot be sent, and why. While more than HOLD_BYTES wait for the client to
+Nothing is lost in silence: who sends is told what cannot be sent, and why. While more than HOLD_BYTES wait for the client to
 acknowledge them, its own messages wait, too: its window closes, and its sender learns that it is too fast.
 
 Owns: channels, what they may keep. Does not own: the association below, what a message means.
@@ -112,6 +112,11 @@ class Channels:
         return self._association.state is State.ESTABLISHED
 
     @property
+    def is_behind(self) -> bool:
+        """Whether so much waits for the client that its own messages wait, too."""
+        return self._association.held_bytes > self._hold_bytes
+
+    @property
     def steps(self) -> int:
         """What it has cost so far (meter.py)."""
         return self._association.steps
@@ -175,7 +180,7 @@ class Channels:
         """Return what has happened next. Messages that wait for room come in a later call."""
         while not self._events:
             over = self._association.state is State.ENDED
-            if not over and self._association.held_bytes > self._hold_bytes:
+            if not over and self.is_behind:
                 return None
             received = self._association.take()
             if received is not None:
