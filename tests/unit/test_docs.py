@@ -34,3 +34,21 @@ def test_every_path_that_a_document_names_is_there(document: str):
     )
     missing = {path for path in named if not (ROOT / path).exists()}
     assert missing <= {"operator/__init__.py"}  # which the document says must not be there
+
+
+ROOMS = {
+    "dataplane/voicefleet_dataplane": "commands|core|engines|fastpath|media|page|plugin|shell|wire",
+    "operator/voicefleet_operator": "cluster|desired|handlers|sessions_api",
+}
+WRITTEN_IN = ("docs/*.md", "docs/adr/*.md", "*.md", "dataplane/**/*.py", "operator/**/*.py", "dataplane/**/*.[ch]")
+
+
+def test_every_module_that_a_text_names_is_there():
+    named = {
+        (str(text.relative_to(ROOT)), root, module)
+        for text in {path for pattern in WRITTEN_IN for path in ROOT.glob(pattern)}
+        for root, rooms in ROOMS.items()
+        for module in re.findall(rf"(?<![\w./-])((?:{rooms})/[\w/]+\.(?:py|c|h))\b", text.read_text())
+    }
+    assert named
+    assert not {(text, module) for text, root, module in named if not (ROOT / root / module).exists()}
