@@ -6,7 +6,7 @@ import json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from voicefleet_dataplane.media.agent import AgentError, Clear, End, Mark, Say, Send, Tell
+from voicefleet_dataplane.media.agent import AgentError, Clear, End, Forgive, Mark, Say, Send, Tell
 from voicefleet_dataplane.media.backend import CallConfig, Cleared, Digit
 from voicefleet_dataplane.media.media_stream import MediaStream
 from voicefleet_dataplane.media.openai_realtime import OpenAIRealtime
@@ -18,8 +18,22 @@ NAMES = st.sampled_from(
         *("type", "event", "media", "mark", "clear", "tag", "hang_up", "session", "session.created", "session.updated"),
         *("error", "event_id", "item_id", "response_id", "delta", "content_index", "payload", "name", "audio", "input"),
         *("output", "format", "turn_detection", "interrupt_response", "input_audio_buffer.speech_started"),
-        *("response.output_audio.delta", "response.audio.delta", "response.output_audio.done", "transcription.delta"),
-        *("transcription.done", "session.update", "output_audio_buffer.clear", "input_audio_buffer.append", "AAAA"),
+        *(
+            "response.output_audio.delta",
+            "response.audio.delta",
+            "response.output_audio.done",
+            "response.done",
+            "response.created",
+            "response",
+        ),
+        *(
+            "transcription.delta",
+            "transcription.done",
+            "session.update",
+            "output_audio_buffer.clear",
+            "input_audio_buffer.append",
+            "AAAA",
+        ),
     ]
 )
 VALUES = st.recursive(
@@ -40,7 +54,7 @@ MAKERS = st.sampled_from(
         *(lambda config, profile=profile: OpenAIRealtime(config, profile, "m") for profile in Profile),
     ]
 )
-ACTIONS = (Send, Say, Mark, Clear, Tell, End)
+ACTIONS = (Send, Say, Mark, Clear, Tell, End, Forgive)
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("receive"), MESSAGES),
@@ -48,7 +62,12 @@ STEPS = st.lists(
         st.tuples(st.just("digit"), st.just(Digit("1", 20))),
         st.tuples(st.just("playing"), NAMES),
         st.tuples(st.just("marked"), NAMES),
-        st.tuples(st.just("cleared"), st.builds(Cleared, NAMES, st.integers(0, 99), st.tuples(NAMES))),
+        st.tuples(
+            st.just("cleared"),
+            st.builds(
+                Cleared, NAMES, st.integers(0, 99), st.tuples(NAMES), st.tuples(st.tuples(NAMES, st.integers(0, 99)))
+            ),
+        ),
     ),
     max_size=12,
 )

@@ -195,7 +195,7 @@ async def test_an_agent_that_sends_only_rubbish_is_given_up():
         {"type": 5},
         {"type": "response.output_audio.delta"},
         {"type": "response.output_audio.delta", "item_id": "i", "response_id": "r", "delta": "!"},
-        {"type": "response.output_audio.delta", "item_id": "i", "response_id": "r", "delta": "AAAA"},
+        {"type": "response.output_audio.delta", "item_id": "i", "response_id": "r", "delta": "AAAAA"},
         {"type": "response.output_audio.delta", "item_id": ["i"], "response_id": "r", "delta": ""},
         {"type": "response.output_audio.delta", "item_id": "i" * 300, "response_id": "r", "delta": ""},
         {"type": "response.output_audio.done"},

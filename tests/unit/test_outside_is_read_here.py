@@ -93,6 +93,7 @@ ALLOWED_BY_REASON = {
         ("dataplane/voicefleet_dataplane/engines/silero.py", "float(np.abs(window.astype(np.int32)).mean())"),
         ("dataplane/voicefleet_dataplane/engines/webrtc.py", "float(self._vad.is_speech(frame, 16000))"),
         ("dataplane/voicefleet_dataplane/media/openai_realtime.py", "int(self.rate)"),
+        ("dataplane/voicefleet_dataplane/media/realtime_session.py", "int(dialect.rate)"),
         ("dataplane/voicefleet_dataplane/media/pipeline/hearing.py", "int(self.turns.started_ms)"),
         ("dataplane/voicefleet_dataplane/shell/process/tracing.py", "int(parent.sampled)"),
         ("operator/voicefleet_operator/cluster/lease.py", "int(LIFE_S)"),

@@ -69,7 +69,14 @@ class End:
     detail: str
 
 
-Action = Send | Say | Mark | Clear | Tell | End
+@dataclass(frozen=True, slots=True)
+class Forgive:
+    """The agent did something amiss that costs nobody anything (media/forgiven.py): count it."""
+
+    what: str
+
+
+Action = Send | Say | Mark | Clear | Tell | End | Forgive
 Actions = list[Action]
 
 

@@ -63,11 +63,15 @@ class Digit:
 
 @dataclass(frozen=True, slots=True)
 class Cleared:
-    """What a clear cut off: how much of `tag` was played, and the marks that will not be reached by playing."""
+    """What a clear cut off: how much of `tag` was played, and the marks that will not be reached by playing.
+
+    `cut` are all the tags of which something will not be heard, in their order, with how much of each was.
+    """
 
     tag: str
     played_ms: int
     marks: tuple[str, ...]
+    cut: tuple[tuple[str, int], ...] = ()
 
 
 class Channel(Protocol):

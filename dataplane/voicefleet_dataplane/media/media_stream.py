@@ -13,9 +13,7 @@ import base64
 import json
 from typing import Any
 
-from voicefleet_contract.outside import OutsideError, decode_base64
 from voicefleet_dataplane.media.agent import (
-    MAX_MESSAGE_BYTES,
     Action,
     Actions,
     AgentError,
@@ -25,10 +23,10 @@ from voicefleet_dataplane.media.agent import (
     Send,
     Tell,
     build_json,
-    parse_json_object,
 )
 from voicefleet_dataplane.media.backend import CallConfig, Cleared, Digit, Message, RateHz
 from voicefleet_dataplane.media.events import build_error
+from voicefleet_dataplane.media.forgiven import read_audio, read_event
 from voicefleet_dataplane.media.mulaw import decode_mulaw, encode_mulaw
 from voicefleet_dataplane.wire.rtp import RtpPacket
 
@@ -103,19 +101,23 @@ class MediaStream:
 
     def receive(self, message: Message) -> Actions:
         """Media, mark, clear. What is unknown may be of a newer version: passed over."""
-        event = parse_json_object(message)
+        event, _, forgiven = read_event(message)
         match event.get("event"):
             case "media":
-                return [Say(decode_mulaw(_payload(event)))]
+                payload = _object(event, "media").get("payload")
+                if not isinstance(payload, str):
+                    raise AgentError("media.payload is not text")
+                audio, more = read_audio(payload, "media.payload")
+                return [*forgiven, *more, Say(decode_mulaw(audio))]
             case "mark":
                 name = _object(event, "mark").get("name")
                 if not isinstance(name, str) or len(name) > _LARGEST_NAME:
                     raise AgentError(f"mark.name is not text of at most {_LARGEST_NAME} characters")
-                return [Mark(name)]
+                return [*forgiven, Mark(name)]
             case "clear":
-                return [Clear()]
+                return [*forgiven, Clear()]
             case str():
-                return []
+                return [*forgiven]
             case _:
                 raise AgentError("an event without its name: 'event' is missing")
 
@@ -145,13 +147,3 @@ def _object(event: dict[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise AgentError(f"{event['event']!r} without its object {name!r}")
     return value
-
-
-def _payload(event: dict[str, Any]) -> bytes:
-    payload = _object(event, "media").get("payload")
-    if not isinstance(payload, str):
-        raise AgentError("media.payload is not text")
-    try:
-        return decode_base64(payload, MAX_MESSAGE_BYTES)
-    except OutsideError as error:
-        raise AgentError(f"media.payload is not base64: {error}") from None

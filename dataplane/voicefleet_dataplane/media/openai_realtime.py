@@ -3,7 +3,7 @@
 Events pass through both ways. What makes the difference between WebSocket and WebRTC is done here: audio leaves as
 `input_audio_buffer.append` and comes as deltas, which the client never sees; `output_audio_buffer.*` events come from our
 playout clock; and when somebody interrupts (speech_started, or the client's `output_audio_buffer.clear`) the agent is told with
-`conversation.item.truncate` how much was really heard.
+`conversation.item.truncate` how much was really heard of each item that was not heard to its end.
 
 The session object that came with the call is set first, with our audio formats; the client's `session.created` shows it as
 the agent took it.
@@ -15,16 +15,14 @@ import base64
 import json
 import secrets
 from collections import deque
-from collections.abc import Mapping
 from typing import Any
 
-from voicefleet_contract.outside import OutsideError, decode_base64
 from voicefleet_dataplane.media.agent import (
-    MAX_MESSAGE_BYTES,
     Actions,
     AgentError,
     Clear,
     End,
+    Forgive,
     Mark,
     Say,
     Send,
@@ -34,16 +32,16 @@ from voicefleet_dataplane.media.agent import (
 )
 from voicefleet_dataplane.media.backend import CallConfig, Cleared, Digit, Ending, Message
 from voicefleet_dataplane.media.events import build_error
+from voicefleet_dataplane.media.forgiven import read_audio, read_event
 from voicefleet_dataplane.media.realtime_profiles import DIALECTS, Dialect, Profile
+from voicefleet_dataplane.media.realtime_session import find_object, settable, with_formats, wrong_format
+from voicefleet_dataplane.media.realtime_speech import Heard, RealtimeSpeech
 from voicefleet_dataplane.wire.rtp import RtpPacket
 
-# Of a session object, whoever brings it: set by the server, or by the resource's URL, and by nobody else. Clients name the model that
-# their package has as its default.
-_NOT_OURS_TO_SET = frozenset(("id", "object", "expires_at", "client_secret", "model"))
-_ITEMS_REMEMBERED = 64
 _LARGEST_NAME = 256
 _UPDATES_REMEMBERED = 64
 _END_OF = "end of "
+_SESSION = "_session"
 
 
 class OpenAIRealtime:
@@ -57,11 +55,13 @@ class OpenAIRealtime:
         self._dialect: Dialect = DIALECTS[profile]
         self.rate = self._dialect.rate
         self._config = config
-        self._response_of: dict[str, tuple[str, int]] = {}  # item → response, content index
-        self._cut: deque[str] = deque(maxlen=_ITEMS_REMEMBERED)  # items that nobody wants to hear any more
+        self._speech = RealtimeSpeech(int(self.rate))
         self._updates: deque[bool] = deque(maxlen=_UPDATES_REMEMBERED)  # in flight: is it ours?
         self._created: dict[str, Any] | None = None  # held back until our update is answered
-        self._our_update_id = ""
+        self._ours = "vf_" + secrets.token_hex(4)  # the events that we send: a refusal of one is not the client's
+        self._sent = 0
+        ours = "" if self._dialect.commit_first else f'"event_id":"{self._ours}",'
+        self._append = f'{{"type":"input_audio_buffer.append",{ours}"audio":"'
         self._interrupts = True
         self._playing = ""  # the response that the client was told about
 
@@ -69,20 +69,21 @@ class OpenAIRealtime:
 
     def open(self) -> Actions:
         """Set the session."""
-        self._our_update_id = "event_" + secrets.token_hex(8)
-        session = _settable(self._config.session)
+        session = settable(self._config.session)
         if self._dialect.nested_audio:
             session.setdefault("type", "realtime")
         if self._dialect.commit_first:
             update = build_json(type="session.update", model=self._model)
             return [Send(update), Send(build_json(type="input_audio_buffer.commit"))]
         self._updates.append(True)
-        update = build_json(type="session.update", event_id=self._our_update_id, session=self._with_formats(session))
+        update = build_json(
+            type="session.update", event_id=self._ours + _SESSION, session=with_formats(session, self._dialect)
+        )
         return [Send(update)]
 
     def speech(self, pcm: bytes) -> list[Message]:
         """One event."""
-        return [f'{{"type":"input_audio_buffer.append","audio":"{base64.b64encode(pcm).decode()}"}}']
+        return [self._append + base64.b64encode(pcm).decode() + '"}']
 
     def packet(self, packet: RtpPacket) -> Message:
         """Not asked: we want samples."""
@@ -118,7 +119,7 @@ class OpenAIRealtime:
                             build_error("invalid_value", "session.update needs its object 'session'", event_id=event_id)
                         )
                     ]
-                value["session"] = self._with_formats(_settable(session))
+                value["session"] = with_formats(settable(session), self._dialect)
                 self._updates.append(False)
                 return [Send(json.dumps(value, separators=(",", ":")))]
             case "output_audio_buffer.clear":
@@ -133,7 +134,7 @@ class OpenAIRealtime:
 
     def playing(self, tag: str) -> Actions:
         """The first audio of a response."""
-        response = self._response_of.get(tag, ("", 0))[0]
+        response = self._speech.response_of(tag)
         if response == self._playing:
             return []
         self._playing = response
@@ -149,19 +150,21 @@ class OpenAIRealtime:
 
     def cleared(self, cleared: Cleared, *, was_speaking: bool) -> Actions:
         """Somebody interrupted: say how much was heard."""
-        self._cut.extend(item for item in self._response_of if item not in self._cut)
-        response, index = self._response_of.get(cleared.tag, ("", 0))
-        self._playing = ""
-        if not was_speaking or not response:
-            return []
-        truncate = build_json(
-            type="conversation.item.truncate",
-            event_id="event_" + secrets.token_hex(8),
-            item_id=cleared.tag,
-            content_index=index,
-            audio_end_ms=cleared.played_ms,
+        cut = self._speech.cut(cleared)
+        response, self._playing = self._playing or (cut[0].response if cut else ""), ""
+        return [*map(self._truncate, cut), self._buffer_event("cleared", response)] if cut else []
+
+    def _truncate(self, heard: Heard) -> Send:
+        self._sent += 1
+        return Send(
+            build_json(
+                type="conversation.item.truncate",
+                event_id=f"{self._ours}_{self._sent}",
+                item_id=heard.item,
+                content_index=heard.content_index,
+                audio_end_ms=heard.heard_ms,
+            )
         )
-        return [Send(truncate), self._buffer_event("cleared", response)]
 
     def close(self, reason: str) -> Actions:
         """The protocol ends with its connection."""
@@ -171,51 +174,52 @@ class OpenAIRealtime:
 
     def receive(self, message: Message) -> Actions:
         """An event of the server."""
-        event = parse_json_object(message)
+        event, text, forgiven = read_event(message)
+        return [*forgiven, *self._receive(event, text)]
+
+    def _receive(self, event: dict[str, Any], text: str) -> Actions:
         kind = event.get("type")
         if not isinstance(kind, str):
             raise AgentError("an event without its 'type'")
         if kind == self._dialect.audio_delta:
             return self._audio(event)
         if kind == self._dialect.audio_done:
-            response = _name(event, "response_id")
-            return [Mark(_END_OF + response), Tell(str(message))]
+            response, item = _name(event, "response_id"), str(event.get("item_id", ""))
+            told = list(map(self._truncate, self._speech.finish(item=item)))
+            return [*told, *([] if self._speech.is_cut(item) else [Mark(_END_OF + response)]), Tell(text)]
+        if kind in ("response.created", "response.done"):
+            response = str(find_object(event, "response").get("id", ""))[:_LARGEST_NAME]
+            if kind == "response.created":
+                self._speech.begin_response(response)
+                return [Tell(text)]
+            return [*map(self._truncate, self._speech.finish(response=response)), Tell(text)]
         if kind == "session.created":
             self._note_session(event)
             if self._updates and self._updates[0]:
                 self._created = event  # shown when it is what the caller asked for
                 return []
         elif kind == "session.updated":
-            return self._updated(event, str(message))
+            return self._updated(event, text)
         elif kind == "error":
-            return self._error(event, str(message))
+            return self._error(event, text)
         elif kind == "input_audio_buffer.speech_started" and self._interrupts:
-            return [Tell(str(message)), Clear()]
+            return [Tell(text), Clear()]
         for theirs, ours, field in self._dialect.renamed:
             if kind == theirs:
                 return [Tell(self._transcript(event, ours, field))]
-        return [Tell(str(message))]
+        return [Tell(text)]
 
     def _audio(self, event: dict[str, Any]) -> Actions:
-        item = _name(event, "item_id")
-        if item in self._cut:
-            return []
-        if item not in self._response_of:
-            if len(self._response_of) >= _ITEMS_REMEMBERED:
-                del self._response_of[next(iter(self._response_of))]
-            index = event.get("content_index", 0)
-            self._response_of[item] = (_name(event, "response_id"), index if isinstance(index, int) else 0)
-        try:
-            audio = decode_base64(_text(event, "delta"), MAX_MESSAGE_BYTES)
-        except OutsideError as error:
-            raise AgentError(f"{event['type']}.delta is not base64: {error}") from None
+        item, response, index = _name(event, "item_id"), _name(event, "response_id"), event.get("content_index", 0)
+        audio, forgiven = read_audio(_text(event, "delta"), f"{event['type']}.delta")
         if len(audio) % 2:
-            raise AgentError(f"{event['type']}.delta is not 16-bit PCM: {len(audio)} bytes")
-        return [Say(audio, item)]
+            forgiven.append(Forgive(f"{event['type']}.delta ends in half of a sample: {len(audio)} bytes"))
+        pcm = self._speech.take(item, response, index if isinstance(index, int) else 0, audio)
+        return [*forgiven, *([Say(pcm, item)] if pcm else [])]
 
     def _updated(self, event: dict[str, Any], text: str) -> Actions:
         self._note_session(event)
-        wrong = self._wrong_format(event)
+        wrong = wrong_format(event, self._dialect)
         if wrong:
             return [Tell(text), End(Ending.BACKEND_FAILED, wrong)]
         ours = self._updates.popleft() if self._updates else False
@@ -230,43 +234,31 @@ class OpenAIRealtime:
     def _error(self, event: dict[str, Any], text: str) -> Actions:
         error = event.get("error")
         about = error.get("event_id") if isinstance(error, dict) else None
-        told: Actions = []
-        if about == self._our_update_id and self._updates and self._updates[0]:
-            self._updates.popleft()
-            if self._created is not None:
-                told.append(Tell(json.dumps(self._created, separators=(",", ":"))))
-                self._created = None
-        return [*told, Tell(text)]
+        if not isinstance(about, str) or not about.startswith(self._ours):
+            return [Tell(text)]
+        forgiven = Forgive(f"the agent refuses an event of ours: {json.dumps(error)[:200]}")
+        if about != self._ours + _SESSION or not self._updates or not self._updates[0]:
+            return [forgiven]
+        # The session that came with the call: the client did not send the event, but it wants to know.
+        self._updates.popleft()
+        told: Actions = [forgiven]
+        if self._created is not None:
+            told.append(Tell(json.dumps(self._created, separators=(",", ":"))))
+            self._created = None
+        return [
+            *told,
+            Tell(
+                json.dumps(event | {"error": {**find_object(event, "error"), "event_id": None}}, separators=(",", ":"))
+            ),
+        ]
 
     def _note_session(self, event: dict[str, Any]) -> None:
         session = event.get("session")
         if not isinstance(session, dict):
             return
-        turns = _object(_object(session, "audio"), "input").get("turn_detection", session.get("turn_detection"))
+        turns = find_object(find_object(session, "audio"), "input").get("turn_detection", session.get("turn_detection"))
         if isinstance(turns, dict):
             self._interrupts = turns.get("interrupt_response") is not False
-
-    def _wrong_format(self, event: dict[str, Any]) -> str:
-        """What the agent made of our formats, if it is not what we said: samples of another rate are noise."""
-        if not self._dialect.nested_audio:
-            return ""
-        audio = _object(_object(event, "session"), "audio")
-        for way in ("input", "output"):
-            found = _object(_object(audio, way), "format")
-            if found and (found.get("type"), found.get("rate", self.rate)) != ("audio/pcm", self.rate):
-                return f"the agent's {way} audio is {json.dumps(found)[:100]}, not audio/pcm at {int(self.rate)} Hz"
-        return ""
-
-    def _with_formats(self, session: Mapping[str, Any]) -> dict[str, Any]:
-        """The transceiver owns the audio: its format is ours, whatever a client asks for."""
-        set_to = dict(session)
-        if not self._dialect.nested_audio:
-            return set_to | {"input_audio_format": "pcm16", "output_audio_format": "pcm16"}
-        audio = dict(_object(session, "audio"))
-        for way in ("input", "output"):
-            audio[way] = dict(_object(audio, way)) | {"format": {"type": "audio/pcm", "rate": int(self.rate)}}
-        set_to["audio"] = audio
-        return set_to
 
     def _transcript(self, event: dict[str, Any], ours: str, field: str) -> str:
         text = event.get(field, "")
@@ -286,10 +278,6 @@ class OpenAIRealtime:
         )
 
 
-def _settable(session: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in session.items() if key not in _NOT_OURS_TO_SET}
-
-
 def _text(event: dict[str, Any], field: str) -> str:
     value = event.get(field)
     if not isinstance(value, str):
@@ -303,8 +291,3 @@ def _name(event: dict[str, Any], field: str) -> str:
     if len(value) > _LARGEST_NAME:
         raise AgentError(f"{event['type']}.{field} has more than {_LARGEST_NAME} characters")
     return value
-
-
-def _object(value: Mapping[str, Any], field: str) -> Mapping[str, Any]:
-    found = value.get(field)
-    return found if isinstance(found, dict) else {}

@@ -69,11 +69,12 @@ class Playout:
 
     def clear(self) -> Cleared:
         """Forget what was not taken."""
-        tag = next((name for name, audio in self._queue if audio is not None), self._tag)
+        tags = tuple(dict.fromkeys(name for name, audio in self._queue if audio is not None))
+        tag = tags[0] if tags else self._tag
         marks = tuple(name for name, audio in self._queue if audio is None)
         self._queue.clear()
         self._offset = self._queued = self._frames = self._marks = self._waited = 0
-        return Cleared(tag, self.played_ms(tag), marks)
+        return Cleared(tag, self.played_ms(tag), marks, tuple((name, self.played_ms(name)) for name in tags))
 
     @property
     def queued_ms(self) -> int:

@@ -164,7 +164,8 @@ class CallVoice:
         tags = [tag for frame in flying for tag, _ in frame.tags]
         tag = tags[0] if tags else cleared.tag
         marks = tuple(name for frame in flying for name in frame.marks) + cleared.marks
-        return Cleared(tag, self.played_ms(tag), marks)
+        cut = dict.fromkeys((*tags, *(name for name, _ in cleared.cut)))
+        return Cleared(tag, self.played_ms(tag), marks, tuple((name, self.played_ms(name)) for name in cut))
 
     @property
     def queued_ms(self) -> int:

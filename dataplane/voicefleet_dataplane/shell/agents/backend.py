@@ -10,6 +10,7 @@ Invariants
 """
 
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,6 +21,7 @@ from voicefleet_dataplane.media.agent import (
     AgentProtocol,
     Clear,
     End,
+    Forgive,
     Mark,
     Say,
     Send,
@@ -32,7 +34,9 @@ from voicefleet_dataplane.wire.rtp import RtpPacket
 
 log = logging.getLogger("voicefleet.transceiver")
 
-MAX_STRIKES = 16  # messages that the protocol does not allow, before we stop believing that it is the protocol
+MAX_STRIKES = 16  # messages a minute that the protocol does not allow, before we stop believing that it is the protocol
+MAX_FORGIVEN = 6_000  # a minute, of what media/forgiven.py lists: twice the frames of speech
+_WINDOW_S = 60.0
 MAX_HELD = 64  # events and keys of the client, until the line stands
 MAX_EARLY = 100  # of the client's first words, until the line stands: two seconds
 _ENDINGS = {Lost.CLOSED: Ending.HANG_UP, Lost.AWAY: Ending.BACKEND_CLOSED, Lost.FAILED: Ending.BACKEND_FAILED}
@@ -61,13 +65,17 @@ class AgentBackend(Backend):
         make_protocol: Callable[[CallConfig], AgentProtocol],
         open_link: Callable[[LinkListener, tuple[str, ...], float], AgentLink],
         policy: FailurePolicy,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._call = call
         self._make_protocol = make_protocol
         self._policy = policy
         self._protocol = make_protocol(call.config)
         self._voice = call.open_voice(self._protocol.rate, self)
-        self._strikes = 0
+        self._clock = clock
+        self._window_at = clock()
+        self._strikes = self._forgiven = 0  # in this window
+        self._has_struck = self._has_forgiven = False
         self._ended = False
         self._ending: End | None = None
         self._is_open = False
@@ -203,6 +211,8 @@ class AgentBackend(Backend):
                     self._call.send_event(event)
                 case End():
                     self._end_when_said(action)
+                case Forgive(what):
+                    self._forgive(what)
 
     def _clear(self) -> None:
         was_speaking = self._voice.queued_ms > 0
@@ -220,13 +230,30 @@ class AgentBackend(Backend):
             self._held.append(said)
 
     def _strike(self, what: str) -> None:
+        self._turn_window()
         self._strikes += 1
-        if self._strikes == 1:
+        if not self._has_struck:
+            self._has_struck = True
             log.warning("call %s: its agent sends what its protocol does not allow: %s", self._call.call_id, what)
         if self._strikes > MAX_STRIKES:
             self._fail(f"the agent does not keep to its protocol: {what}")
         else:
             self._tell_error("agent_malformed_message", f"the agent sent something malformed: {what}")
+
+    def _forgive(self, what: str) -> None:
+        self._turn_window()
+        self._forgiven += 1
+        if not self._has_forgiven:
+            self._has_forgiven = True
+            log.info("call %s: its agent is forgiven: %s", self._call.call_id, what)
+        if self._forgiven > MAX_FORGIVEN:
+            self._fail(f"the agent has been forgiven {MAX_FORGIVEN} times in a minute: {what}")
+
+    def _turn_window(self) -> None:
+        now = self._clock()
+        if now - self._window_at >= _WINDOW_S:
+            self._window_at = now
+            self._strikes = self._forgiven = 0
 
     def _fail(self, detail: str) -> None:
         self._tell_error(Ending.BACKEND_FAILED.value, f"the call ends: {detail}")
