@@ -1,5 +1,7 @@
 """One fleet for all stories. Whatever is missing is a failure: the `e2e` target has started the cluster before."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from e2e.cluster.steps import ClusterError
@@ -8,7 +10,7 @@ from e2e.kube import KubeError
 
 
 @pytest.fixture(scope="session")
-def fleet() -> Fleet:
+def fleet() -> Iterator[Fleet]:
     """The installed fleet, Ready."""
     running, problem = None, ""
     try:
@@ -20,7 +22,9 @@ def fleet() -> Fleet:
     if running is None or problem:
         said = running.explain() if running is not None else ""
         pytest.fail(f"the fleet did not come up: {problem}\n{said}", pytrace=False)
-    return running
+    yield running
+    if running.site.api is not None:
+        running.site.api.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

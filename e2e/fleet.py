@@ -50,7 +50,7 @@ class Fleet(Resources):
 
     def __init__(self) -> None:
         self.site: Site = find_site()
-        super().__init__(Kube(self.site.kubectl, NAMESPACE))
+        super().__init__(Kube(self.site.kubectl, NAMESPACE, self.site.api))
         if self.site.local:  # a run that was killed in mid-drain leaves a node cordoned
             self.kube.run("uncordon", "--selector", "kubernetes.io/hostname", namespaced=False)
         self.nodes: list[Node] = usable_nodes(

@@ -21,8 +21,10 @@ from typing import Any
 
 from e2e.cluster import previous
 from e2e.cluster.__main__ import current_context
+from e2e.cluster.api import Api
+from e2e.cluster.api_client import ApiClient
 from e2e.cluster.build import build
-from e2e.cluster.places import KUBECONFIG
+from e2e.cluster.places import KUBECONFIG, STATE
 from e2e.cluster.steps import ClusterError, run
 
 PREFIX = "VOICEFLEET_IMAGE_"
@@ -49,6 +51,7 @@ class Site:
     images: Mapping[
         str, str
     ]  # operator, dataplane, redis; pipeline, operator_previous, dataplane_previous where there are any
+    api: ApiClient | None = None  # the local cluster's API server, read without kubectl
 
     def image(self, name: str) -> str:
         """Return an image's name. Raises ClusterError naming the variable that is missing."""
@@ -75,7 +78,12 @@ def find_site(environment: Mapping[str, str] = os.environ) -> Site:
             "redis": "voicefleet.local/redis:7",
         }
         return Site(
-            True, KUBECONFIG, (str(tree / "bin" / "kubectl"), *config), (str(tree / "bin" / "helm"), *config), images
+            True,
+            KUBECONFIG,
+            (str(tree / "bin" / "kubectl"), *config),
+            (str(tree / "bin" / "helm"), *config),
+            images,
+            Api(STATE / "pki").client,
         )
     missing = [f"the program {name}" for name in ("kubectl", "helm") if shutil.which(name) is None]
     names = ("operator", "dataplane", "redis")

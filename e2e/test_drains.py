@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Callable
 from typing import Any
 
 from e2e.fleet import POOL, Fleet
@@ -108,46 +107,6 @@ async def test_a_pod_deleted_while_the_operator_is_down_lets_its_calls_end_and_n
     eventually("the operator makes a replacement", lambda: replicas(fleet) == (3, 3), 60.0)
 
 
-async def test_a_busy_transceiver_blocks_its_eviction_and_an_idle_one_does_not(fleet: Fleet) -> None:
-    async with calls(fleet, 1, seconds=45) as callers:
-        by_slot = {generation_of(pod)[0]: pod for pod in fleet.transceivers()}
-        busy = by_slot.pop(slot_of(callers[0]))
-        idle = max(by_slot.values(), key=lambda pod: (marked(pod) or "", generation_of(pod)))
-        # Nobody wants to wait ten minutes for the mark: the operator leaves it where no call is, and only there.
-        for pod in (busy, idle):
-            mark(fleet, pod)
-        await asyncio.to_thread(eventually, "the busy one is not idle", lambda: not marked(seen(fleet, busy)), 20.0)
-        refused = fleet.kube.fails("create", "--raw", eviction_path(busy), "-f", "-", stdin=eviction(busy))
-        assert "disruption budget" in refused
-        budgets = [b["spec"]["selector"]["matchLabels"] for b in fleet.kube.get("poddisruptionbudgets")]
-        over = [labels for labels in budgets if labels.items() <= busy["metadata"]["labels"].items()]
-        assert len(over) == 1  # two of them would break every eviction
-        await asyncio.to_thread(eventually, "the idle one stays so", stays_marked(fleet, idle), 60.0)
-        fleet.kube.run("create", "--raw", eviction_path(idle), "-f", "-", stdin=eviction(idle))
-        await asyncio.to_thread(eventually, "it is gone", lambda: name_of(idle) not in names_of(fleet), 30.0)
-    assert callers[0].result.error == ""
-    assert lost(callers) == 0
-    eventually("a replacement serves", lambda: replicas(fleet) == (3, 3), 30.0)
-
-
-def mark(fleet: Fleet, pod: Any) -> None:
-    fleet.kube.run("label", "pod", name_of(pod), f"{names.LABEL_IDLE}=true", "--overwrite")
-
-
-def stays_marked(fleet: Fleet, pod: Any) -> Callable[[], bool]:
-    """Tell whether a mark outlives two of the operator's looks into the registry; calls of the story before may still stand there."""
-    held = 0
-
-    def look() -> bool:
-        nonlocal held
-        held = held + 1 if marked(seen(fleet, pod)) else 0
-        if not held:
-            mark(fleet, pod)
-        return held >= 50
-
-    return look
-
-
 def hurry(fleet: Fleet, *, on: bool = True) -> None:
     """Let every slot move at once, and believe in a new generation after a second: calls here last seconds."""
     rollout = {"maxSurge": 3, "minReady": "1s"} if on else {"maxSurge": 1, "minReady": "10s"}
@@ -193,24 +152,3 @@ def moved(fleet: Fleet, node: str) -> bool:
 
 def names_of(fleet: Fleet) -> set[str]:
     return {pod["metadata"]["name"] for pod in fleet.kube.get("pods", selector=TRANSCEIVERS)}
-
-
-def name_of(pod: Any) -> str:
-    return str(pod["metadata"]["name"])
-
-
-def seen(fleet: Fleet, pod: Any) -> Any:
-    return fleet.kube.get("pod", name_of(pod))
-
-
-def marked(pod: Any) -> str | None:
-    return pod["metadata"]["labels"].get(names.LABEL_IDLE)
-
-
-def eviction_path(pod: Any) -> str:
-    return f"/api/v1/namespaces/{pod['metadata']['namespace']}/pods/{name_of(pod)}/eviction"
-
-
-def eviction(pod: Any) -> str:
-    metadata = {"name": name_of(pod), "namespace": pod["metadata"]["namespace"]}
-    return json.dumps({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": metadata})

@@ -49,7 +49,7 @@ class BareFleet(Resources):
     """A fleet without nodes of its own: installed when it is made, gone with `remove`."""
 
     def __init__(self, plane: BareControlPlane, helm: Path, namespace: str, values: Mapping[str, Any] = VALUES) -> None:
-        super().__init__(Kube(plane.kubectl, namespace))
+        super().__init__(Kube(plane.kubectl, namespace, plane.api))
         self.plane, self.namespace, self._helm = plane, namespace, helm
         self.cluster_id = int(values.get("cluster", {}).get("id", 1))
         self.upgrade(values)

@@ -18,9 +18,9 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
-from e2e.bare.api import MERGE
 from e2e.bare.plane import BareControlPlane
 from e2e.bare.pod_life import RUNS, Fate, Gone, Later, Object, Say, next_word
+from e2e.cluster.api_client import MERGE
 
 STRATEGIC = "application/strategic-merge-patch+json"
 NO_IMAGE = Fate(waiting="ErrImageNeverPull", message="the image is not there and its pull policy is Never")

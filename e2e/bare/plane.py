@@ -9,6 +9,7 @@ import secrets
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -17,8 +18,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from e2e.bare import programs as command
-from e2e.bare.api import ApiClient
 from e2e.bare.programs import ADMIN, GROUPS, Place
+from e2e.cluster.api_client import ApiClient
 from e2e.cluster.daemons import ENVIRONMENT
 from e2e.cluster.pki import KEY
 from e2e.cluster.steps import ClusterError, run, wait_until
@@ -56,7 +57,7 @@ class BareControlPlane:
         ports = free_ports(3)
         self.place = Place(directory, self._programs, self._apiserver, *ports)
         self._tokens = {user: secrets.token_hex(16) for user in GROUPS}
-        self.api = ApiClient(self.place.port, self.place.ca, self._tokens[ADMIN])
+        self.api = ApiClient("127.0.0.1", self.place.port, self._tls, self._tokens[ADMIN])
         self._after_us = subprocess.Popen(
             ["/bin/sh", "-c", _AFTER_US, directory], stdin=subprocess.PIPE, start_new_session=True, cwd="/"
         )
@@ -89,6 +90,9 @@ class BareControlPlane:
     def audit_log(self) -> Path:
         """One JSON event a line."""
         return self.place.audit_log
+
+    def _tls(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.ca))
 
     def _start(self) -> None:
         place = self.place

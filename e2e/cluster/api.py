@@ -1,37 +1,30 @@
 """Reads the API server with the standard library: polling through kubectl would cost half a processor."""
 
-import http.client
-import json
+import functools
 import ssl
 from pathlib import Path
 from typing import Any
 
+from e2e.cluster.api_client import ApiClient
 from e2e.cluster.nodes import API_PORT, HOST_ADDRESS
-
-TIMEOUT_S = 5.0
 
 
 class Api:
     """The API server as the administrator."""
 
     def __init__(self, pki: Path) -> None:
-        self._tls = ssl.create_default_context(cafile=str(pki / "ca.crt"))
-        self._tls.load_cert_chain(pki / "admin.crt", pki / "admin.key")
+        @functools.cache
+        def tls() -> ssl.SSLContext:
+            context = ssl.create_default_context(cafile=str(pki / "ca.crt"))
+            context.load_cert_chain(pki / "admin.crt", pki / "admin.key")
+            return context
+
+        self.client = ApiClient(HOST_ADDRESS, API_PORT, tls)
 
     def get(self, path: str) -> Any:
         """The parsed answer, or None when there is none: not up yet, or not found."""
-        connection = http.client.HTTPSConnection(HOST_ADDRESS, API_PORT, context=self._tls, timeout=TIMEOUT_S)
-        try:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            body = answer.read()
-        except (OSError, http.client.HTTPException):
-            return None
-        finally:
-            connection.close()
-        if answer.status != 200:
-            return None
-        return json.loads(body) if body[:1] in b"{[" else body.decode()
+        status, said = self.client.request("GET", path)
+        return said if status == 200 else None
 
     def ready(self) -> bool:
         return self.get("/readyz") == "ok"

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from e2e.bare.api import MERGE
 from e2e.bare.faults import Fault, faulty
 from e2e.bare.fleet import BareFleet
 from e2e.bare.operator import leader_and_standby
+from e2e.cluster.api_client import MERGE
 from e2e.kube import eventually
 
 WRITES = {"POST", "PUT", "PATCH", "DELETE"}
