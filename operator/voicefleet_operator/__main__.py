@@ -81,8 +81,7 @@ def main() -> None:
 async def run_operator(settings: OperatorSettings) -> bool:
     """Run until a signal (True) or until a part ends (False). Raises KubeError, OSError, LedgerError at start."""
     stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    _stop_on_signals(stop)
     store = FleetStore(settings.namespace, settings.fleet_config)
     metrics = LoopMetrics()
     watches = Watches(watched_paths(settings.namespace, foreign=settings.see_foreign_pods))
@@ -126,6 +125,7 @@ async def _lead(
     reconciler = health.reconciler = Reconciler(api, store, ledger, metrics)
     rotation = health.rotation = KeyRotation(api)
     registry = RegistryReader(settings.redis_password_file)
+    started = [asyncio.Event() for _ in range(2 if settings.see_foreign_pods else 1)]
     parts: dict[str, Coroutine[Any, Any, None]] = {
         "watches": kopf.operator(
             registry=build_registry(store, settings.kubeconfig, watches, metrics.count_request),
@@ -133,9 +133,10 @@ async def _lead(
             namespaces=[settings.namespace],
             standalone=True,
             stop_flag=stop,
+            ready_flag=started[0],
         ),
         **(
-            {"foreign watch": _watch_foreign(settings, store, stop, watches, metrics)}
+            {"foreign watch": _watch_foreign(settings, store, stop, watches, metrics, started[-1])}
             if settings.see_foreign_pods
             else {}
         ),
@@ -146,26 +147,31 @@ async def _lead(
         "credentials": renew_credentials(api, control),
         "key rotation": rotate_keys(rotation, store),
         "sessions API": vouch_for_sessions_api(api),
+        "signals": _take_signals_back(started, stop),
     }
     tasks = holding | {asyncio.create_task(part, name=name) for name, part in parts.items()}
     stopping = asyncio.create_task(stop.wait(), name="signal")
     done, _ = await asyncio.wait({*tasks, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    # kopf takes SIGTERM for itself when it starts, and then ends without an error.
+    # A signal that kopf took before we took it back ends kopf without an error.
     clean = stop.is_set() or any(task.get_name() in _KOPF and task.exception() is None for task in done)
     for task in done - {stopping}:
         if not clean:
             log.error("%s ended: %s", task.get_name(), task.exception() or "without an error")
     stop.set()
     for task in {*tasks, stopping}:
-        if task.get_name() not in _KOPF:  # kopf ends by its stop flag
-            task.cancel()
+        task.cancel()
     await asyncio.wait({*tasks, stopping}, timeout=10)
     await registry.close()
     return clean
 
 
 async def _watch_foreign(
-    settings: OperatorSettings, store: FleetStore, stop: asyncio.Event, watches: Watches, metrics: LoopMetrics
+    settings: OperatorSettings,
+    store: FleetStore,
+    stop: asyncio.Event,
+    watches: Watches,
+    metrics: LoopMetrics,
+    started: asyncio.Event,
 ) -> None:
     await kopf.operator(
         registry=build_foreign_registry(store, settings.kubeconfig, watches, metrics.count_request),
@@ -173,7 +179,21 @@ async def _watch_foreign(
         clusterwide=True,
         standalone=True,
         stop_flag=stop,
+        ready_flag=started,
     )
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+
+
+async def _take_signals_back(started: list[asyncio.Event], stop: asyncio.Event) -> None:
+    """Kopf takes SIGTERM for itself when it starts, and gives all other tasks five seconds to end: five without a leader."""
+    for one in started:
+        await one.wait()
+    _stop_on_signals(stop)
+    await asyncio.Event().wait()  # no part ends by itself
 
 
 async def _before(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:

@@ -187,10 +187,14 @@ def test_a_leader_that_slept_is_deposed_writes_nothing_more_and_ends(fleet: Bare
 
 
 def test_a_leader_that_is_told_to_end_hands_over_at_once(fleet: BareFleet) -> None:
-    with (
-        fleet.operator(name="one", lease="op3") as first,
-        fleet.operator(name="two", lease="op3") as second,
-    ):
+    with fleet.operator(name="one", lease="op3") as first, fleet.operator(name="two", lease="op3") as second:
         leader, other = leader_and_standby(first, second)
+        other.process.send_signal(signal.SIGSTOP)  # the Lease is written by the leader alone
+        renewed = len(fleet.writes("leases", "update"))
+        eventually("the Lease is renewed", lambda: len(fleet.writes("leases", "update")) > renewed, 30.0)
+        renewed = len(fleet.writes("leases", "update"))
         assert leader.stop() == 0
+        # It gives the Lease back before it would have renewed it once more.
+        assert len(fleet.writes("leases", "update")) == renewed + 1
+        other.process.send_signal(signal.SIGCONT)
         other.wait_leading(8.0)
