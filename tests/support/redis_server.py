@@ -22,6 +22,10 @@ def free_port() -> int:
             return port
 
 
+class PortTakenError(Exception):
+    """Somebody else, often an outgoing connection, took the port between our look and the server's."""
+
+
 class RedisServer:
     """``url`` is for settings, ``client`` for the test. ``options`` are redis-server's; a file of its configuration first."""
 
@@ -45,11 +49,14 @@ class RedisServer:
                     await self.client.ping()
                     break
                 except redis.ConnectionError:
+                    if self._process.returncode is not None:
+                        raise PortTakenError from None
                     await asyncio.sleep(0.02)
 
     async def kill(self) -> None:
         if self._process is not None:
-            self._process.kill()
+            if self._process.returncode is None:
+                self._process.kill()
             await self._process.wait()
             self._process = None
 
@@ -68,14 +75,26 @@ class RedisServer:
 
 @contextlib.asynccontextmanager
 async def running_redis(*options: str) -> AsyncIterator[RedisServer]:
-    server = RedisServer(*options)
+    for attempt in range(5):
+        server = RedisServer(*options)
+        try:
+            await server.start()
+        except PortTakenError:
+            await _end(server)
+            if attempt == 4:
+                raise
+        else:
+            break
     try:
-        await server.start()
         yield server
     finally:
-        await server.client.aclose()
-        await server.kill()
-        server.close()
+        await _end(server)
+
+
+async def _end(server: RedisServer) -> None:
+    await server.client.aclose()
+    await server.kill()
+    server.close()
 
 
 @contextlib.asynccontextmanager

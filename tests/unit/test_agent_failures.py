@@ -9,6 +9,7 @@ import socket as sockets
 import pytest
 
 from tests.support.agent_doubles import HOST, MediaStreamAgent, OpusAgent, RealtimeAgent, redirecting
+from tests.support.byte_server import byte_server
 from tests.support.fake_call import FakeCall
 from tests.support.voice_world import speech_like
 from voicefleet_dataplane.media.backend import Ending
@@ -52,14 +53,12 @@ async def test_a_fallback_url_is_tried_when_the_first_does_not_answer():
 async def test_an_agent_that_does_not_finish_its_handshake_runs_into_the_deadline():
     async def take_and_say_nothing(reader, writer):
         await reader.read()
-        writer.close()
 
-    server = await asyncio.start_server(take_and_say_nothing, HOST, 0)
-    url = f"ws://{HOST}:{server.sockets[0].getsockname()[1]}/"
-    async with FakeCall(backend="OpusStream", backend_url=url, backend_connect_timeout_s=0.3) as call:
-        ending, detail = await ended(call)
-        assert (ending, detail) == (Ending.BACKEND_FAILED, "no connection within 0.3 s")
-    server.close()
+    async with byte_server(take_and_say_nothing) as where:
+        url = f"ws://{where}/"
+        async with FakeCall(backend="OpusStream", backend_url=url, backend_connect_timeout_s=0.3) as call:
+            ending, detail = await ended(call)
+            assert (ending, detail) == (Ending.BACKEND_FAILED, "no connection within 0.3 s")
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
@@ -91,15 +90,13 @@ async def test_an_agent_that_does_not_speak_websocket_is_named():
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n")
         await writer.drain()
-        writer.close()
 
-    server = await asyncio.start_server(answer, HOST, 0)
-    url = f"ws://{HOST}:{server.sockets[0].getsockname()[1]}/"
-    async with FakeCall(backend="OpusStream", backend_url=url, backend_connect_timeout_s=0.3) as call:
-        ending, detail = await ended(call)
-        assert ending is Ending.BACKEND_FAILED
-        assert "403" in detail
-    server.close()
+    async with byte_server(answer) as where:
+        url = f"ws://{where}/"
+        async with FakeCall(backend="OpusStream", backend_url=url, backend_connect_timeout_s=0.3) as call:
+            ending, detail = await ended(call)
+            assert ending is Ending.BACKEND_FAILED
+            assert "403" in detail
 
 
 # ---- what it says

@@ -7,6 +7,7 @@ import re
 import pytest
 from aiohttp import web
 
+from tests.support.byte_server import byte_server
 from tests.support.pipeline_calls import failed, pipeline, said_and_answered, spoken
 from tests.support.text_hooks import HookDouble, serving
 from voicefleet_dataplane.media.backend import Ending
@@ -173,11 +174,8 @@ async def test_a_kept_connection_that_is_closed_when_it_is_used_again_costs_no_t
                 body = b'{"choices":[{"message":{"content":"Yes."}}]}'
                 head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body)
                 writer.write(head + body)
-        writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
-    async with server, pipeline(backend_url=url) as call:
+    async with byte_server(serve) as where, pipeline(backend_url=f"http://{where}/") as call:
         await said_and_answered(call)
         await said_and_answered(call, 2)
         assert call.errors() == []
