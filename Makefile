@@ -33,13 +33,10 @@ bpf: $(BPF)/relay.bpf.o ## the kernel fast path, compiled by clang
 $(BPF)/relay.bpf.o: $(BPF)/relay.bpf.c $(wildcard $(BPF)/*.h) $(BPF)/compile
 	@$(BPF)/compile $@
 
+# `make test` asks for all examples of the properties (tests/support/examples.py).
+check: export VOICEFLEET_EXAMPLES ?= quick
 check: .venv/.installed ## ruff, mypy strict, import-linter, unit and property tests: about a minute
-	@.venv/bin/ruff check --quiet .
-	@.venv/bin/ruff format --check --quiet .
-	@.venv/bin/mypy
-	@.venv/bin/lint-imports --no-logo > .venv/lint-imports.log 2>&1 || { cat .venv/lint-imports.log; exit 1; }
-	@.venv/bin/pytest -q --collect-only e2e tests/interop tests/control_plane > .venv/collect.log 2>&1 || { cat .venv/collect.log; exit 1; }
-	@.venv/bin/pytest -q -n 2 tests/unit tests/property
+	@.ci/check
 
 control-plane: deps .venv/.installed ## the operator on a real API server without nodes: faults, changes, reasons
 	@$(PY) -m e2e.cluster build
@@ -87,7 +84,7 @@ check-old-kubernetes: deps .venv/.installed ## CRDs, CEL, RBAC and the operator 
 
 test: ## everything: check, kernel, interop, control-plane, e2e; minutes by part and the slowest stories at its end
 	@$(MAKE) --no-print-directory deps venv
-	@VOICEFLEET_SEEDS=10000 python3 -m tests.parts
+	@VOICEFLEET_SEEDS=10000 VOICEFLEET_EXAMPLES=full python3 -m tests.parts
 
 bench-relay: deps bpf .venv/.installed ## the relay beside coturn, a Go relay and the kernel, in namespaces (root, 15 minutes; ARGS=--quick)
 	@$(PY) -m bench.relay $(ARGS)

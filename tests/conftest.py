@@ -1,13 +1,21 @@
-"""Hypothesis without deadlines (no test asserts wall-clock time), and the same examples everywhere in CI."""
+"""Hypothesis without deadlines (no test asserts wall-clock time), and the same examples everywhere in CI.
+
+`make check` asks for a quarter of the examples (tests/support/examples.py); everybody else runs all of them.
+"""
 
 import gc
 import os
 
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("default", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.register_profile("ci", parent=settings.get_profile("default"), derandomize=True, print_blob=True)
-settings.load_profile("ci" if os.environ.get("CI") else "default")
+from tests.support.examples import FULL, QUICK
+
+_EXAMPLES = {"full": FULL, "quick": QUICK}[os.environ.get("VOICEFLEET_EXAMPLES", "full")]
+settings.register_profile(
+    "voicefleet", max_examples=_EXAMPLES, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.register_profile("ci", parent=settings.get_profile("voicefleet"), derandomize=True, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "voicefleet")
 
 
 def pytest_collection_finish() -> None:

@@ -3,9 +3,10 @@
 import contextlib
 import json
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from voicefleet_dataplane.media.agent import AgentError, Clear, End, Forgive, Mark, Say, Send, Tell
 from voicefleet_dataplane.media.backend import CallConfig, Cleared, Digit
 from voicefleet_dataplane.media.media_stream import MediaStream
@@ -74,7 +75,7 @@ STEPS = st.lists(
 
 
 @given(MAKERS, st.dictionaries(NAMES, VALUES, max_size=4), STEPS)
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_no_message_breaks_a_protocol(make, session, steps):
     protocol = make(CallConfig("call_1", "acme", session))
     actions = protocol.open()

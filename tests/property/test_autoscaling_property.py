@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from tests.support.fleet_world import empty_fleet, pool
 from voicefleet_contract.resources import Autoscaling
 from voicefleet_operator.desired.pool import autoscaling
@@ -121,19 +122,19 @@ def jitter(seed: int) -> None:
     assert sizes == sorted(sizes), "follows every little move"
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.integers(0, 1 << 30))
 def test_it_never_shrinks_below_what_is_busy_nor_moves_without_knowing_nor_leaves_its_limits(seed):
     live(seed)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(0, 1 << 30))
 def test_constant_load_means_no_move(seed):
     stand_still(seed)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(0, 1 << 30))
 def test_jitter_means_one_way_only(seed):
     jitter(seed)

@@ -3,9 +3,10 @@
 import random
 from dataclasses import replace
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from tests.support.fleet_story import (
     EVENTS,
     all_is_well,
@@ -22,7 +23,7 @@ from voicefleet_operator.desired.plan import plan
 from voicefleet_operator.desired.state import Place
 
 _EVENTS = st.sampled_from(sorted(EVENTS)).flatmap(lambda what: st.tuples(st.just(what), st.integers(*EVENTS[what])))
-_SLOW = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+_SLOW = examples(120)
 
 
 @_SLOW

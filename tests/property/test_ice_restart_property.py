@@ -1,8 +1,9 @@
 """Restarts, checks of any credentials, media and time in any order: a client that keeps checking keeps its call and its media."""
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from tests.support.transceiver import World
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
@@ -19,7 +20,7 @@ steps = st.one_of(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(60)
 @given(st.lists(steps, max_size=40))
 def test_a_running_call_is_never_disturbed(script):
     world = World(limits=Limits(idle_s=0.0))

@@ -7,9 +7,10 @@ registry knows what they told it last, or has forgotten it, or is away.
 
 from dataclasses import dataclass
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from voicefleet_operator.desired.keys.key_rotation import LONGEST_CALL_S, MARGIN_S, Pace, Process, Ring, Wish, decide
 
 PACE = Pace(period_s=5 * 86_400.0, settle_s=120.0)
@@ -139,7 +140,7 @@ def act(world: World, action: str, number: int) -> None:
     world.operate()
 
 
-@settings(max_examples=300)
+@examples(300)
 @given(st.lists(ACTIONS, min_size=20, max_size=150))
 def test_no_epoch_signs_too_early_or_goes_too_early(actions):
     world = World()

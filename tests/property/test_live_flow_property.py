@@ -9,6 +9,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from tests.support.examples import examples
 from tests.support.relayed_calls import ATTACKER, OWNERS, Fleet
 from tests.support.transceiver import CLIENT, HINT_KEYS
 from voicefleet_contract.addresses import Address
@@ -97,4 +98,4 @@ class Attack(RuleBasedStateMachine):
 
 
 TestAttack = Attack.TestCase
-TestAttack.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
+TestAttack.settings = settings(examples(30), stateful_step_count=30)

@@ -2,9 +2,10 @@
 
 import json
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from tests.support.pipeline_world import PipelineWorld
 from voicefleet_dataplane.media.pipeline.chat import CallDelta, Finished, TextDelta
 
@@ -92,7 +93,7 @@ def ids(world: PipelineWorld, kind: str, *path: str) -> list[str]:
     return found
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(st.lists(STEPS, max_size=40))
 def test_a_conversation_is_well_formed_whatever_happens(steps):
     world = PipelineWorld()

@@ -1,9 +1,10 @@
 """The structure of the ring and of its bound: no 1/n claim, only what must never happen."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from voicefleet_contract.ring import LOAD_FACTOR, LOAD_SLACK, MAX_WEIGHT, WEIGHT, Ring, imbalance, load_bound
 
 weighted = st.dictionaries(st.integers(0, 0xFFFFFF), st.integers(1, 300), min_size=2, max_size=8)
@@ -23,7 +24,7 @@ def test_any_input_order_gives_the_same_ring(members: set[int], random) -> None:
         assert list(Ring(shuffled).owners(key)) == list(Ring(sorted(members)).owners(key))
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(slots, st.data())
 def test_removing_a_member_moves_only_its_keys(members: set[int], data) -> None:
     leaver = data.draw(st.sampled_from(sorted(members)))
@@ -35,7 +36,7 @@ def test_removing_a_member_moves_only_its_keys(members: set[int], data) -> None:
             assert first(after, key) == list(before.owners(key))[1]  # the next one in the walk takes them
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(slots, st.integers(0, 0xFFFFFF))
 def test_adding_a_member_moves_keys_only_to_it(members: set[int], joiner: int) -> None:
     before, after = Ring(members), Ring(members | {joiner})
@@ -57,7 +58,7 @@ def test_every_one_of_three_members_gets_calls() -> None:
     assert {first(ring, key) for key in KEYS} == {1, 2, 3}
 
 
-@settings(max_examples=50)
+@examples(50)
 @given(weighted, st.data())
 def test_more_weight_moves_keys_only_to_the_member_that_got_it(members: dict[int, int], data) -> None:
     grower = data.draw(st.sampled_from(sorted(members)))
@@ -80,7 +81,7 @@ def test_twice_the_weight_gets_about_twice_the_keys_and_none_gets_none() -> None
     assert 1.4 < counts[2] / ((counts[1] + counts[4]) / 2) < 2.8  # of 64 points each: wide, and always the same
 
 
-@settings(max_examples=60)
+@examples(60)
 @given(weighted, st.integers(1, 400))
 def test_whoever_keeps_to_the_bound_never_exceeds_it_and_every_call_finds_a_member(
     members: dict[int, int], calls: int

@@ -5,9 +5,10 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from tests.support.fleet_world import World, empty_fleet, pool
 from tests.unit.test_operator_shell import store
 from voicefleet_contract.registry import FIRST_MEDIA_S
@@ -231,7 +232,7 @@ def test_a_process_that_began_anew_is_judged_by_its_own_calls():
     assert [sample.counts for sample in history[1, 1]] == [Counts(0, 2)]
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.lists(st.tuples(st.integers(0, 400), st.integers(0, 400)), min_size=1, max_size=12),
     st.lists(st.booleans(), min_size=12, max_size=12),
