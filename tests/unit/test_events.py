@@ -5,7 +5,8 @@ import json
 import pytest
 
 from voicefleet_contract.http_api import MAX_EVENT_BYTES, MAX_WATCHERS
-from voicefleet_dataplane.media.events import MAX_EVENTS_PER_S, MAX_WAITING, MAX_WAITING_BYTES, EventHub
+from voicefleet_dataplane.media.client_events import MAX_WAITING, MAX_WAITING_BYTES
+from voicefleet_dataplane.media.events import MAX_EVENTS_PER_S, EventHub
 
 
 class Channel:

@@ -8,7 +8,7 @@ voice (`Call.open_voice`): from then on the client is heard as PCM without gaps,
 the backend says is paced, coded and sent by our playout clock. With `RateHz.OPUS` a voice codes nothing: packets in by
 `on_audio`, Opus frames out by `say`, and the clock is ours all the same.
 
-Events are JSON text, as clients write them into their data channel `oai-events`. `send_event` reaches that channel and
+Events are JSON text, as clients write them into their data channel for events. `send_event` reaches that channel and
 whoever else watches the call (media/events.py); `on_event` tells what any of them said.
 
 Owns the protocols. Does not own transport, codecs or time.
@@ -147,7 +147,7 @@ class Call(Protocol):
         """Send one Opus packet. Sequence (mod 2^16) and timestamp (48 kHz, mod 2^32) are the backend's own numbering."""
 
     def send_event(self, event: str) -> bool:
-        """Send JSON to the client's `oai-events` and to whoever watches; False if it could not even be queued."""
+        """Send JSON to the client's channel for events and to whoever watches; False if it could not even be queued."""
 
     @property
     def is_behind(self) -> bool:
@@ -159,6 +159,8 @@ class Call(Protocol):
 
 class Backend:
     """What a backend is told. This one does nothing with any of it."""
+
+    takes_channels = False  # other data channels than the events': else the first of another name is adopted for events
 
     def on_connected(self) -> None:
         """The client can be heard and spoken to."""
@@ -173,7 +175,7 @@ class Backend:
         """JSON of the client, or of whoever attached to the call; at most MAX_EVENT_BYTES, not looked at."""
 
     def on_channel(self, channel: Channel) -> None:
-        """The client opened a data channel other than `oai-events`."""
+        """The client opened a data channel other than its events'; only where `takes_channels`."""
 
     def on_data(self, channel: Channel, message: Message) -> None:
         """The client said something in it."""

@@ -15,6 +15,7 @@ _HALF = 0x8000
 class Echo(Backend):
     """One call's echo."""
 
+    takes_channels = True
     __slots__ = ("_call", "_next_sequence", "_next_timestamp", "_sequence_shift", "_ssrc", "_timestamp_shift")
 
     def __init__(self, call: Call) -> None:

@@ -2,31 +2,27 @@
 
 ::
 
-    client's oai-events ─┐                      ┌─▶ client's oai-events (queued until the client opens it)
+    client's channel    ─┐                      ┌─▶ client's channel (queued until the client opens it)
     sideband WebSocket  ─┼─▶ Backend.on_event   │
     sideband …          ─┘   Backend … send_event ─▶ each watcher
 
-Owns: who is told, the bounds of what waits, and that a watcher who cannot keep up is let go. Does not own: what an event
-means (a backend), or sockets.
+Owns: who is told, and that a watcher who cannot keep up is let go. Does not own: what waits for the client
+(media/client_events.py), which channel is its events' (media/event_channels.py), what an event means (a backend), or sockets.
 Invariant: a watcher's trouble never reaches the client or the backend, and what it says too much is its own limit's.
 """
 
-import json
 import logging
-import secrets
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from voicefleet_contract.http_api import MAX_EVENT_BYTES, MAX_WATCHERS
 from voicefleet_dataplane.media.backend import Channel
+from voicefleet_dataplane.media.client_events import ClientEvents
+from voicefleet_dataplane.media.event_errors import build_error
 
 log = logging.getLogger("voicefleet.transceiver")
 
-EVENTS_LABEL = "oai-events"
-MAX_WAITING = 256  # events for a client that has not opened its channel yet
-MAX_WAITING_BYTES = 1 << 20
 MAX_EVENTS_PER_S = 200  # of the client, and of each watcher: more is no conversation
 
 
@@ -48,20 +44,19 @@ class EventHub:
         self._clock = clock
         self._second = 0.0
         self._heard: dict[Watcher | None, int] = {}  # in this second; None: the client
-        self._channel: Channel | None = None
-        self._waiting: deque[str] = deque()
-        self._waiting_bytes = 0
+        self._client = ClientEvents()
         self._watchers: list[Watcher] = []
         self._closed = False
 
     # ---- from the client and from watchers
 
-    def open_channel(self, channel: Channel) -> None:
-        """The client opened `oai-events`: send what waits. A second channel of that name takes the first one's place."""
-        self._channel = channel
-        while self._waiting:
-            channel.send(self._waiting.popleft())
-        self._waiting_bytes = 0
+    def open_channel(self, channel: Channel, *, is_sure: bool = True) -> None:
+        """The client has this channel for events: send what waits. A second one takes the first one's place."""
+        self._client.open(channel, is_sure=is_sure)
+
+    def trust_channel(self) -> None:
+        """The channel that was taken for the events' is it."""
+        self._client.trust()
 
     def hear(self, event: str, source: Watcher | None = None) -> None:
         """Client (None) or watcher said something to the backend. Too long and too much is refused here: every backend is spared it."""
@@ -107,32 +102,25 @@ class EventHub:
             return False
         for watcher in tuple(self._watchers):
             self._tell_or_let_go(watcher, event)
-        if self._channel is not None:
-            return self._channel.send(event) or self._say_what_is_too_long(self._channel, event)
-        if len(self._waiting) >= MAX_WAITING or self._waiting_bytes + len(event) > MAX_WAITING_BYTES:
-            return False
-        self._waiting.append(event)
-        self._waiting_bytes += len(event)
-        return True
+        return self._client.tell(event)
 
-    def _say_what_is_too_long(self, channel: Channel, event: str) -> bool:
-        """The client said how much it takes: it hears of what it misses."""
-        size, most = len(event.encode()), channel.takes_bytes
-        if most and size > most:
-            channel.send(
-                build_error("event_too_large", f"an event of {size} bytes is not sent: this client takes {most}")
-            )
-        return False
+    def flush(self) -> None:
+        """The client has taken something: there may be room for what waits."""
+        self._client.flush()
+
+    @property
+    def counts(self) -> Mapping[str, int]:
+        """Events for the client that went without their large content, or were lost."""
+        return self._client.counts
 
     def close_channel(self) -> None:
         """The client's channel is gone, and another may come: what is told meanwhile waits."""
-        self._channel = None
+        self._client.close()
 
     def close(self) -> None:
         """The call is over."""
         self._closed = True
-        self._waiting.clear()
-        self._channel = None
+        self._client.close()
         watchers, self._watchers = self._watchers, []
         for watcher in watchers:
             self._close_watcher(watcher)
@@ -160,9 +148,3 @@ class EventHub:
             watcher.on_closed()
         except Exception as error:
             log.error("a watcher failed", exc_info=error)
-
-
-def build_error(code: str, message: str, *, kind: str = "invalid_request_error", event_id: str | None = None) -> str:
-    """Return the Realtime API's `error` event."""
-    error = {"type": kind, "code": code, "message": message, "param": None, "event_id": event_id}
-    return json.dumps({"type": "error", "event_id": f"event_{secrets.token_hex(8)}", "error": error})

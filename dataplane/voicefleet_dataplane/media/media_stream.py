@@ -25,7 +25,7 @@ from voicefleet_dataplane.media.agent import (
     build_json,
 )
 from voicefleet_dataplane.media.backend import CallConfig, Cleared, Digit, Message, RateHz
-from voicefleet_dataplane.media.events import build_error
+from voicefleet_dataplane.media.event_errors import build_error
 from voicefleet_dataplane.media.forgiven import read_audio, read_event
 from voicefleet_dataplane.media.mulaw import decode_mulaw, encode_mulaw
 from voicefleet_dataplane.wire.rtp import RtpPacket

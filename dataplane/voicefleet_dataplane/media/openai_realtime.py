@@ -31,7 +31,7 @@ from voicefleet_dataplane.media.agent import (
     parse_json_object,
 )
 from voicefleet_dataplane.media.backend import CallConfig, Cleared, Digit, Ending, Message
-from voicefleet_dataplane.media.events import build_error
+from voicefleet_dataplane.media.event_errors import build_error
 from voicefleet_dataplane.media.forgiven import read_audio, read_event
 from voicefleet_dataplane.media.realtime_profiles import DIALECTS, Dialect, Profile
 from voicefleet_dataplane.media.realtime_session import find_object, settable, with_formats, wrong_format

@@ -30,7 +30,7 @@ from voicefleet_dataplane.media.agent import (
     parse_json_object,
 )
 from voicefleet_dataplane.media.backend import CallConfig, Cleared, Digit, Ending, Message, RateHz
-from voicefleet_dataplane.media.events import build_error
+from voicefleet_dataplane.media.event_errors import build_error
 from voicefleet_dataplane.wire.opus import FRAME_TICKS, LARGEST_FRAME_BYTES, parse_duration_ticks
 from voicefleet_dataplane.wire.rtp import RtpPacket
 

@@ -28,7 +28,7 @@ from voicefleet_dataplane.media.agent import (
     Tell,
 )
 from voicefleet_dataplane.media.backend import Backend, Call, CallConfig, Digit, Ending, Message
-from voicefleet_dataplane.media.events import build_error
+from voicefleet_dataplane.media.event_errors import build_error
 from voicefleet_dataplane.shell.agents.connection import AgentLink, LinkListener, Lost
 from voicefleet_dataplane.wire.rtp import RtpPacket
 

@@ -22,7 +22,7 @@ from aiortc.rtcconfiguration import RTCBundlePolicy
 
 from voicefleet_contract.http_api import MAX_EVENT_BYTES
 from voicefleet_contract.outside import parse_json
-from voicefleet_dataplane.media.events import EVENTS_LABEL
+from voicefleet_dataplane.media.event_channels import EVENTS_LABEL
 from voicefleet_dataplane.media.speech import FRAME, RATE, Samples, join, mono
 from voicefleet_dataplane.shell.client.packet_caller import CallError, hang_up, post_offer
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from voicefleet_dataplane.engines.stages import VoiceActivity
 from voicefleet_dataplane.media.agent import Clear, End, Mark, Say, Tell
 from voicefleet_dataplane.media.backend import Backend, Call, CallConfig, Digit, Ending, RateHz
-from voicefleet_dataplane.media.events import build_error
+from voicefleet_dataplane.media.event_errors import build_error
 from voicefleet_dataplane.media.pipeline.actions import (
     Action,
     Actions,

@@ -89,6 +89,8 @@ class CallTrace:
                 self._metrics.note_stage(stage, at - session.started_at, call.config.traceparent)
         for what, count in call.voice_counts().items():
             self._metrics.voices.labels(self._settings.pool, what).inc(count)
+        for what, count in call.hub.counts.items():
+            self._metrics.events.labels(self._settings.pool, what).inc(count)
         now = time.monotonic()
         status = session_status(session, now)
         self.end_set_up(session)

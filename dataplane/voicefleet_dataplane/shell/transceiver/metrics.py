@@ -41,6 +41,12 @@ class TransceiverMetrics:
             ["pool", "what"],
             registry=self.registry,
         )
+        self.events = Counter(
+            "voicefleet_transceiver_client_events",
+            "Events for clients that went without their large content or were lost, of calls that have ended",
+            ["pool", "what"],
+            registry=self.registry,
+        )
         self._pool = pool
         self._setup = Histogram(
             "voicefleet_transceiver_setup_seconds",

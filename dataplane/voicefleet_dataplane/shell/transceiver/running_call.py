@@ -22,7 +22,8 @@ from voicefleet_dataplane.media.backend import (
     VoiceListener,
 )
 from voicefleet_dataplane.media.dtmf import DtmfReceiver
-from voicefleet_dataplane.media.events import EVENTS_LABEL, EventHub
+from voicefleet_dataplane.media.event_channels import EventChannels
+from voicefleet_dataplane.media.events import EventHub
 from voicefleet_dataplane.media.listening import Audience
 from voicefleet_dataplane.media.outgoing import Codec
 from voicefleet_dataplane.media.rtvi import CHAT_LABEL, Rtvi
@@ -55,13 +56,13 @@ class RunningCall:
         self._ended = ended
         self._voice: CallVoice | None = None
         self._channels: DataChannels | None = None
-        self._events_channel: Channel | None = None
         self._chat_channel: Channel | None = None
         self._rtvi: Rtvi | None = None
         self._was_connected = False
         self._keypad = DtmfReceiver()
         self.audience = Audience()
         self._backend = make_backend(self)
+        self._event_channels = self._new_event_channels()
         session.attach(self)
 
     # ---- what the backend may do
@@ -130,7 +131,8 @@ class RunningCall:
             self.hub.unwatch(self._rtvi)
             self._rtvi = None
         self.hub.close_channel()
-        self._events_channel = self._chat_channel = None
+        self._chat_channel = None
+        self._event_channels = self._new_event_channels()
         self._keypad = DtmfReceiver()
         self.session = session
         session.attach(self)
@@ -166,7 +168,11 @@ class RunningCall:
 
     def on_sctp(self, packet: bytes) -> DropReason | None:
         """To SCTP, if data channels were offered."""
-        return self._channels.receive(packet) if self._channels is not None else None
+        if self._channels is None:
+            return None
+        dropped = self._channels.receive(packet)
+        self.hub.flush()
+        return dropped
 
     def on_ending(self) -> None:
         """Last words; none for a client that is in another call already.
@@ -178,6 +184,7 @@ class RunningCall:
             return
         if self._rtvi is not None:
             self._rtvi.say_goodbye()
+        self.hub.flush()
         self._channels.flush()  # an error event may be among what waits
         self._channels.close()
 
@@ -197,23 +204,21 @@ class RunningCall:
     # ---- what the data channels say
 
     def on_channel(self, channel: Channel) -> None:
-        """The events' channel to the hub, the chat to who translates it, every other one to the backend."""
+        """The chat to who translates it, the events' channel to the hub, every other one to a backend that takes it."""
         if channel.label == CHAT_LABEL and self.config.chat == "rtvi":
             self._join_chat(channel)
-        elif channel.label == EVENTS_LABEL:
-            self._events_channel = channel
-            self.hub.open_channel(channel)
-        else:
+        elif not self._event_channels.open(channel):
             self._guard(lambda: self._backend.on_channel(channel))
 
     def on_data(self, channel: Channel, message: Message) -> None:
-        """Text in the events' channel by the hub, anything else straight to the backend."""
+        """By the hub if it is an event, straight to a backend that takes other channels."""
         if channel is self._chat_channel and self._rtvi is not None:
             self._rtvi.on_message(message)
-        elif channel is self._events_channel and isinstance(message, str):
-            self.hub.hear(message)
-        else:
+        elif not self._event_channels.hear(channel, message):
             self._guard(lambda: self._backend.on_data(channel, message))
+
+    def _new_event_channels(self) -> EventChannels:
+        return EventChannels(self.hub, backend_takes=self._backend.takes_channels)
 
     def _join_chat(self, channel: Channel) -> None:
         """A second channel of that name takes the first one's place."""
