@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from tests.interop.conftest import SPEECH
-from tests.interop.matrix.call import Place
+from tests.interop.matrix.call import Place, SetUpError
 from tests.interop.matrix.checks import CHECKS
-from tests.interop.matrix.client import Client, running
+from tests.interop.matrix.client import PATIENCE_S, Client, running
 from tests.interop.matrix.content import recording
-from tests.interop.matrix.known import why_it_fails
+from tests.interop.matrix.known import WITHIN_S, may_work, why_it_fails
 from tests.interop.matrix.stacks import STACKS, Stack
 from tests.interop.matrix.table import RESULTS, write
 from voicefleet_dataplane.commands.dev import DevFleet
@@ -28,11 +28,18 @@ async def cell(place: Place, stack: Stack, client: Client, check: str) -> dict[s
     if check in stack.cannot:
         return {"state": "cannot", "words": stack.cannot[check]}
     known = why_it_fails(check, stack.name)
+    client.patience_s = WITHIN_S if known else PATIENCE_S
     try:
         words = await CHECKS[check](place, client)
+    except SetUpError as problem:
+        return {"state": "fails", "words": f"{NEWS}: no call: {_first_line(problem)}"}
     except (AssertionError, TimeoutError) as problem:
-        return {"state": "fails", "words": known or f"{NEWS}: {str(problem).splitlines()[0][:200]}"}
-    return {"state": "works", "words": words if not known else f"{NEWS}: works"}
+        return {"state": "fails", "words": known or f"{NEWS}: {_first_line(problem)}"}
+    return {"state": "works", "words": words if may_work(check, stack.name) else f"{NEWS}: works"}
+
+
+def _first_line(problem: BaseException) -> str:
+    return str(problem).partition("\n")[0][:200]
 
 
 async def column(place: Place, stack: Stack) -> dict[str, Any]:

@@ -18,6 +18,8 @@ from tests.interop.matrix.content import Recording, heard, message, seen
 from voicefleet_dataplane.commands.dev import DevFleet
 from voicefleet_dataplane.media.speech import Samples
 
+Sideband = aiohttp.ClientWebSocketResponse
+
 CALLS = "/v1/realtime/calls"
 MOST_BY_DEFAULT = 65_536  # RFC 8841 section 6.1
 _CONNECTED_WITHIN_S = 20.0
@@ -50,6 +52,10 @@ class Place:
             yield http
 
 
+class SetUpError(Exception):
+    """There is no call, so nothing can be said of what a check is about."""
+
+
 class Channel:
     """One data channel of a client; the fleet sends back what is sent."""
 
@@ -78,9 +84,9 @@ class Channel:
     async def close(self) -> None:
         await self._client.do("close", channel=self.name)
 
-    async def closed(self, within_s: float | None = None) -> float:
+    async def closed(self) -> float:
         """Wait for the client to learn that it is closed; return when."""
-        return float((await self._client.event("closed", within_s, channel=self.name))["at"])
+        return float((await self._client.event("closed", channel=self.name))["at"])
 
 
 class Call:
@@ -93,8 +99,10 @@ class Call:
         self.events = Channel(client, fresh("events"))
         self.most_bytes = 0  # of a message, that both sides take
 
-    async def set_up(self, channels: Sequence[dict[str, Any]]) -> None:
-        said, wanted = self._place.said, [{"channel": self.events.name, "label": "oai-events"}, *channels]
+    async def set_up(self, channels: Sequence[dict[str, Any]], *, events: bool) -> None:
+        said, wanted = self._place.said, list(channels)
+        if events:
+            wanted.append({"channel": self.events.name, "label": "oai-events"})
         await self.client.do("offer", call=self._name, wav=str(said.wav), packets=str(said.packets), channels=wanted)
         offer = (await self.client.event("offer"))["sdp"]
         async with self._http.post(CALLS, data=offer, headers={"Content-Type": "application/sdp"}) as response:
@@ -104,9 +112,10 @@ class Call:
         self.most_bytes = min(_most_bytes(offer), _most_bytes(answer))
         await self.client.do("answer", sdp=answer)
         await self.state("connected", _CONNECTED_WITHIN_S)
-        await self.events.opened()
+        if events:
+            await self.events.opened()
 
-    async def state(self, state: str, within_s: float) -> float:
+    async def state(self, state: str, within_s: float | None = None) -> float:
         """Wait for the client to say that its connection is in this state; return when."""
         return float((await self.client.event("state", within_s, call=self._name, state=state))["at"])
 
@@ -129,7 +138,7 @@ class Call:
             assert response.status == 200, await response.text()
 
     @contextlib.asynccontextmanager
-    async def watched(self) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    async def watched(self) -> AsyncIterator[Sideband]:
         """A sideband at the call's owner: it ends with the call."""
         async with self._http.ws_connect(
             "/v1/realtime", params={"call_id": self._location.rsplit("/", 1)[-1]}
@@ -137,7 +146,7 @@ class Call:
             yield socket
 
 
-async def over(sideband: aiohttp.ClientWebSocketResponse, within_s: float) -> float:
+async def over(sideband: Sideband, within_s: float) -> float:
     """Wait for the fleet to learn that the call is over; return when."""
     async with asyncio.timeout(within_s):
         async for _ in sideband:
@@ -146,13 +155,16 @@ async def over(sideband: aiohttp.ClientWebSocketResponse, within_s: float) -> fl
 
 
 @contextlib.asynccontextmanager
-async def calling(place: Place, client: Client, *channels: dict[str, Any]) -> AsyncIterator[Call]:
-    """Place a call with a channel for events, and more; hang up after it."""
+async def calling(place: Place, client: Client, *channels: dict[str, Any], events: bool = True) -> AsyncIterator[Call]:
+    """Place a call with these channels and one for events; hang up after it."""
     client.forget()
     async with place.http() as http:
         call = Call(place, client, http)
         try:
-            await call.set_up(channels)
+            try:
+                await call.set_up(channels, events=events)
+            except (AssertionError, TimeoutError) as problem:
+                raise SetUpError(str(problem)) from problem
             yield call
         finally:
             await client.do("hang_up")

@@ -5,9 +5,10 @@ A check ends with what is worth a word in the table, or fails. No check holds an
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
-from tests.interop.matrix.call import Call, Channel, Place, calling, fresh, over
+from tests.interop.matrix.call import Call, Channel, Place, Sideband, calling, fresh, over
 from tests.interop.matrix.client import Client
 from tests.interop.matrix.content import message, seen
 from tests.support.chromium import contains
@@ -18,8 +19,8 @@ CHANNELS = 64  # of a call, the one for events among them
 KILO = 1_000
 _ALIKE, _STRANGE = 0.7, 0.5
 _HEARD_S = 3.0
+_LISTENINGS = 3
 _MANY = 500
-_BEFORE_FAILED_S = 40.0  # a stack that hears nothing of a hang-up gives up when its consent runs out (RFC 7675: 30 s)
 
 
 async def audio_comes_back(place: Place, client: Client) -> str:
@@ -39,10 +40,15 @@ async def a_second_call(place: Place, client: Client) -> str:
 
 
 async def _is_heard(place: Place, call: Call) -> None:
-    heard = await call.listen(_HEARD_S)
-    own, other = await asyncio.to_thread(lambda: (contains(place.said.samples, heard), contains(place.stranger, heard)))
-    assert own >= _ALIKE, (own, other)
-    assert other < _STRANGE, (own, other)
+    """On a busy machine a jitter buffer stretches every repetition now and then: then it is listened to once more."""
+    for _ in range(_LISTENINGS):
+        heard = await call.listen(_HEARD_S)
+        own = await asyncio.to_thread(contains, place.said.samples, heard)
+        other = await asyncio.to_thread(contains, place.stranger, heard)
+        assert other < _STRANGE, (own, other)
+        if own >= _ALIKE:
+            return
+    raise AssertionError(f"what is heard is not what was said: {own:.2f}")
 
 
 async def long_messages(place: Place, client: Client) -> str:
@@ -190,30 +196,45 @@ async def the_client_hangs_up(place: Place, client: Client) -> str:
     """When the fleet learns of it."""
     async with calling(place, client) as call, call.watched() as sideband:
         await call.events.text_comes_back('{"type":"hello"}')
-        began = time.monotonic()
-        await client.do("hang_up")
-        ended = await over(sideband, _BEFORE_FAILED_S)
-    return f"{ended - began:.1f} s"
+        return await _when_the_fleet_learns(client, sideband)
+
+
+async def the_client_hangs_up_audio_alone(place: Place, client: Client) -> str:
+    """Without a data channel, as WHIP publishers do."""
+    async with calling(place, client, events=False) as call, call.watched() as sideband:
+        return await _when_the_fleet_learns(client, sideband)
+
+
+async def _when_the_fleet_learns(client: Client, sideband: Sideband) -> str:
+    began = time.monotonic()
+    await client.do("hang_up")
+    return f"{await over(sideband, client.patience_s) - began:.1f} s"
 
 
 async def we_hang_up(place: Place, client: Client) -> str:
     """When the client learns of it: by its channel, by its connection's state."""
     async with calling(place, client) as call:
         await call.events.text_comes_back('{"type":"hello"}')
-        began = time.monotonic()
-        await call.hang_up()
-        learns = {
-            "channel": asyncio.create_task(call.events.closed(_BEFORE_FAILED_S)),
-            "failed": asyncio.create_task(call.state("failed", _BEFORE_FAILED_S)),
-            "closed": asyncio.create_task(call.state("closed", _BEFORE_FAILED_S)),
-            "disconnected": asyncio.create_task(call.state("disconnected", _BEFORE_FAILED_S)),
-        }
-        await asyncio.wait(learns.values(), return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.wait(learns.values(), timeout=place.settle_s)  # what else it says soon
-        said = {word: task.result() for word, task in learns.items() if task.done() and not task.exception()}
-        for task in learns.values():
-            task.cancel()
-        assert said
+        return await _when_the_client_learns(call, {"channel": call.events.closed()}, place.settle_s)
+
+
+async def we_hang_up_audio_alone(place: Place, client: Client) -> str:
+    async with calling(place, client, events=False) as call:
+        return await _when_the_client_learns(call, {}, place.settle_s)
+
+
+async def _when_the_client_learns(call: Call, words: dict[str, Coroutine[Any, Any, float]], settle_s: float) -> str:
+    learns = {word: asyncio.create_task(wait) for word, wait in words.items()}
+    learns |= {state: asyncio.create_task(call.state(state)) for state in ("disconnected", "failed", "closed")}
+    began = time.monotonic()
+    await call.hang_up()
+    await asyncio.wait(learns.values(), return_when=asyncio.FIRST_COMPLETED)
+    await asyncio.wait(learns.values(), timeout=settle_s)  # what else it says soon
+    said = {word: task.result() for word, task in learns.items() if task.done() and not task.exception()}
+    for task in learns.values():
+        task.cancel()
+    await asyncio.gather(*learns.values(), return_exceptions=True)
+    assert said, "the client does not learn of it"
     return ", ".join(f"{word} {at - began:.1f} s" for word, at in sorted(said.items(), key=lambda one: one[1]))
 
 
@@ -234,6 +255,8 @@ CHECKS: dict[str, Check] = {
     "client closes channel": the_client_closes_a_channel,
     "we close channel": we_close_a_channel,
     "client hangs up": the_client_hangs_up,
+    "client hangs up, audio alone": the_client_hangs_up_audio_alone,
     "we hang up": we_hang_up,
+    "we hang up, audio alone": we_hang_up_audio_alone,
     "second call": a_second_call,
 }
