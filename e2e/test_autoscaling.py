@@ -8,6 +8,7 @@ from e2e.fleet import POOL, Fleet
 from e2e.kube import eventually
 from e2e.talk import holding, lost, sent
 
+MEMBERS = "app.kubernetes.io/component=transceiver"
 # One call is two percent of a transceiver's fifty.
 AUTOSCALING = {"minReplicas": 3, "maxReplicas": 5, "targetUtilization": 2, "scaleDownStabilization": "10s"}
 
@@ -25,6 +26,8 @@ async def test_it_grows_with_calls_and_shrinks_by_draining_and_loses_none(fleet:
         assert lost(callers) == 0
     finally:
         autoscale(fleet, None)
+        # Also those that are not ready yet or drain: the stories after this one count members.
+        eventually("three members and no more", lambda: len(fleet.kube.get("pods", selector=MEMBERS)) == 3, within_s=90)
 
 
 def autoscale(fleet: Fleet, autoscaling: dict[str, Any] | None) -> None:

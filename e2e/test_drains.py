@@ -6,7 +6,7 @@ from typing import Any
 
 from e2e.fleet import POOL, Fleet
 from e2e.kube import eventually
-from e2e.talk import calls, lost, place_calls, sent
+from e2e.talk import calls, holding, lost, place_calls, sent
 from voicefleet_contract import names
 from voicefleet_contract.hint import peek_hint
 from voicefleet_dataplane.shell.client.packet_caller import Caller
@@ -22,7 +22,7 @@ async def test_kubectl_drain_empties_a_node_and_every_call_on_it_ends_by_itself(
     options = ("--ignore-daemonsets", "--delete-emptydir-data", f"--pod-selector={TRANSCEIVERS}", "--timeout=120s")
     hurry(fleet)
     try:
-        async with calls(fleet, 9, seconds=25) as callers:
+        async with holding(fleet, 9) as callers:
             here = [caller for caller in callers if slot_of(caller) in before]
             assert here, "chance put no call on the node; once in 10^4 runs"
             drain = asyncio.create_task(asyncio.to_thread(fleet.kube.run, "drain", node, *options, namespaced=False))
@@ -45,7 +45,7 @@ async def test_kubectl_drain_empties_a_node_and_every_call_on_it_ends_by_itself(
 
 
 async def test_scaling_to_one_and_back_to_three_under_calls_loses_no_packet(fleet: Fleet) -> None:
-    async with calls(fleet, 6, seconds=25) as callers:
+    async with holding(fleet, 6) as callers:
         await asyncio.to_thread(scale, fleet, 1)
         await asyncio.to_thread(eventually, "one member takes calls", lambda: replicas(fleet) == (1, 1), 30.0)
         said = fleet.kube.get("transceiver", POOL)["status"]
@@ -91,7 +91,7 @@ async def test_a_pod_deleted_while_the_operator_is_down_lets_its_calls_end_and_n
     scale_operator(fleet, 0)
     try:
         await asyncio.to_thread(eventually, "no operator", lambda: not fleet.kube.get("pods", selector=OPERATOR), 60.0)
-        async with calls(fleet, 4, seconds=15) as callers:
+        async with holding(fleet, 4) as callers:
             slot = slot_of(callers[0])
             [pod] = [pod for pod in fleet.transceivers() if generation_of(pod)[0] == slot]
             # What `kubectl drain --disable-eviction` does.
