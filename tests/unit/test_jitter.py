@@ -215,6 +215,17 @@ def test_keys_pressed_take_their_numbers_and_no_sound():
     assert buffer.lost == 0
 
 
+def test_numbers_of_keys_that_were_dropped_before_are_no_hole():
+    """A client may send more keys than are opened (core/call/budgets.py): speech between them stays whole."""
+    buffer = Buffer()
+    for number in range(50):
+        sent = RtpPacket(False, 111, 20 * number, 960 * number, 1, WB_20_MS)
+        assert buffer.at(number * FRAME_S, sent) == [AUDIO]
+        key = RtpPacket(False, 126, 20 * number + 7, 960 * number + 300, 1, b"\x01\x0a\x00\x00")
+        assert buffer.at(number * FRAME_S, key, is_audio=False) == []
+    assert (buffer.lost, buffer.concealed, buffer.recovered) == (0, 0, 0)
+
+
 def test_another_ssrc_begins_anew():
     buffer = Buffer()
     buffer.at(0.0, packet(0), packet(2))
