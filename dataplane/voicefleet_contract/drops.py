@@ -55,6 +55,7 @@ class DropReason(StrEnum):
     ADDRESS_NOT_CHECKED = "address_not_checked"  # DTLS or media from an address without an authenticated check
     DTLS_MALFORMED = "dtls_malformed"
     DTLS_AMPLIFICATION = "dtls_amplification"  # not sent: three times the bytes received are spent
+    PATH_NOT_PROVEN = "path_not_proven"  # not sent, media or data: the same, of a connected call's path
     SRTP_NOT_READY = "srtp_not_ready"
     SRTP_AUTH = "srtp_auth"
     SRTP_REPLAY = "srtp_replay"

@@ -89,6 +89,7 @@ class UpdateIce(_Body):
     tenant: str | None = None
     if_match: tuple[str, ...] = Field(max_length=16)
     ice_ufrag: str = Field(default="", max_length=256)  # empty: not said
+    client_pwd: str = Field(default="", max_length=256)  # of that ufrag; empty too from a gateway of a version before
     region: str = ""
     relay: str = ""
 

@@ -23,7 +23,14 @@ from voicefleet_dataplane.core.transceiver.transceiver import Transceiver
 from voicefleet_dataplane.wire.demux import Kind, classify
 from voicefleet_dataplane.wire.rtp import RtpPacket, build_rtp, parse_rtp
 from voicefleet_dataplane.wire.sdp.model import SetupRole
-from voicefleet_dataplane.wire.stun import build_binding_request, parse_binding_response
+from voicefleet_dataplane.wire.stun import (
+    build_binding_request,
+    build_binding_success,
+    is_response,
+    parse_binding_request,
+    parse_binding_response,
+    verify_integrity,
+)
 
 HINT_KEYS = KeyRing({1: b"h" * 32}, 1)
 CALL_KEYS = KeyRing({1: b"c" * 32}, 1)
@@ -41,6 +48,7 @@ TOPOLOGY = TopologyIndex(
         ),
     )
 )
+CLIENT_PWD = b"0123456789abcdefghijkl+/"  # of the offer
 IDENTITY = make_identity()
 LIMITS = Limits()
 
@@ -227,6 +235,8 @@ class Client:
         self.dtls = Dtls(self.identity, [fingerprint], we_are_client=self.we_are_client, asks_for_cookie=False)
         self.srtp: Srtp | None = None
         self.answered: list[bytes] = []
+        self.asked: list[bytes] = []  # checks of the transceiver
+        self.answers_checks = True
         self.media: list[RtpPacket] = []
         self.raw_media: list[bytes] = []
         self.rtcp: list[bytes] = []
@@ -282,7 +292,13 @@ class Client:
 
     def receive(self, datagram: bytes) -> None:
         kind = classify(datagram)
-        if kind is Kind.STUN:
+        if kind is Kind.STUN and not is_response(datagram):
+            self.asked.append(datagram)
+            request = parse_binding_request(datagram)
+            assert verify_integrity(request, CLIENT_PWD)
+            if self.answers_checks:
+                self._queue.append(build_binding_success(request.transaction_id, RELAY, CLIENT_PWD))
+        elif kind is Kind.STUN:
             response = parse_binding_response(datagram)
             self.answered.append(datagram)
             if response.mapped is not None and self.we_are_client:

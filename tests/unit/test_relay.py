@@ -91,6 +91,16 @@ def test_ipv6_clients_are_carried_too(relay: Relay) -> None:
     assert relay.receive_inside(encode_spp(client, INNER) + RTP, OWNER_A, 0.1) == (RTP, client)
 
 
+def test_an_answer_to_a_check_of_the_owners_follows_the_flow_and_proves_nothing(relay: Relay) -> None:
+    answer = build_binding_success(b"t" * 12, INNER, b"the client's own")
+    assert relay.receive_outside(answer, ALICE, 0.0) is DropReason.STUN_NOT_REQUEST
+    bound(relay)
+    asked = encode_spp(ALICE, INNER) + build_binding_request(b"t" * 12, "them:us", b"the client's own")
+    assert relay.receive_inside(asked, OWNER_A, 0.1) == (asked[HEADER_BYTES:], ALICE)
+    assert relay.receive_outside(answer, ALICE, IDLE_S) == (encode_spp(ALICE, INNER) + answer, OWNER_A)
+    assert not relay.flows.is_live(relay.flows.by_client[ALICE], 0.1 + IDLE_S)
+
+
 # ---- rule 1: authentic checks only, each by its own hint
 
 

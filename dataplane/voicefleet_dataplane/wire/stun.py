@@ -84,6 +84,7 @@ _INNER_PAD, _OUTER_PAD = (bytes(byte ^ pad for byte in range(256)) for pad in (0
 
 _REQUESTS = frozenset({BINDING_REQUEST})
 _RESPONSES = frozenset({BINDING_SUCCESS, BINDING_ERROR})
+_RESPONSE_HEADS = frozenset(kind.to_bytes(2) for kind in _RESPONSES)
 
 _HEADER = Struct("!HHI12s")
 _ATTRIBUTE = Struct("!HH")
@@ -205,6 +206,11 @@ def parse_binding_request(data: bytes) -> BindingRequest:
         integrity_offset,
         sha256_offset,
     )
+
+
+def is_response(data: bytes) -> bool:
+    """Say whether a STUN message is the answer to a check, by its first two bytes."""
+    return data[:2] in _RESPONSE_HEADS
 
 
 def parse_binding_response(data: bytes) -> BindingResponse:

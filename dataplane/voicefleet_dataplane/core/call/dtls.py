@@ -193,6 +193,11 @@ class Dtls:
             self._collect()
             self._arm_openssl(now)
 
+    @property
+    def flight(self) -> int | None:
+        """The number of our flight that the peer has not answered yet; None when the handshake is over."""
+        return self._ours.flights if self.state is DtlsState.CONNECTING else None
+
     # ---- hellos
 
     def _say_hello(self, now: float) -> None:

@@ -1,4 +1,4 @@
-"""The lite agent of one session (RFC 8445 section 2.5): it answers checks, and sends none.
+"""The lite agent of one session (RFC 8445 section 2.5): it answers checks, and sends none but to prove a path (core/call/path_proof.py).
 
 Owns: whether a check is authentic, which client addresses it has validated (paths), which of them we send to, and
 whether there is still consent to send (RFC 7675). Does not own: which session a check belongs to (core/transceiver/transceiver.py).
@@ -19,10 +19,11 @@ Invariants
   older than the path, so one that was believed can't be repeated to lead the path back (docs/adr/0016).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
+from voicefleet_dataplane.core.call.path_budget import PathBudget
 from voicefleet_dataplane.wire.stun import (
     FORBIDDEN,
     BindingRequest,
@@ -53,9 +54,9 @@ class Path:
     announced_at: float  # the time of the last announcement that was believed; at first, when the path was made
     bare: Address | None = None  # media goes here, without a header: the relay's flow port (docs/adr/0012)
     nominated: bool = False
-    last_check: tuple[bytes, bytes] | None = None  # its transaction id, and the password that it was made with
-    received_bytes: int = 0
-    sent_bytes: int = 0
+    credentials: "Credentials | None" = None  # of its last check
+    transaction_id: bytes = b""  # of that check
+    budget: PathBudget = field(default_factory=PathBudget)
 
     def media(self, packet: bytes) -> tuple[bytes, Address]:
         """Return what to send, and where, for RTP and RTCP."""
@@ -66,9 +67,9 @@ class Path:
 
         To the client it is a second answer to its last check, which nobody expects.
         """
-        if not self.prefix or self.last_check is None:
+        if not self.prefix or self.credentials is None:
             return None
-        return build_binding_error(self.last_check[0], FORBIDDEN, self.last_check[1])
+        return build_binding_error(self.transaction_id, FORBIDDEN, self.credentials.key)
 
     def follow(self, destination: Address, prefix: bytes, said_at: float, now: float) -> bool:
         """Go through another relay from now on, as an authentic announcement of it says; False if it comes too late."""
@@ -81,11 +82,12 @@ class Path:
 
 @dataclass(slots=True)
 class Credentials:
-    """Our ufrag and pwd, and the ufrag of the client that they were made for."""
+    """Our ufrag and pwd, and those of the client that they were made for."""
 
     ufrag: str
     key: bytes
     remote_ufrag: bytes
+    remote_pwd: str  # empty: not known
     number: int  # counts a session's restarts
     leaves_at: float = _NEVER
 
@@ -104,8 +106,8 @@ class IceAgent:
         "selected",
     )
 
-    def __init__(self, ufrag: str, pwd: str, remote_ufrag: str) -> None:
-        self._credentials = [Credentials(ufrag, pwd.encode(), remote_ufrag.encode(), 0)]  # oldest first
+    def __init__(self, ufrag: str, pwd: str, remote_ufrag: str, remote_pwd: str = "") -> None:
+        self._credentials = [Credentials(ufrag, pwd.encode(), remote_ufrag.encode(), remote_pwd, 0)]  # oldest first
         self._used = -1  # the number of the newest ones that a check has used
         self._selected_by = -1  # … of those that nominated a path
         self._transactions: dict[bytes, Address] = {}
@@ -139,10 +141,10 @@ class IceAgent:
         """All that checks may carry now."""
         return [credentials.ufrag for credentials in self._credentials]
 
-    def restart(self, ufrag: str, pwd: str, remote_ufrag: str) -> None:
+    def restart(self, ufrag: str, pwd: str, remote_ufrag: str, remote_pwd: str = "") -> None:
         """Know other credentials too, from now on."""
         number = self._credentials[-1].number + 1
-        self._credentials.append(Credentials(ufrag, pwd.encode(), remote_ufrag.encode(), number))
+        self._credentials.append(Credentials(ufrag, pwd.encode(), remote_ufrag.encode(), remote_pwd, number))
         if len(self._credentials) > MAX_CREDENTIALS:
             # Those in use carry the call until newer ones do: the others are of restarts that were restarted again.
             self._retire(next(one for one in self._credentials if one.number != self._used))
@@ -186,7 +188,7 @@ class IceAgent:
             if nominated:
                 self._selected_by = credentials.number
             path = self._move(client, destination, prefix, bare, now, nominated=nominated)
-            path.last_check = (request.transaction_id, credentials.key)
+            path.credentials, path.transaction_id = credentials, request.transaction_id
         return build_binding_success(request.transaction_id, client, credentials.key, sha256=sha256)
 
     def is_repeated(self, request: BindingRequest) -> bool:

@@ -4,8 +4,10 @@ Owns: round-trip time, when a report of ours is due, and what stands in it. Does
 (core/call/session.py), the counting of one stream (core/call/streams.py).
 """
 
+from collections.abc import Callable
+
 from voicefleet_dataplane.core.call.streams import CLOCK_RATE, ReceiveStream, SendStream, ntp_from_unix, round_trip_s
-from voicefleet_dataplane.wire.rtcp import Reports, build_report
+from voicefleet_dataplane.wire.rtcp import ReportBlock, Reports, build_report
 
 _REPORT_GAP_S = 0.5
 
@@ -23,15 +25,19 @@ class CallReports:
         self._wall_offset_s = wall_offset_s
         self._answered_at = -float("inf")
 
-    def take(self, theirs: Reports, now: float) -> bool:
-        """Learn from an authentic compound; True if it reports about our stream: the client has found it."""
+    def take(self, theirs: Reports, now: float, is_off: Callable[[ReportBlock], bool]) -> bool:
+        """Learn from an authentic compound; True if it reports about our stream: the client has found it.
+
+        `is_off` is told of each block about it, and says whether the time that it names was off (core/call/path_proof.py).
+        """
         found = False
         for block in theirs.blocks:
             if block.ssrc == self._sending.ssrc:
                 found = True
                 self._sending.loss = block.fraction_lost / 256
-                rtt_s = round_trip_s(block, ntp_from_unix(now + self._wall_offset_s))
-                self.rtt_s = self.rtt_s if rtt_s is None else rtt_s
+                if not is_off(block):
+                    rtt_s = round_trip_s(block, ntp_from_unix(now + self._wall_offset_s))
+                    self.rtt_s = self.rtt_s if rtt_s is None else rtt_s
         for sender in theirs.senders:
             stream = self._streams.get(sender.ssrc)
             if stream is not None:
@@ -41,15 +47,24 @@ class CallReports:
                 self._streams.pop(ssrc, None)
         return found
 
-    def answer(self, theirs: Reports, cname: str, now: float) -> bytes | None:
-        """Build our report in answer to a compound; None while none is due."""
+    def is_due(self, theirs: Reports, now: float) -> bool:
+        """Say whether a compound is to be answered by a report of ours."""
         # Each SR is answered, or a browser shows no round trip; an RR alone now and then, so that we learn ours.
         gap_s = _REPORT_GAP_S / 2 if theirs.senders else _REPORT_GAP_S * 2
         if now - self._answered_at < gap_s:
-            return None
+            return False
         self._answered_at = now
-        sender = self._sending.build_sender_info(ntp_from_unix(now + self._wall_offset_s), now)
-        return build_report(sender, tuple(stream.build_block(now) for stream in self._streams.values()), cname)
+        return True
+
+    def build(self, cname: str, now: float, shift: int = 0) -> tuple[bytes, int]:
+        """Build our report, and say by what LSR it will be named (0: it says nothing of a stream of ours, and will not be).
+
+        `shift`: by how much its time is earlier, in 1/65536 s; the stream's is by as much, so that the pair is true.
+        """
+        at = now - shift / 65_536
+        sender = self._sending.build_sender_info(ntp_from_unix(at + self._wall_offset_s), at)
+        blocks = tuple(stream.build_block(now) for stream in self._streams.values())
+        return build_report(sender, blocks, cname), sender.middle_ntp if sender.packets else 0
 
     @property
     def loss(self) -> float | None:

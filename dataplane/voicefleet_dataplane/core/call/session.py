@@ -5,14 +5,14 @@
     new ──first authentic check──▶ connecting ──handshake, fingerprint right──▶ connected
      └──────────────┴──────────────────────── any limit, close, hang-up ────────────┴──▶ ended(reason)
 
-Owns: the order of things, the limits (setup, consent, idle, duration), the amplification budget, the counters of packets
-and bytes. Does not own: the socket, what opens packets (core/call/incoming.py), SCTP (given out and taken in as packets), what
-the audio means (a Listener), what RTCP says (core/call/reports.py), the call in numbers for others (core/call/status.py).
+Owns: the order of things, the limits (setup, consent, idle, duration), the counters of packets and bytes. Does not own: the
+socket, what opens packets (core/call/incoming.py), by which path they leave (core/call/outgoing.py), SCTP (given out and taken in as
+packets), what the audio means (a Listener), what RTCP says (core/call/reports.py), the call in numbers for others (core/call/status.py).
 
 Invariants
 - Input gives None or the one DropReason to count; output is appended to the transmit list that all calls share.
-- Until the handshake is complete, a path gets at most three times the bytes that it sent us.
-- Nothing is sent but to the path that ICE selected, except the answer to a check.
+- A path gets at most three times the bytes that it sent us until it has proved that it receives (core/call/path_budget.py), media included.
+- Nothing is sent but to the path that ICE selected, except the answer to a check, and what a path without proof may not have yet.
 - Once ended, a call sends nothing more and its reason never changes.
 - What its client may make us do is bounded in time (core/call/budgets.py), whatever keys it has.
 """
@@ -28,6 +28,7 @@ from voicefleet_dataplane.core.call.ice import IceAgent, Path
 from voicefleet_dataplane.core.call.incoming import Incoming
 from voicefleet_dataplane.core.call.model import EndReason, Limits, Listener, SessionState
 from voicefleet_dataplane.core.call.negotiation import Agreed, Description
+from voicefleet_dataplane.core.call.outgoing import Outgoing
 from voicefleet_dataplane.core.call.reports import CallReports
 from voicefleet_dataplane.core.call.srtp import Srtp
 from voicefleet_dataplane.core.call.streams import SendStream
@@ -35,7 +36,6 @@ from voicefleet_dataplane.wire.rtcp import build_bye
 from voicefleet_dataplane.wire.rtp import RtpPacket, build_rtp
 from voicefleet_dataplane.wire.stun import BindingRequest
 
-AMPLIFICATION_LIMIT = 3
 MAX_EARLY_PACKETS = 8  # 160 ms of speech
 _NEVER = float("inf")
 
@@ -53,6 +53,7 @@ class Session:
     _transmit: list[tuple[bytes, Address]]
     _drops: dict[DropReason, int]  # the transceiver's: for what we would have sent
     _on_ended: Callable[["Session"], None]
+    random_bytes: InitVar[Callable[[int], bytes]]
     _: KW_ONLY
     we_are_client: bool
     wall_offset_s: InitVar[float]  # Unix time less `now`
@@ -74,16 +75,18 @@ class Session:
     bytes_out: int = field(default=0, init=False)
     reports: CallReports = field(init=False)
     _srtp: Srtp | None = field(default=None, init=False)
-    _early: list[bytes] = field(default_factory=list, init=False)
+    _early: list[tuple[bytes, Path]] = field(default_factory=list, init=False)
     _incoming: Incoming = field(default_factory=Incoming, init=False)
+    _outgoing: Outgoing = field(init=False)
     _idle_s: float = field(init=False)
     _listener: Listener | None = field(default=None, init=False)
     _mid_extension: bytes = field(init=False)  # until the client's reports say that it has found our stream
     _now: float = field(init=False)
 
-    def __post_init__(self, wall_offset_s: float, now: float) -> None:
+    def __post_init__(self, random_bytes: Callable[[int], bytes], wall_offset_s: float, now: float) -> None:
         self._now = self.started_at = self.began_at = self.active_at = now
         self.reports = CallReports(self.sending, self._incoming.streams, wall_offset_s)
+        self._outgoing = Outgoing(self.ice, self.reports, self._transmit, self._drops, random_bytes)
         self._idle_s = 0.0 if self.description.terms.joins else self._limits.idle_s
         self._mid_extension = self.agreed.mid_extension
 
@@ -128,8 +131,8 @@ class Session:
         if path is None:  # a role conflict: answered, and nothing learnt
             self._transmit.append((prefix + answer, destination))
             return None
-        path.received_bytes += len(request.data)
-        path.sent_bytes += len(answer)
+        path.budget.received_bytes += len(request.data)
+        path.budget.sent_bytes += len(answer)
         self._transmit.append((prefix + answer, destination))
         if self.state is SessionState.NEW:
             self.state = SessionState.CONNECTING
@@ -138,12 +141,17 @@ class Session:
                 # Not waiting for nomination: it comes 50 ms later even on loopback.
                 self._dtls.start(now)
         self._flush_dtls()
+        self._ask_for_proof()
         return None
+
+    def receive_answer(self, datagram: bytes) -> DropReason | None:
+        """A STUN response from a checked address: to a check of ours, or to nothing."""
+        return None if self._outgoing.proof.receive_answer(datagram) else DropReason.STUN_NOT_REQUEST
 
     def receive_dtls(self, datagram: bytes, path: Path, now: float) -> DropReason | None:
         """A DTLS datagram from a checked address."""
         self._now = now
-        path.received_bytes += len(datagram)
+        path.budget.received_bytes += len(datagram)
         budget = self._incoming.budgets.data if self._srtp is not None else None
         if budget is not None and budget.is_spent(now):
             return DropReason.DATA_RATE
@@ -165,15 +173,17 @@ class Session:
         """What one packet says may have ended the call: then the next of its datagram has no listener."""
         return self._listener.on_sctp(packet) if self._listener is not None else None
 
-    def receive_rtp(self, datagram: bytes, now: float) -> DropReason | None:
+    def receive_rtp(self, datagram: bytes, path: Path, now: float) -> DropReason | None:
         """An SRTP packet from a checked address: the hot path."""
         srtp = self._srtp
         if srtp is None:
-            return self._hold_early(datagram)
+            return self._hold_early(datagram, path)
         self._now = now
         packet = self._incoming.open_rtp(datagram, srtp, self.agreed, now)
         if isinstance(packet, DropReason):
             return packet
+        if not path.budget.is_proven:
+            path.budget.received_bytes += len(datagram)
         self.packets_in += 1
         self.bytes_in += len(datagram)
         if not packet.payload:  # padding alone: nobody has said anything
@@ -190,7 +200,7 @@ class Session:
                 self._listener.on_telephone_event(packet)
         return None
 
-    def receive_rtcp(self, datagram: bytes, now: float) -> DropReason | None:
+    def receive_rtcp(self, datagram: bytes, path: Path, now: float) -> DropReason | None:
         """An SRTCP compound from a checked address."""
         srtp = self._srtp
         if srtp is None:
@@ -199,15 +209,13 @@ class Session:
         reports = self._incoming.open_rtcp(datagram, srtp, now)
         if isinstance(reports, DropReason):
             return reports
+        path.budget.received_bytes += len(datagram)
         self.bytes_in += len(datagram)
-        if self.reports.take(reports, now):
+        if self.reports.take(reports, now, self._outgoing.proof.receive_block):
             self._mid_extension = b""  # MID has done its work (RFC 9143 section 15)
-        path = self.ice.selected
-        answer = self.reports.answer(reports, self.agreed.cname, now) if path is not None else None
-        if path is not None and answer is not None:
-            report = srtp.protect_rtcp(answer)
-            self.bytes_out += len(report)
-            self._transmit.append(path.media(report))
+        selected = self.ice.selected
+        if selected is not None and self.reports.is_due(reports, now):
+            self.bytes_out += self._outgoing.report(srtp, selected, self.agreed.cname, now)
         return None
 
     # ---- what the listener may do
@@ -233,6 +241,12 @@ class Session:
         datagram = srtp.protect(clear)
         if datagram is None:
             return False
+        if not path.budget.is_proven:
+            self._ask_for_proof()
+            allowed = self._outgoing.within_budget(path, len(datagram))
+            if allowed is None:
+                return False
+            path = allowed
         sending.note(rtp_timestamp, len(payload), self._now)
         self.packets_out += 1
         self.bytes_out += len(datagram)
@@ -268,14 +282,13 @@ class Session:
         if self._listener is not None and self.state is SessionState.CONNECTED:
             self._listener.on_ending()
         path = self.ice.selected
-        if self._srtp is not None and path is not None and self.sending.packets:
-            bye = self._srtp.protect_rtcp(build_bye(self.sending.ssrc, self.agreed.cname))
-            self._transmit.append(path.media(bye))
+        if self._srtp is not None and self.sending.packets:
+            self._outgoing.media(self._srtp.protect_rtcp(build_bye(self.sending.ssrc, self.agreed.cname)))
         self._dtls.close()
         self._flush_dtls()
         refusal = path.refusal() if path is not None else None
         if path is not None and refusal is not None:
-            self._transmit.append((path.prefix + refusal, path.destination))
+            self._outgoing.stun(refusal, path)
         self._drops[DropReason.SRTP_NOT_READY] += len(self._early)
         self._early.clear()
         self.state = SessionState.ENDED
@@ -295,6 +308,9 @@ class Session:
             times.append(self.started_at + self._limits.setup_s)
         elif self._idle_s:
             times.append(self.active_at + self._idle_s)
+        path = self.ice.selected
+        if self._srtp is not None and path is not None and not path.budget.is_proven:
+            times.append(path.budget.ask_at)
         consent = self.ice.deadline()
         if consent is not None:
             times.append(consent)
@@ -321,6 +337,7 @@ class Session:
         elif self._idle_s and now >= self.active_at + self._idle_s:
             self.end(EndReason.IDLE)
             return
+        self._ask_for_proof()
         dtls = self._dtls.deadline()
         if dtls is not None and now >= dtls:
             self._dtls.advance(now)
@@ -328,26 +345,29 @@ class Session:
 
     # ---- inside
 
-    def _hold_early(self, datagram: bytes) -> DropReason | None:
+    def _hold_early(self, datagram: bytes, path: Path) -> DropReason | None:
         """Keep the client's first words: media goes through a relay's kernel and overtakes the last flight of DTLS."""
         if len(self._early) >= MAX_EARLY_PACKETS or self.state is SessionState.ENDED:
             return DropReason.SRTP_NOT_READY
-        self._early.append(datagram)
+        self._early.append((datagram, path))
         return None
 
     def _take_early(self, now: float) -> None:
         early, self._early = self._early, []
-        for datagram in early:
-            reason = self.receive_rtp(datagram, now)
+        for datagram, path in early:
+            reason = self.receive_rtp(datagram, path, now)
             if reason is not None:
                 self._drops[reason] += 1
 
     def _after_dtls(self, now: float) -> None:
+        if self._dtls.state is DtlsState.CONNECTED and self._srtp is None:
+            self._outgoing.proof.flight_was_answered()
         self._flush_dtls()
         if self._dtls.state is DtlsState.CONNECTED:
             if self._srtp is None and self._dtls.keys is not None:
                 self._srtp = Srtp(self._dtls.keys)
                 self.state = SessionState.CONNECTED
+                self._ask_for_proof()
                 self.connected_at = self.active_at = now
                 if self._listener is not None:
                     self._listener.on_connected()
@@ -360,15 +380,10 @@ class Session:
             self.end(EndReason.FINGERPRINT_MISMATCH if mismatch else EndReason.DTLS_FAILED)
 
     def _flush_dtls(self) -> None:
-        datagrams = self._dtls.poll()
-        path = self.ice.selected
-        if not datagrams or path is None:
-            return
-        for datagram in datagrams:
-            proven = self._srtp is not None or self._dtls.keys is not None
-            if not proven and path.sent_bytes + len(datagram) > AMPLIFICATION_LIMIT * path.received_bytes:
-                self._drops[DropReason.DTLS_AMPLIFICATION] += 1  # repeated soon, when the client has sent more
-                continue
-            path.sent_bytes += len(datagram)
-            self.bytes_out += len(datagram)
-            self._transmit.append((path.prefix + datagram, path.destination))
+        flight, datagrams = self._dtls.flight, self._dtls.poll()
+        if datagrams:
+            self.bytes_out += self._outgoing.dtls(datagrams, flight)
+
+    def _ask_for_proof(self) -> None:
+        if self._srtp is not None:
+            self._outgoing.ask_for_proof(self._srtp, self.agreed.cname, self._now)

@@ -6,6 +6,7 @@
     client ──── STUN check ────▶ hint → owner; tag and  ── SPP + check ──▶ owner
                                  MESSAGE-INTEGRITY; binds the flow
     client ──── DTLS, RTP … ───▶ the flow's owner       ── SPP + … ──────▶ owner
+             (an answer to a check of the owner's, too)
     client ◀─── … ────────────── the flow in the header ◀─ SPP + … ─────── owner
 
 It reads the ufrag of STUN checks and ends no protocol: no ICE, no DTLS, no codec. All it knows of a call is its flow,
@@ -58,7 +59,7 @@ from voicefleet_dataplane.core.relay.own_checks import give_own_check_back, is_o
 from voicefleet_dataplane.core.relay.owner_words import hear, note_candidate
 from voicefleet_dataplane.wire.demux import Kind, classify
 from voicefleet_dataplane.wire.dtls_record import ALERT
-from voicefleet_dataplane.wire.stun import StunError, parse_binding_request, verify_integrity
+from voicefleet_dataplane.wire.stun import StunError, is_response, parse_binding_request, verify_integrity
 
 LARGEST_DATAGRAM_BYTES = 1_500
 Forward = tuple[bytes, Address]  # the datagram and where to; a plain tuple, since one is made per packet
@@ -123,12 +124,14 @@ class Relay:
         if len(data) > LARGEST_DATAGRAM_BYTES:
             return DropReason.TOO_LONG
         kind = classify(data)
-        if kind is Kind.STUN:
+        if kind is Kind.STUN and not is_response(data):
             return self._check(data, client, now, public)
         if kind is Kind.UNKNOWN or kind is Kind.SPP:
             return DropReason.UNKNOWN_KIND
         flow = self.flows.by_client.get(client)
         if flow is None:
+            if kind is Kind.STUN:
+                return DropReason.STUN_NOT_REQUEST
             if self.lookups is None or self._topology is None:
                 return DropReason.FLOW_UNKNOWN
             return self.lookups.hold(client, data, None, now)

@@ -159,13 +159,13 @@ class Calls:
         created.session.inherit(session)
         return created
 
-    def restart_ice(self, session: Session, remote_ufrag: str, now: float) -> Restarted | float:
+    def restart_ice(self, session: Session, remote_ufrag: str, now: float, remote_pwd: str = "") -> Restarted | float:
         """Give a running call other credentials; the old ones serve on (core/call/ice). Or say after how long to ask again."""
         wait_s = self._restarts.take(session.agreed.call_id, now)
         if wait_s:
             return wait_s
         ufrag, pwd = self.ufrags.new(self.hint_keys)
-        session.ice.restart(ufrag, pwd, remote_ufrag)
+        session.ice.restart(ufrag, pwd, remote_ufrag, remote_pwd)
         self.ufrags.lead_to(ufrag, session)
         self.tally.ice_restarts += 1
         self.settle(session)
@@ -179,7 +179,7 @@ class Calls:
         offer = _read(offer_text, session.description.terms, session.agreed.mid)
         agreed = agree_again(session.agreed, session.description, offer)
         if offer.ice_ufrag != session.ice.remote_ufrag:
-            restarted = self.restart_ice(session, offer.ice_ufrag, now)
+            restarted = self.restart_ice(session, offer.ice_ufrag, now, offer.ice_pwd)
             if not isinstance(restarted, Restarted):
                 return restarted
         session.agree(agreed)
@@ -266,13 +266,14 @@ class Calls:
         session = Session(
             agreed,
             description,
-            IceAgent(ufrag, pwd, offer.ice_ufrag),
+            IceAgent(ufrag, pwd, offer.ice_ufrag, offer.ice_pwd),
             Dtls(self._identity, offer.fingerprints, we_are_client=we_are_client),
             sending,
             self._limits,
             self._transmit,
             self._drops,
             self._forget,
+            self._random_bytes,
             we_are_client=we_are_client,
             wall_offset_s=self._wall_offset_s,
             now=now,

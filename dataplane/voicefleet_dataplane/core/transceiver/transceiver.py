@@ -45,6 +45,7 @@ from voicefleet_dataplane.wire.stun import (
     BindingRequest,
     StunError,
     build_binding_error,
+    is_response,
     parse_binding_request,
     verify_integrity,
 )
@@ -118,7 +119,7 @@ class Transceiver:
         known, kind = self._routes.by_header.get(header), classify(payload)
         if known is not None and known[0] == source:
             if kind is Kind.RTP and len(payload) <= LARGEST_DATAGRAM_BYTES:
-                return known[1].session.receive_rtp(payload, now)
+                return known[1].session.receive_rtp(payload, known[1].path, now)
             if kind is not Kind.STUN and kind is not Kind.SPP:
                 return self._take(payload, kind, known[1], now)
         if self._topology is None or self._topology.relay_at(source) is None:
@@ -162,9 +163,9 @@ class Transceiver:
         if route is None:
             return DropReason.ADDRESS_NOT_CHECKED
         if kind is Kind.RTP:
-            return route.session.receive_rtp(payload, now)
+            return route.session.receive_rtp(payload, route.path, now)
         if kind is Kind.RTCP:
-            return route.session.receive_rtcp(payload, now)
+            return route.session.receive_rtcp(payload, route.path, now)
         reason = route.session.receive_dtls(payload, route.path, now)
         self._settle(route.session)
         return reason
@@ -174,6 +175,9 @@ class Transceiver:
     ) -> DropReason | None:
         if len(payload) > LARGEST_DATAGRAM_BYTES:
             return DropReason.TOO_LONG
+        if is_response(payload):
+            route = self._routes.by_client.get(client)
+            return DropReason.ADDRESS_NOT_CHECKED if route is None else route.session.receive_answer(payload)
         try:
             request = parse_binding_request(payload)
         except StunError as error:

@@ -33,7 +33,15 @@ from voicefleet_dataplane.wire.sdp.client import (
     build_offer,
     parse_answer_untrusted,
 )
-from voicefleet_dataplane.wire.stun import StunError, build_binding_request, parse_binding_response, verify_integrity
+from voicefleet_dataplane.wire.stun import (
+    StunError,
+    build_binding_request,
+    build_binding_success,
+    is_response,
+    parse_binding_request,
+    parse_binding_response,
+    verify_integrity,
+)
 
 FRAME_S = 0.02
 _FRAME_TICKS = 960
@@ -97,6 +105,7 @@ class Caller:
         self._last_heard = 0.0
         self._media = asyncio.Event()
         self._hung_up = self._gave_up = False
+        self._password = secrets.token_hex(16)
         # What an attacker of the tests has, or learns: the STUN check sent last, the answer, and from where we speak.
         self.last_check = b""
         self.answer: ClientAnswer
@@ -125,7 +134,7 @@ class Caller:
 
     async def _signal(self, url: str, headers: dict[str, str]) -> str:
         offer = build_offer(
-            secrets.randbits(62), self.client_ufrag, secrets.token_hex(16), self._identity.fingerprint, self._ssrc
+            secrets.randbits(62), self.client_ufrag, self._password, self._identity.fingerprint, self._ssrc
         )
         self._began = time.monotonic()
         location, text = await post_offer(self._http, url, headers, offer)
@@ -217,6 +226,9 @@ class Caller:
                 self._on_dtls(datagram, now)
 
     def _on_stun(self, datagram: bytes, now: float) -> None:
+        if not is_response(datagram):
+            self._answer_check(datagram)
+            return
         try:
             response = parse_binding_response(datagram)
         except StunError:
@@ -262,6 +274,16 @@ class Caller:
 
     def _mark(self, stage: str) -> None:
         self.result.timeline_ms.setdefault(stage, round((time.monotonic() - self._began) * 1e3, 2))
+
+    def _answer_check(self, datagram: bytes) -> None:
+        """The server asks whether we get what it sends here."""
+        key = self._password.encode()
+        try:
+            request = parse_binding_request(datagram)
+        except StunError:
+            return
+        if verify_integrity(request, key) and self.address is not None:
+            self._send(build_binding_success(request.transaction_id, self.address, key))
 
     def _flush(self) -> None:
         for datagram in self._dtls.poll():

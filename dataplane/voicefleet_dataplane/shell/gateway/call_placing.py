@@ -168,7 +168,7 @@ class CallPlacer:
         raise _refused(outcome, call_id)
 
     async def update_ice(
-        self, request: web.Request, caller: Caller, call_id: str, if_match: tuple[str, ...], ufrag: str
+        self, request: web.Request, caller: Caller, call_id: str, if_match: tuple[str, ...], ufrag: str, pwd: str = ""
     ) -> tuple[IceUpdated, Relay]:
         """Tell a call's owner what the client says of ICE, and name the ingress that is best now. Raises ApiError."""
         owner = self.owner(call_id)
@@ -177,6 +177,7 @@ class CallPlacer:
             tenant=caller.tenant,
             if_match=if_match,
             ice_ufrag=ufrag,
+            client_pwd=pwd,
             region=ingress.region,
             relay=ingress.name,
         )

@@ -177,7 +177,7 @@ class RunningCalls:
         if not is_new and not is_repeated:
             return IceUpdated(restarted=False, ice_ufrag=ice.ufrag)
         if is_new:
-            restarted = self.core.calls.restart_ice(session, request.ice_ufrag, time.monotonic())
+            restarted = self.core.calls.restart_ice(session, request.ice_ufrag, time.monotonic(), request.client_pwd)
             if not isinstance(restarted, Restarted):
                 return _too_many_restarts(restarted)
             self.socket.wake()  # its timers

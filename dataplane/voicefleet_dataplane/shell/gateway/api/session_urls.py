@@ -136,7 +136,9 @@ class SessionUrls:
                 fragment = parse_fragment_untrusted(await read_body(request, MAX_FRAGMENT_BYTES, "fragment"))
             except FragmentError as error:
                 raise ApiError(400, "invalid_fragment", str(error), param="fragment") from None
-            said, ingress = await self._placer.update_ice(request, caller, call_id, if_match, fragment.ufrag)
+            said, ingress = await self._placer.update_ice(
+                request, caller, call_id, if_match, fragment.ufrag, fragment.pwd
+            )
         if not said.restarted:
             return web.Response(status=204)
         candidates = [one.as_address() for one in ingress.advertise[:MAX_CANDIDATES]]
