@@ -13,6 +13,7 @@ from voicefleet_contract.spp import HEADER_BYTES, encode_spp
 from voicefleet_contract.topology import MemberState, Topology, TopologyIndex
 from voicefleet_dataplane.core.call.dtls import MISMATCH_PATIENCE_S
 from voicefleet_dataplane.core.call.dtls_hello import PATIENCE_S
+from voicefleet_dataplane.core.call.ice import CONSENT_S
 from voicefleet_dataplane.core.call.model import EndReason, Limits
 from voicefleet_dataplane.core.call.session import MAX_EARLY_PACKETS
 from voicefleet_dataplane.core.call.status import session_status
@@ -497,6 +498,18 @@ def test_a_call_without_checks_ends_after_thirty_seconds():
         world.pass_time(1.0)
         caller.speak()
     assert caller.heard.ended == [EndReason.CONSENT_EXPIRED]
+
+
+@pytest.mark.timeout(60)  # it went round for ever: where now is the very sum, and its difference rounds to less
+def test_consent_runs_out_at_its_timer_however_the_time_rounds():
+    rounding = [at for at in (100.0 + n / 100 for n in range(2_000)) if at + CONSENT_S - at < CONSENT_S]
+    assert rounding
+    for at in rounding[:20]:
+        world = World()
+        world.now = at
+        caller = world.connected()
+        world.core.calls.advance(at + CONSENT_S)
+        assert caller.heard.ended == [EndReason.CONSENT_EXPIRED]
 
 
 def test_a_replayed_check_is_no_consent():

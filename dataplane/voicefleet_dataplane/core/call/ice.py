@@ -207,7 +207,8 @@ class IceAgent:
         for credentials in [one for one in self._credentials if one.leaves_at <= now]:
             self._retire(credentials)
         had_paths = bool(self.paths)
-        for path in [path for path in self.paths.values() if now - path.checked_at >= CONSENT_S]:
+        # The same sum as in `deadline`: a difference may round to less, and then the timer fires for ever at one moment.
+        for path in [path for path in self.paths.values() if now >= path.checked_at + CONSENT_S]:
             self._forget(path)
         return bool(self.paths) or not had_paths
 
