@@ -56,6 +56,9 @@ _KOPF = ("watches", "foreign watch")
 
 def main() -> None:
     """Run the operator. Exits 2 for wrong settings, 1 when a part of it ended."""
+    if "--help" in sys.argv[1:]:
+        print(__doc__)
+        return
     if "--version" in sys.argv[1:]:
         print(f"voicefleet-operator {release()}")
         return

@@ -39,6 +39,9 @@ _LEAVE_S = 3.0
 
 def main() -> None:
     """Run the sessions API. Exits 2 for wrong settings, 1 when it cannot run."""
+    if "--help" in sys.argv[1:]:
+        print(__doc__)
+        return
     if "--version" in sys.argv[1:]:
         print(f"voicefleet-sessions-api {release()}")
         return
