@@ -279,7 +279,7 @@ async def test_metrics_name_every_drop_reason_and_the_calls(secrets_dir):
 
 
 async def test_a_backend_that_fails_ends_its_own_call_only(secrets_dir):
-    class Broken:
+    class Broken(Backend):
         def __init__(self, call):
             pass
 
