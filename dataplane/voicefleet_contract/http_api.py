@@ -32,6 +32,7 @@ MAX_OFFER_BYTES = 64 * 1024
 MAX_SESSION_BYTES = 64 * 1024  # of JSON: instructions and tools of an agent
 MAX_EVENT_BYTES = 256 * 1024  # of one JSON event, on a data channel or a WebSocket
 MAX_WATCHERS = 8  # WebSockets of events per call
+JSON_TYPE = "application/json"
 SDP_TYPE = "application/sdp"
 
 

@@ -29,6 +29,7 @@ from voicefleet_contract.addresses import Address, from_mapped, to_mapped
 MAGIC = 0x56EC
 FIRST_BYTE = 0x56
 HEADER_BYTES = 38
+LARGEST_DATAGRAM_BYTES = 1_500  # of a client: neither relays nor transceivers take a longer one
 
 _HEADER = struct.Struct("!H16s16sHH")
 

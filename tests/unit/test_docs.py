@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from voicefleet_operator.desired.relay.daemonset import FLOW_BYTES, RULE_BYTES
+
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ("docs/security.md", "docs/ARCHITECTURE.md", "README.md")
 
@@ -52,3 +54,18 @@ def test_every_module_that_a_text_names_is_there():
     }
     assert named
     assert not {(text, module) for text, root, module in named if not (ROOT / root / module).exists()}
+
+
+def test_each_number_of_a_decision_has_one_page():
+    numbers = sorted(int(page.name[:4]) for page in (ROOT / "docs/adr").glob("*.md"))
+    assert numbers == list(range(1, len(numbers) + 1))
+    texts = {path for pattern in (*WRITTEN_IN, "tests/**/*.py", "e2e/**/*.py") for path in ROOT.glob(pattern)}
+    named = {int(number) for text in texts for number in re.findall(r"(?:\bADRs? |docs/adr/)(\d+)\b", text.read_text())}
+    assert named - {0} <= set(numbers)
+
+
+def test_memory_per_flow_is_told_as_the_operator_reckons():
+    for page in ("docs/runbooks.md", "docs/relay-capacity.md", "crds/voicerelays.yaml"):
+        text = (ROOT / page).read_text()
+        assert f"{FLOW_BYTES:,}" in text, page
+        assert f"{FLOW_BYTES + RULE_BYTES:,}" in text, page

@@ -21,6 +21,7 @@ from voicefleet_dataplane.media.backend import Cleared, Digit, Ending, Message, 
 from voicefleet_dataplane.wire.rtp import RtpPacket
 
 MAX_MESSAGE_BYTES = 4 << 20  # a delta of 40 s of speech; agents that send more in one message are broken
+LARGEST_NAME = 256  # characters of an id or a name that an agent makes up
 
 
 class AgentError(ValueError):

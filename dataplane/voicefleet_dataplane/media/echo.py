@@ -6,9 +6,9 @@ another SSRC, our numbers go on from where they were.
 """
 
 from voicefleet_dataplane.media.backend import Backend, Call, Channel, Message
+from voicefleet_dataplane.wire.opus import FRAME_TICKS
 from voicefleet_dataplane.wire.rtp import RtpPacket
 
-_FRAME_TICKS = 960  # 20 ms at 48 kHz: the step to put between two SSRCs
 _HALF = 0x8000
 
 
@@ -34,7 +34,7 @@ class Echo(Backend):
         timestamp = (packet.timestamp + self._timestamp_shift) & 0xFFFFFFFF
         if (sequence - self._next_sequence) & 0xFFFF < _HALF:
             self._next_sequence = sequence + 1
-            self._next_timestamp = timestamp + _FRAME_TICKS
+            self._next_timestamp = timestamp + FRAME_TICKS  # between two SSRCs
         self._call.send_audio(packet.payload, sequence, timestamp, marker=packet.marker)
 
     def on_event(self, event: str) -> None:

@@ -21,7 +21,7 @@ Invariant: whatever comes, at most MAX_HELD packets are held, and a call gives a
 from dataclasses import dataclass
 from enum import Enum
 
-from voicefleet_dataplane.wire.opus import FRAME_TICKS, TICKS_PER_S, parse_duration_ticks
+from voicefleet_dataplane.wire.opus import DTX_BYTES, FRAME_TICKS, TICKS_PER_S, parse_duration_ticks
 from voicefleet_dataplane.wire.rtp import RtpPacket
 
 MAX_HELD = 100
@@ -29,9 +29,6 @@ SHORTEST_WAIT_S = 0.015  # less than a packet: the one after the hole's neighbou
 LONGEST_WAIT_S = 0.16
 STARVED_AFTER_S = 0.2  # with nothing from the client for so long, fill begins: less may be a network that stands still
 SILENT_AFTER_S = 0.04  # the same after a packet that announced silence
-_DTX_BYTES = (
-    2  # so short a packet has no sound in it: browsers send one, and then none until there is something to hear
-)
 FILL_S = 5.0  # a recogniser that has not found the end of a sentence in so much silence will not
 MAX_CONCEALED_TICKS = 5 * FRAME_TICKS  # after that a concealment is silence anyway
 MAX_FILL_TICKS = TICKS_PER_S  # for one hole in the stream
@@ -202,7 +199,7 @@ class JitterBuffer:
         pieces.append(Piece(Kind.AUDIO, held.ticks, held.payload))
         self._timestamp = (held.timestamp + held.ticks) & 0xFFFFFFFF
         self._filled_ticks = self._starved_ticks = 0
-        self._fill_at = now + (SILENT_AFTER_S if len(held.payload) <= _DTX_BYTES else STARVED_AFTER_S)
+        self._fill_at = now + (SILENT_AFTER_S if len(held.payload) <= DTX_BYTES else STARVED_AFTER_S)
         if self._wait_s > SHORTEST_WAIT_S:
             faded = self._wait_s * 0.5 ** ((now - self._wait_set_at) / _WAIT_HALVES_IN_S)
             if now - self._wait_set_at > 1.0:

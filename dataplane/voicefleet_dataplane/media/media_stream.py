@@ -14,6 +14,7 @@ import json
 from typing import Any
 
 from voicefleet_dataplane.media.agent import (
+    LARGEST_NAME,
     Action,
     Actions,
     AgentError,
@@ -28,11 +29,10 @@ from voicefleet_dataplane.media.backend import CallConfig, Cleared, Digit, Messa
 from voicefleet_dataplane.media.event_errors import build_error
 from voicefleet_dataplane.media.forgiven import read_audio, read_event
 from voicefleet_dataplane.media.mulaw import decode_mulaw, encode_mulaw
+from voicefleet_dataplane.wire.opus import FRAME_MS
 from voicefleet_dataplane.wire.rtp import RtpPacket
 
 FRAME_BYTES = 160  # 20 ms of μ-law
-_FRAME_MS = 20
-_LARGEST_NAME = 256
 
 
 class MediaStream:
@@ -77,7 +77,7 @@ class MediaStream:
             payload = base64.b64encode(codes[start : start + FRAME_BYTES]).decode()
             messages.append(
                 f'{{"event":"media","sequenceNumber":"{self._sequence}","media":{{"track":"inbound",'
-                f'"chunk":"{self._chunk}","timestamp":"{(self._chunk - 1) * _FRAME_MS}","payload":"{payload}"}},'
+                f'"chunk":"{self._chunk}","timestamp":"{(self._chunk - 1) * FRAME_MS}","payload":"{payload}"}},'
                 f'"streamSid":"{self._stream}"}}'
             )
         return messages
@@ -111,8 +111,8 @@ class MediaStream:
                 return [*forgiven, *more, Say(decode_mulaw(audio))]
             case "mark":
                 name = _object(event, "mark").get("name")
-                if not isinstance(name, str) or len(name) > _LARGEST_NAME:
-                    raise AgentError(f"mark.name is not text of at most {_LARGEST_NAME} characters")
+                if not isinstance(name, str) or len(name) > LARGEST_NAME:
+                    raise AgentError(f"mark.name is not text of at most {LARGEST_NAME} characters")
                 return [*forgiven, Mark(name)]
             case "clear":
                 return [*forgiven, Clear()]

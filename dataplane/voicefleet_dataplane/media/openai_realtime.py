@@ -18,6 +18,7 @@ from collections import deque
 from typing import Any
 
 from voicefleet_dataplane.media.agent import (
+    LARGEST_NAME,
     Actions,
     AgentError,
     Clear,
@@ -38,7 +39,6 @@ from voicefleet_dataplane.media.realtime_session import find_object, settable, w
 from voicefleet_dataplane.media.realtime_speech import Heard, RealtimeSpeech
 from voicefleet_dataplane.wire.rtp import RtpPacket
 
-_LARGEST_NAME = 256
 _UPDATES_REMEMBERED = 64
 _END_OF = "end of "
 _SESSION = "_session"
@@ -188,7 +188,7 @@ class OpenAIRealtime:
             told = list(map(self._truncate, self._speech.finish(item=item)))
             return [*told, *([] if self._speech.is_cut(item) else [Mark(_END_OF + response)]), Tell(text)]
         if kind in ("response.created", "response.done"):
-            response = str(find_object(event, "response").get("id", ""))[:_LARGEST_NAME]
+            response = str(find_object(event, "response").get("id", ""))[:LARGEST_NAME]
             if kind == "response.created":
                 self._speech.begin_response(response)
                 return [Tell(text)]
@@ -288,6 +288,6 @@ def _text(event: dict[str, Any], field: str) -> str:
 def _name(event: dict[str, Any], field: str) -> str:
     """A name that we remember, and so no longer than names are."""
     value = _text(event, field)
-    if len(value) > _LARGEST_NAME:
-        raise AgentError(f"{event['type']}.{field} has more than {_LARGEST_NAME} characters")
+    if len(value) > LARGEST_NAME:
+        raise AgentError(f"{event['type']}.{field} has more than {LARGEST_NAME} characters")
     return value

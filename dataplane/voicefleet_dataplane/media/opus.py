@@ -15,10 +15,9 @@ from pathlib import Path
 
 import av
 
-from voicefleet_dataplane.wire.opus import LONGEST_PACKET_TICKS, TICKS_PER_S
+from voicefleet_dataplane.wire.opus import FRAME_MS, LONGEST_PACKET_TICKS, TICKS_PER_S
 from voicefleet_dataplane.wire.sdp.model import NO_WISHES, OpusWishes
 
-FRAME_MS = 20
 LARGEST_PACKET_BYTES = 1_500
 _APPLICATION_VOIP = 2_048
 _SET_BITRATE, _SET_MAX_BANDWIDTH, _SET_VBR, _SET_COMPLEXITY = 4_002, 4_004, 4_006, 4_010

@@ -17,6 +17,7 @@ from typing import Any
 from voicefleet_contract.http_api import MAX_EVENT_BYTES
 from voicefleet_contract.outside import JsonError, parse_json
 from voicefleet_dataplane.media.agent import (
+    LARGEST_NAME,
     Action,
     Actions,
     AgentError,
@@ -37,7 +38,6 @@ from voicefleet_dataplane.wire.rtp import RtpPacket
 VERSION = 1
 SUBPROTOCOL = "opus-stream.voicefleet.v1"
 HEADER = struct.Struct("!HI")
-_LARGEST_NAME = 256
 _TICKS_PER_MS = 48
 
 
@@ -101,7 +101,7 @@ class OpusStream:
                     raise AgentError("event.event is not an object")
                 return [Tell(json.dumps(event, separators=(",", ":")))]
             case "hang_up":
-                return [End(Ending.HANG_UP, str(word.get("detail", ""))[:_LARGEST_NAME])]
+                return [End(Ending.HANG_UP, str(word.get("detail", ""))[:LARGEST_NAME])]
             case str():
                 return []
             case _:
@@ -130,6 +130,6 @@ def _send(kind: str, **fields: Any) -> Action:
 
 def _name(word: dict[str, Any], field: str) -> str:
     value = word.get(field)
-    if not isinstance(value, str) or len(value) > _LARGEST_NAME:
-        raise AgentError(f"{word['type']}.{field} is not text of at most {_LARGEST_NAME} characters")
+    if not isinstance(value, str) or len(value) > LARGEST_NAME:
+        raise AgentError(f"{word['type']}.{field} is not text of at most {LARGEST_NAME} characters")
     return value

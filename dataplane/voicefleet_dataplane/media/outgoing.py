@@ -15,11 +15,9 @@ from typing import Any, Protocol
 from voicefleet_dataplane.media.backend import RateHz
 from voicefleet_dataplane.media.opus import OpusEncoder
 from voicefleet_dataplane.media.opus_packets import join
-from voicefleet_dataplane.media.playout import FRAME_MS, Frame
-from voicefleet_dataplane.wire.opus import FRAME_TICKS
+from voicefleet_dataplane.media.playout import Frame
+from voicefleet_dataplane.wire.opus import DTX_BYTES, FRAME_MS, FRAME_TICKS
 from voicefleet_dataplane.wire.sdp.model import NO_WISHES, OpusWishes
-
-_DTX_BYTES = 2  # RFC 6716 section 2.1.9: so short a packet need not be sent
 
 
 class Codec(Protocol):
@@ -128,7 +126,7 @@ class Outgoing:
             self._pack(taken, payload)
 
     def _pack(self, taken: Taken, payload: bytes) -> None:
-        is_dtx = self._encoder is not None and 0 < len(payload) <= _DTX_BYTES
+        is_dtx = self._encoder is not None and 0 < len(payload) <= DTX_BYTES
         was_in_dtx, self._in_dtx = self._in_dtx, is_dtx
         frames = self._wishes().packet_ms // FRAME_MS
         if not payload or is_dtx or taken.marker:

@@ -13,8 +13,8 @@ from collections import deque
 from dataclasses import dataclass
 
 from voicefleet_dataplane.media.backend import Cleared
+from voicefleet_dataplane.wire.opus import FRAME_MS
 
-FRAME_MS = 20
 PATIENCE_TICKS = 2
 MAX_MARKS = 256
 _TAGS_REMEMBERED = 16

@@ -22,8 +22,8 @@ from voicefleet_dataplane.media.backend import Cleared, RateHz, VoiceListener
 from voicefleet_dataplane.media.jitter import JitterBuffer, Kind, Piece
 from voicefleet_dataplane.media.opus import OpusDecoder, OpusError
 from voicefleet_dataplane.media.outgoing import Codec, Outgoing, SendAudio, Wishes, no_wishes
-from voicefleet_dataplane.media.playout import FRAME_MS, PATIENCE_TICKS, Frame, Playout
-from voicefleet_dataplane.wire.opus import FRAME_TICKS
+from voicefleet_dataplane.media.playout import PATIENCE_TICKS, Frame, Playout
+from voicefleet_dataplane.wire.opus import FRAME_MS, FRAME_TICKS
 from voicefleet_dataplane.wire.rtp import RtpPacket
 
 FRAME_S = FRAME_MS / 1_000

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 
 from voicefleet_dataplane.wire.dtls_record import HANDSHAKE, RECORD_HEADER_BYTES
 
-CLIENT_HELLO = 1
 SERVER_HELLO = 2
 HELLO_VERIFY_REQUEST = 3
 CERTIFICATE = 11

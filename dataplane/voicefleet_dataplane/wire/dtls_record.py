@@ -23,7 +23,6 @@ _LARGEST_MESSAGE_BYTES = 16_384  # a chain of certificates fits; anything longer
 CHANGE_CIPHER_SPEC = 20
 ALERT = 21
 HANDSHAKE = 22
-APPLICATION_DATA = 23
 
 CLIENT_HELLO = 1
 

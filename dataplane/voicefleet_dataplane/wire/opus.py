@@ -9,7 +9,9 @@ Owns that byte. Does not own the codec (media/opus.py).
 """
 
 TICKS_PER_S = 48_000  # RFC 7587 section 4.1: always, whatever was coded
-FRAME_TICKS = 960  # 20 ms
+FRAME_MS = 20
+FRAME_TICKS = 960  # of FRAME_MS
+DTX_BYTES = 2  # RFC 6716 section 2.1.9: so short a packet has no sound in it, and need not be sent
 LONGEST_PACKET_TICKS = 5_760  # 120 ms
 LARGEST_FRAME_BYTES = 1_275
 

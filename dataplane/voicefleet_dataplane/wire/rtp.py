@@ -18,8 +18,6 @@ import struct
 from typing import NamedTuple
 
 FIXED_HEADER_BYTES = 12
-SEQUENCE_MODULUS = 1 << 16
-TIMESTAMP_MODULUS = 1 << 32
 
 _HEADER = struct.Struct("!BBHII")
 

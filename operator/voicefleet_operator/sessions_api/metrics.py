@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from voicefleet_contract.release import BUILD_INFO, BUILD_INFO_HELP, release
 from voicefleet_operator.sessions_api.external_metrics import GROUP, METRICS, PoolLoad
@@ -30,6 +32,20 @@ def _kind(request: web.Request) -> tuple[str, str]:
     return "sessions", request.method.lower()
 
 
+class _Read(Collector):
+    """What the registry's reader and the hub have counted, told when somebody asks."""
+
+    def __init__(self, registry: SessionRegistry, hub: Hub) -> None:
+        self._registry, self._hub = registry, hub
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        """Return both counters."""
+        prefix = "voicefleet_sessions_api_"
+        yield CounterMetricFamily(f"{prefix}events_read", "Session events read from Redis", value=self._hub.delivered)
+        skipped = "Records in Redis that were malformed and skipped"
+        yield CounterMetricFamily(f"{prefix}records_skipped", skipped, value=self._registry.malformed)
+
+
 class Metrics:
     """One registry for one process."""
 
@@ -52,10 +68,16 @@ class Metrics:
             registry=self._registry,
         )
         self._watches = Gauge("voicefleet_sessions_api_watches", "Watches open now", registry=self._registry)
+        self._registry.register(_Read(registry, hub))
         for name, text, value in (
             ("registry_away", "1 while the registry does not answer", lambda: float(bool(hub.away))),
-            ("events", "Session events read since the start", lambda: float(hub.delivered)),
-            ("malformed_records", "Registry records skipped since the start", lambda: float(registry.malformed)),
+            # Names of 0.2.0, for one release: counters that said that they were gauges.
+            ("events", "Use voicefleet_sessions_api_events_read_total", lambda: float(hub.delivered)),
+            (
+                "malformed_records",
+                "Use voicefleet_sessions_api_records_skipped_total",
+                lambda: float(registry.malformed),
+            ),
         ):
             Gauge(f"voicefleet_sessions_api_{name}", text, registry=self._registry).set_function(value)
 

@@ -35,7 +35,6 @@ from voicefleet_dataplane.core.call.dtls_identity import DtlsIdentity, matches_f
 from voicefleet_dataplane.core.call.dtls_repeat import Repetition
 from voicefleet_dataplane.core.call.srtp import SrtpKeys, split_keying_material
 from voicefleet_dataplane.wire.dtls_handshake import (
-    CLIENT_HELLO,
     HELLO_VERIFY_REQUEST,
     Fragment,
     Message,
@@ -47,6 +46,7 @@ from voicefleet_dataplane.wire.dtls_handshake import (
     verify_request_cookie,
 )
 from voicefleet_dataplane.wire.dtls_record import (
+    CLIENT_HELLO,
     HANDSHAKE,
     is_plausible_in_clear,
     pack_datagrams,

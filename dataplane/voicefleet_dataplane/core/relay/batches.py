@@ -22,8 +22,8 @@ from functools import partial
 from typing import TypeVar
 
 from voicefleet_contract.addresses import Address
-from voicefleet_contract.spp import HEADER_BYTES
-from voicefleet_dataplane.core.relay.relay import LARGEST_DATAGRAM_BYTES, Relay
+from voicefleet_contract.spp import HEADER_BYTES, LARGEST_DATAGRAM_BYTES
+from voicefleet_dataplane.core.relay.relay import Relay
 from voicefleet_dataplane.wire.demux import Kind, classify
 from voicefleet_dataplane.wire.dtls_record import ALERT
 from voicefleet_dataplane.wire.pktinfo import CONTROL_BYTES, build_departure, parse_arrival

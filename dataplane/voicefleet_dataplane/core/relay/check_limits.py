@@ -20,7 +20,7 @@ from voicefleet_dataplane.core.limits import RateLimit
 
 _FAILED_BURST_S = 2.0
 _NEW_FLOWS_BURST_S = 20.0
-_MOST_NETWORKS = 16_384  # 3 MB a table at most; the one that was quiet longest is forgotten first
+MOST_NETWORKS = 16_384  # 3 MB a table at most; the one that was quiet longest is forgotten first
 _ALL = ""
 
 
@@ -71,4 +71,4 @@ class CheckLimits:
 
 
 def _bucket(per_s: float, burst_s: float) -> RateLimit | None:
-    return RateLimit(per_s, max(1.0, per_s * burst_s), _MOST_NETWORKS) if per_s else None
+    return RateLimit(per_s, max(1.0, per_s * burst_s), MOST_NETWORKS) if per_s else None

@@ -30,7 +30,7 @@ from enum import StrEnum
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
 from voicefleet_dataplane.core.limits import RateLimit
-from voicefleet_dataplane.core.relay.check_limits import network_of
+from voicefleet_dataplane.core.relay.check_limits import MOST_NETWORKS, network_of
 
 MOST_PENDING = 4_096
 HELD_A_WAY = 8
@@ -38,7 +38,6 @@ MOST_HELD = 16_384  # packets of 1,500 bytes at most: 25 MB; of audio: 3 MB
 LOOKUPS_PER_S = 5_000  # a tenth of a core, answers and all
 LOOKUP_BURST = 4_096
 NETWORK_SHARE = 0.25
-_MOST_NETWORKS = 16_384
 MOST_ABSENT = 65_536
 ABSENT_S = 2.0  # about a check's interval: who has a call is bound by then
 FAILED_PAUSE_S = 1.0
@@ -75,7 +74,7 @@ class Lookups:
     def __init__(self, per_s: float = LOOKUPS_PER_S, burst: float = LOOKUP_BURST) -> None:
         self.outcomes = dict.fromkeys(LookupOutcome, 0)
         self._rate = RateLimit(per_s, burst, max_keys=1)
-        self._networks = RateLimit(per_s * NETWORK_SHARE, max(1.0, burst * NETWORK_SHARE), _MOST_NETWORKS)
+        self._networks = RateLimit(per_s * NETWORK_SHARE, max(1.0, burst * NETWORK_SHARE), MOST_NETWORKS)
         self._pending: dict[Address, Held] = {}
         self._held = 0  # packets
         self._to_ask: list[Address] = []

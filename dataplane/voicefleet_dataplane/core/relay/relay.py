@@ -48,7 +48,7 @@ from dataclasses import dataclass
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
 from voicefleet_contract.keys import KeyRing
-from voicefleet_contract.spp import HEADER_BYTES, SppError, decode_spp, encode_spp
+from voicefleet_contract.spp import HEADER_BYTES, LARGEST_DATAGRAM_BYTES, SppError, decode_spp, encode_spp
 from voicefleet_contract.topology import Member, MemberState, TopologyIndex
 from voicefleet_dataplane.core.relay.bypass import Bypass
 from voicefleet_dataplane.core.relay.check_limits import CheckLimits
@@ -61,7 +61,6 @@ from voicefleet_dataplane.wire.demux import Kind, classify
 from voicefleet_dataplane.wire.dtls_record import ALERT
 from voicefleet_dataplane.wire.stun import StunError, is_response, parse_binding_request, verify_integrity
 
-LARGEST_DATAGRAM_BYTES = 1_500
 Forward = tuple[bytes, Address]  # the datagram and where to; a plain tuple, since one is made per packet
 Verdict = Forward | DropReason | None  # None: held until the flow cache has answered, and counted then
 

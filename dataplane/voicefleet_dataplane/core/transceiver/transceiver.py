@@ -32,7 +32,7 @@ from voicefleet_contract.addresses import Address
 from voicefleet_contract.announcement import Addressee, AnnouncementError, decode_announcement
 from voicefleet_contract.drops import DropReason
 from voicefleet_contract.keys import KeyRing
-from voicefleet_contract.spp import HEADER_BYTES, SppError, decode_spp, encode_spp
+from voicefleet_contract.spp import HEADER_BYTES, LARGEST_DATAGRAM_BYTES, SppError, decode_spp, encode_spp
 from voicefleet_contract.topology import TopologyIndex
 from voicefleet_dataplane.core.call.dtls_identity import DtlsIdentity
 from voicefleet_dataplane.core.call.ice import CONSENT_S
@@ -49,8 +49,6 @@ from voicefleet_dataplane.wire.stun import (
     parse_binding_request,
     verify_integrity,
 )
-
-LARGEST_DATAGRAM_BYTES = 1_500
 
 
 class Transceiver:

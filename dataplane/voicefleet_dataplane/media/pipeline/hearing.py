@@ -56,11 +56,6 @@ class Hearing:
         self._unfed_bytes = 0
 
     @property
-    def is_speaking(self) -> bool:
-        """Whether an utterance is going on."""
-        return bool(self._utterance)
-
-    @property
     def heard_ms(self) -> int:
         """How much audio has come."""
         return self._heard_bytes // BYTES_PER_MS

@@ -100,15 +100,6 @@ class Items:
             raise ItemError("item_id", f"there is no item {str(item_id)[:64]!r}")
         return item
 
-    def previous_id(self, item_id: str) -> str | None:
-        """Return the item before one."""
-        before = None
-        for one in self._items:
-            if one == item_id:
-                return before
-            before = one
-        return None
-
     def add(self, item: Item, after: str | None = None) -> str | None:
         """Put an item behind another, or behind all; return which one is before it. Raises ItemError."""
         if item.id in self._items:

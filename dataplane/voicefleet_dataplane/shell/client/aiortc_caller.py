@@ -20,11 +20,16 @@ from aiortc.mediastreams import MediaStreamError, MediaStreamTrack
 from aiortc.rtcconfiguration import RTCBundlePolicy
 
 from voicefleet_dataplane.media.speech import FRAME, RATE, Samples, mono
-from voicefleet_dataplane.shell.client.packet_caller import CallError, CallResult, hang_up, not_reached, post_offer
+from voicefleet_dataplane.shell.client.packet_caller import (
+    SETUP_TIMEOUT_S,
+    TAIL_S,
+    CallError,
+    CallResult,
+    hang_up,
+    not_reached,
+    post_offer,
+)
 from voicefleet_dataplane.wire.sdp.client import AnswerError, parse_answer_untrusted
-
-_SETUP_TIMEOUT_S = 15.0
-_TAIL_S = 0.5
 
 
 class _Speech(MediaStreamTrack):
@@ -82,11 +87,11 @@ class AiortcCaller:
             seen = parse_answer_untrusted(answer)
             self.result.ufrag, self.result.ingress = seen.ufrag, str(seen.candidates[0])
             await connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
-            await self._unless_failed(speech.said.wait(), _SETUP_TIMEOUT_S + len(self._samples) / RATE)
-            await asyncio.sleep(_TAIL_S)
+            await self._unless_failed(speech.said.wait(), SETUP_TIMEOUT_S + len(self._samples) / RATE)
+            await asyncio.sleep(TAIL_S)
             await self._read_statistics(connection, sender)
         except TimeoutError:
-            self.result.error = f"no media within {_SETUP_TIMEOUT_S:g} s; reached: {', '.join(self.result.timeline_ms)}"
+            self.result.error = f"no media within {SETUP_TIMEOUT_S:g} s; reached: {', '.join(self.result.timeline_ms)}"
         except httpx.HTTPError as error:
             self.result.error = not_reached(url, error)
         except (CallError, AnswerError, OSError, ValueError) as error:

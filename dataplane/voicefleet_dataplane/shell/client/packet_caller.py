@@ -25,6 +25,7 @@ from voicefleet_dataplane.core.call.srtp import Srtp
 from voicefleet_dataplane.core.call.streams import CLOCK_RATE, ReceiveStream
 from voicefleet_dataplane.media.speech import Samples
 from voicefleet_dataplane.wire.demux import Kind, classify
+from voicefleet_dataplane.wire.opus import FRAME_TICKS
 from voicefleet_dataplane.wire.rtp import RtpPacket, build_rtp, parse_rtp
 from voicefleet_dataplane.wire.sdp.client import (
     OPUS_PAYLOAD_TYPE,
@@ -44,11 +45,10 @@ from voicefleet_dataplane.wire.stun import (
 )
 
 FRAME_S = 0.02
-_FRAME_TICKS = 960
 _LONGEST_TICKS = 3_600 * 48_000  # a call ends before; and what came before the first packet has no place
 _CHECK_S = (0.05, 2.0)  # until the path is known; afterwards, for consent and round trips
-_SETUP_TIMEOUT_S = 15.0
-_TAIL_S = 0.5  # what is still under way when we fall silent
+SETUP_TIMEOUT_S = 15.0
+TAIL_S = 0.5  # what is still under way when we fall silent
 
 
 class CallError(RuntimeError):
@@ -119,7 +119,7 @@ class Caller:
             location = await self._signal(url, headers)
             await self._talk()
         except TimeoutError:
-            self.result.error = f"no media within {_SETUP_TIMEOUT_S:g} s; reached: {', '.join(self.result.timeline_ms)}"
+            self.result.error = f"no media within {SETUP_TIMEOUT_S:g} s; reached: {', '.join(self.result.timeline_ms)}"
         except httpx.HTTPError as error:
             self.result.error = not_reached(url, error)
         except (CallError, AnswerError, OSError) as error:
@@ -162,10 +162,10 @@ class Caller:
             loop.add_reader(self._socket, self._read)
             checks = asyncio.create_task(self._keep_consent())
             try:
-                await asyncio.wait_for(self._media.wait(), _SETUP_TIMEOUT_S)
+                await asyncio.wait_for(self._media.wait(), SETUP_TIMEOUT_S)
                 await self._speak()
                 self.result.silent_s = round(time.monotonic() - self._last_heard, 3) if self._last_heard else 0.0
-                await asyncio.sleep(_TAIL_S)
+                await asyncio.sleep(TAIL_S)
                 self._dtls.close()
                 self._flush()
             finally:
@@ -187,7 +187,7 @@ class Caller:
             if self._hung_up:
                 raise CallError("the other side ended the call")
             packet = RtpPacket(
-                number == 0, OPUS_PAYLOAD_TYPE, number & 0xFFFF, number * _FRAME_TICKS & 0xFFFFFFFF, self._ssrc, payload
+                number == 0, OPUS_PAYLOAD_TYPE, number & 0xFFFF, number * FRAME_TICKS & 0xFFFFFFFF, self._ssrc, payload
             )
             protected = self._srtp.protect(build_rtp(packet))
             if protected is not None:
@@ -270,7 +270,7 @@ class Caller:
         # By time and not by number: who is silent may send nothing, and numbers then go on without a hole.
         ticks = (packet.timestamp - self._first_timestamp) & 0xFFFFFFFF
         if ticks < _LONGEST_TICKS:
-            self.result.heard[ticks // _FRAME_TICKS] = packet.payload
+            self.result.heard[ticks // FRAME_TICKS] = packet.payload
 
     def _mark(self, stage: str) -> None:
         self.result.timeline_ms.setdefault(stage, round((time.monotonic() - self._began) * 1e3, 2))

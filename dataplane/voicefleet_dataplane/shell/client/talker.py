@@ -24,9 +24,8 @@ from voicefleet_contract.http_api import MAX_EVENT_BYTES
 from voicefleet_contract.outside import parse_json
 from voicefleet_dataplane.media.event_channels import EVENTS_LABEL
 from voicefleet_dataplane.media.speech import FRAME, RATE, Samples, join, mono
-from voicefleet_dataplane.shell.client.packet_caller import CallError, hang_up, post_offer
+from voicefleet_dataplane.shell.client.packet_caller import SETUP_TIMEOUT_S, CallError, hang_up, post_offer
 
-_SETUP_TIMEOUT_S = 15.0
 _LOUD = 300  # of 32,767: codecs make less than this of silence
 
 
@@ -97,7 +96,7 @@ class Talker:
                 self._http, self._url, self._headers, connection.localDescription.sdp
             )
             await connection.setRemoteDescription(RTCSessionDescription(answer, "answer"))
-            await self.until(lambda: self._channel.readyState == "open", _SETUP_TIMEOUT_S)
+            await self.until(lambda: self._channel.readyState == "open", SETUP_TIMEOUT_S)
         except BaseException:
             await self.__aexit__()
             raise

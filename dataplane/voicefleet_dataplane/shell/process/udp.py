@@ -29,7 +29,7 @@ RECEIVE_BUFFER_BYTES = 4 << 20  # a second of a thousand calls; the kernel gives
 LARGEST_READ_BYTES = 2_048
 PACKETS_PER_WAKE = 64  # so that other sockets, control requests and timers get their turn under load
 _SOURCES_REMEMBERED = 65_536
-_ANY_PORT_ATTEMPTS = 20
+ANY_PORT_ATTEMPTS = 20
 _RETRY_S = 0.05
 
 
@@ -76,7 +76,7 @@ def bind_shared(host: str, port: int, count: int) -> tuple[list[socket.socket], 
 
 def bind_pair(host: str, port: int) -> tuple[socket.socket, socket.socket]:
     """Return a UDP and a listening TCP socket of one port number (0: any that is free on both). Raises OSError."""
-    for attempts_left in reversed(range(_ANY_PORT_ATTEMPTS)):
+    for attempts_left in reversed(range(ANY_PORT_ATTEMPTS)):
         udp = bind_udp(host, port)
         tcp = socket.socket(_family(host), socket.SOCK_STREAM)
         tcp.setblocking(False)

@@ -38,6 +38,7 @@ from voicefleet_dataplane.core.transceiver.transceiver import Transceiver
 from voicefleet_dataplane.shell.process.records import RecordSink
 from voicefleet_dataplane.shell.process.redis_sink import RedisSink
 from voicefleet_dataplane.shell.process.topology_source import open_topology
+from voicefleet_dataplane.shell.process.udp import ANY_PORT_ATTEMPTS
 from voicefleet_dataplane.shell.process.watched_files import Watched, watch_inner_tls, watch_key_ring
 from voicefleet_dataplane.shell.transceiver.backends import Backends
 from voicefleet_dataplane.shell.transceiver.call_records import CallRecords
@@ -60,7 +61,6 @@ _RTT_SAMPLE_EVERY = 5  # of these intervals: RTCP brings a round-trip time about
 _CERTIFICATE_DAYS = 365  # browsers look at the fingerprint, not at the dates; a process may live long
 _FINISH_TIMEOUT_S = 2.0
 LAST_WORDS_S = 2.0  # who was hung up checks once more whether there is consent, and is told that there is none
-_ANY_PORT_ATTEMPTS = 20
 
 
 class TransceiverProcess(RunningCalls):
@@ -136,7 +136,7 @@ class TransceiverProcess(RunningCalls):
         )
         await self._runner.setup()
         settings = self._settings
-        for attempt in range(_ANY_PORT_ATTEMPTS):
+        for attempt in range(ANY_PORT_ATTEMPTS):
             self.socket = MediaSocket(self.core, settings.inner_address, settings.port)
             self.port = self.socket.address.port
             site = web.TCPSite(self._runner, settings.inner_address, self.port, ssl_context=self._tls.value)
@@ -146,7 +146,7 @@ class TransceiverProcess(RunningCalls):
             except OSError:
                 self.socket.discard()
                 if (
-                    settings.port or attempt == _ANY_PORT_ATTEMPTS - 1
+                    settings.port or attempt == ANY_PORT_ATTEMPTS - 1
                 ):  # a number of the kernel's choice may be taken on TCP
                     await self._runner.cleanup()
                     raise

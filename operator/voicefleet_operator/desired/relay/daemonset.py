@@ -16,8 +16,8 @@ from voicefleet_operator.desired.state import Component, Manifest, Node, RelayRe
 
 _PROCESS_MIB = 64
 # Measured (bench/flow_table.py): 1,037 at 200,000 flows, 951 at a million; a table that grows holds its old self for a moment.
-_FLOW_BYTES = 1_152
-_RULE_BYTES = (
+FLOW_BYTES = 1_152
+RULE_BYTES = (
     960  # beside a kernel path: 480 to 500 measured in the process, 378 in the kernel, which the pod is charged for
 )
 _END_GRACE_S = 10  # beyond the drain deadline: readiness leaves first (2 s), then the sockets
@@ -151,7 +151,7 @@ def relay_daemonset(config: FleetConfig, namespace: str, relay: RelayResource) -
 
 def relay_memory(spec: VoiceRelaySpec) -> str:
     """Return the memory that a pod asks for: its processes, and a full flow table."""
-    flow_bytes = _FLOW_BYTES + (0 if spec.datapath is Datapath.USERSPACE else _RULE_BYTES)
+    flow_bytes = FLOW_BYTES + (0 if spec.datapath is Datapath.USERSPACE else RULE_BYTES)
     return f"{_PROCESS_MIB * spec.worker_count + -(-spec.flows.max * flow_bytes // 2**20)}Mi"
 
 

@@ -9,14 +9,13 @@ from typing import Any
 
 from aiohttp import web
 
-from voicefleet_contract.http_api import MAX_SESSION_BYTES, SDP_TYPE
+from voicefleet_contract.http_api import JSON_TYPE, MAX_SESSION_BYTES, SDP_TYPE
 from voicefleet_contract.outside import JsonError, parse_json
 from voicefleet_contract.session_object import MAX_SESSION_DEPTH, SessionObjectError, parse_session_untrusted
 from voicefleet_dataplane.shell.gateway.api.errors import ApiError
 from voicefleet_dataplane.wire.form import FormError, parse_form_untrusted
 
 FORM_TYPE = "multipart/form-data"
-JSON_TYPE = "application/json"
 _BODY_TIMEOUT_S = 10.0
 _FORM_OVERHEAD_BYTES = 8_192  # boundaries and headers of two parts
 _CALL_FORM = frozenset(("sdp", "session"))

@@ -8,9 +8,9 @@ Owns: that interface's requests and answers. Does not own: everything between th
 
 from aiohttp import web
 
-from voicefleet_contract.http_api import SDP_TYPE
+from voicefleet_contract.http_api import JSON_TYPE, SDP_TYPE
 from voicefleet_dataplane.shell.gateway.admission import Caller
-from voicefleet_dataplane.shell.gateway.api.bodies import FORM_TYPE, JSON_TYPE, read_call_form, read_offer
+from voicefleet_dataplane.shell.gateway.api.bodies import FORM_TYPE, read_call_form, read_offer
 from voicefleet_dataplane.shell.gateway.api.errors import ApiError, preflight
 from voicefleet_dataplane.shell.gateway.api.openapi import (
     BODY_ERRORS,

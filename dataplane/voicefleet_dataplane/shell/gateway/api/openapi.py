@@ -14,11 +14,10 @@ from typing import Any, Protocol
 from aiohttp import web
 from pydantic import BaseModel
 
-from voicefleet_contract.http_api import SDP_TYPE
+from voicefleet_contract.http_api import JSON_TYPE, SDP_TYPE
 from voicefleet_contract.release import release
 
 PATH = "/openapi.json"
-JSON_TYPE = "application/json"
 Paths = dict[str, dict[str, Any]]
 
 Keys = tuple[dict[str, list[str]], ...]
