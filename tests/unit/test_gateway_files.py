@@ -7,7 +7,7 @@ import maxminddb
 import pytest
 
 from tests.support.fake_transceiver import FakeTransceiver, accept
-from tests.unit.test_gateway import CALLS, KEY, OFFER, SDP, fleet
+from tests.support.gateway_world import CALLS, KEY, OFFER, SDP, fleet
 from voicefleet_dataplane.commands.dev_secrets import write_dev_secrets
 
 OTHER_KEY = "sk-other-0123456789abcdef"
