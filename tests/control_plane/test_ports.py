@@ -104,9 +104,7 @@ def test_a_number_whose_process_ends_for_it_is_shut_and_another_one_serves(
 
     with kubelets.fate(taken):
         fleet.kube.run("delete", "pod", lost["metadata"]["name"], "--wait=false")
-        eventually("three members again", lambda: served(fleet, lost), within_s=90)
-    [port] = [port_of(pod) for pod in fleet.transceivers() if pod["metadata"]["labels"][names.LABEL_SLOT] == slot]
-    assert port != refused[0]
+        eventually("the slot serves on another number", lambda: serves_elsewhere(fleet, slot, refused), within_s=90)
     shut = fleet.kube.get("configmap", "voicefleet-ports")["data"]
     assert [key for key in shut if key.endswith(f"_{refused[0]}")], shut
     said = avoided(fleet)
@@ -114,6 +112,7 @@ def test_a_number_whose_process_ends_for_it_is_shut_and_another_one_serves(
     assert "is held by a process on the node" in said
 
 
-def served(fleet: BareFleet, lost: Any) -> bool:
+def serves_elsewhere(fleet: BareFleet, slot: str, refused: list[int]) -> bool:
     pods = fleet.transceivers()
-    return len(pods) == 3 and lost["metadata"]["uid"] not in {pod["metadata"]["uid"] for pod in pods}
+    ports = [port_of(pod) for pod in pods if pod["metadata"]["labels"][names.LABEL_SLOT] == slot]
+    return len(pods) == 3 and bool(refused) and len(ports) == 1 and ports[0] != refused[0]
