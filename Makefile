@@ -35,8 +35,18 @@ $(BPF)/relay.bpf.o: $(BPF)/relay.bpf.c $(wildcard $(BPF)/*.h) $(BPF)/compile
 
 # `make test` asks for all examples of the properties (tests/support/examples.py).
 check: export VOICEFLEET_EXAMPLES ?= quick
-check: .venv/.installed ## ruff, mypy strict, import-linter, unit and property tests: about a minute
+check: .venv/.installed ## ruff, mypy strict, import-linter, unit and property tests, a short fuzz: about a minute
 	@.ci/check
+
+# What it finds stands in tests/fuzz/corpus and, where it breaks something, in .venv/fuzz. The program of the fast path runs in the kernel
+# (BPF_PROG_TEST_RUN), on frames of another seed each time; for this alone it needs root.
+SECONDS := 240
+fuzz: .venv/.installed ## every parser of bytes from outside, by coverage, and the fast path's program; SECONDS=240 in all, ONLY=stun
+	@$(PY) -m tests.fuzz --seconds $(SECONDS) $(if $(ONLY),--only $(ONLY))
+ifeq ($(ONLY),)
+	@$(MAKE) --no-print-directory deps bpf
+	@VOICEFLEET_FRAMES=40000 VOICEFLEET_FRAMES_SEED=$$(od -An -N4 -tu4 /dev/urandom) .venv/bin/pytest -q tests/kernel/test_fastpath_random.py
+endif
 
 control-plane: deps .venv/.installed ## the operator on a real API server without nodes: faults, changes, reasons
 	@$(PY) -m e2e.cluster build
@@ -110,4 +120,4 @@ bench-sessions: deps .venv/.installed ## a million sessions in a real Redis: pag
 demo: deps .venv/.installed ## a cluster, a fleet on it, ten concurrent calls through it, a spoken question answered
 	@$(PY) -m e2e.demo
 
-.PHONY: check-old-kubernetes cluster-images control-plane help venv deps lock bpf check kernel interop interop-matrix image cluster cluster-down e2e test bench-media bench-pipeline bench-relay bench-ring bench-sessions bench-operator bench-docs demo
+.PHONY: check-old-kubernetes cluster-images control-plane help venv deps lock bpf check kernel interop interop-matrix image cluster cluster-down e2e test bench-media bench-pipeline bench-relay bench-ring bench-sessions bench-operator bench-docs demo fuzz

@@ -1,5 +1,6 @@
 """Random and damaged frames: the program and the reference parser agree on verdict, bytes, and the counter that moves."""
 
+import os
 import random
 
 import pytest
@@ -24,7 +25,8 @@ from tests.support.fastpath_world import (
 from tests.support.frames import build_frame, ends
 from voicefleet_dataplane.fastpath.maps import Counter
 
-FRAMES = 4_000
+FRAMES = int(os.environ.get("VOICEFLEET_FRAMES", "4000"))  # `make fuzz` sets both
+SEED = int(os.environ.get("VOICEFLEET_FRAMES_SEED", "5"))
 _ENDS = [rule.seen for rule in RULES if rule.seen.source.host != LOST[0]] + [
     ends((CLIENT[0], 5001), RELAY),
     ends(CLIENT, (RELAY[0], PUBLIC + 1)),
@@ -67,7 +69,8 @@ def random_frame(chance):
 
 @pytest.mark.parametrize("kind", ["tc", "xdp"])
 def test_program_and_reference_agree(namespaces, bpffs, kind):
-    chance = random.Random(5)
+    chance = random.Random(SEED)
+    print("seed", SEED)
     rules = {rule.seen: (rule.to, rule.how) for rule in RULES}
     seen = set()
     with loaded(namespaces, bpffs, RULES) as programs:
