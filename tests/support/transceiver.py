@@ -84,8 +84,12 @@ class Recorder:
     def on_sctp(self, packet: bytes) -> None:
         self.sctp.append(packet)
 
-    def on_ending(self) -> None:
+    def on_ending(self) -> bool:
         self.ending = True
+        return False
+
+    def on_left(self) -> None:
+        self.left = True
 
     def on_ended(self, reason: EndReason) -> None:
         self.ended.append(reason)

@@ -3,19 +3,22 @@
 The tests are coroutines because the timer of data channels wants a loop to be there.
 """
 
+import types
+
 import pytest
 
 from tests.support.sctp import DataOf
 from tests.support.transceiver import CLIENT, World
-from tests.unit.test_another_peer import running
+from tests.unit.test_another_peer import Agent, running
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
 from voicefleet_dataplane.core.call.dtls import DtlsState
 from voicefleet_dataplane.core.call.ice import OLD_CREDENTIALS_S
-from voicefleet_dataplane.core.call.model import EndReason
+from voicefleet_dataplane.core.call.model import LAST_WORDS_S, EndReason
 from voicefleet_dataplane.core.call.sctp.dcep import Terms
 from voicefleet_dataplane.core.transceiver import ufrags
 from voicefleet_dataplane.media.echo import Echo
+from voicefleet_dataplane.shell.transceiver import data_channels
 from voicefleet_dataplane.wire.sdp.model import SetupRole
 from voicefleet_dataplane.wire.stun import build_binding_request, parse_binding_response, verify_integrity
 
@@ -37,8 +40,15 @@ async def with_data(world, client, *labels):
     return data
 
 
-async def test_sctp_aborts_before_dtls_closes():
-    world = World()
+@pytest.fixture
+def world(monkeypatch):
+    """One whose data channels live in its time."""
+    made = World()
+    monkeypatch.setattr(data_channels, "time", types.SimpleNamespace(monotonic=lambda: made.now))
+    return made
+
+
+async def test_sctp_aborts_before_dtls_closes(world):
     client = world.call(CLIENT, setup=SetupRole.PASSIVE)  # we are DTLS's client
     call = running(client, Echo)
     data = await with_data(world, client)
@@ -49,6 +59,69 @@ async def test_sctp_aborts_before_dtls_closes():
     assert client.session.end_reason is EndReason.HANG_UP
     data.settle()
     assert data.end.channels.ended == "aborted by the peer"
+
+
+async def test_channels_close_in_order_and_what_was_said_before_is_heard(world):
+    client = world.call(CLIENT)
+    call = running(client, Echo)
+    data = await with_data(world, client, "oai-events", "else")
+    assert call.send_event("last words")
+    call.hang_up()
+    world.settle()
+    assert client.session.state == "ending"
+    assert world.core.calls.sessions == {}  # for everybody else it is over
+    assert not call.send_audio(b"opus", 1, 960)
+    assert client.speak() is DropReason.SESSION_ENDED
+    data.settle()
+    assert data.end.heard == {0: ["last words"]}
+    assert sorted(data.end.closed) == [0, 1]
+    assert data.end.channels.ended == "aborted by the peer"
+    assert client.session.state == "ended"
+    assert client.dtls.state is DtlsState.CLOSED
+    assert client.check() is DropReason.SESSION_ENDED
+
+
+async def test_a_client_that_closes_nothing_is_waited_for_a_second_and_no_longer(world):
+    client = world.call(CLIENT)
+    agent = running(client, Agent)
+    await with_data(world, client, "oai-events")
+    agent.hang_up()
+    world.settle()
+    assert agent._backend.ended == 1  # its agent does not wait with it
+    world.pass_time(LAST_WORDS_S - 0.01)
+    assert client.check() is None
+    assert client.dtls.state is DtlsState.CONNECTED
+    world.pass_time(0.02)
+    assert client.dtls.state is DtlsState.CLOSED
+    assert client.data[-1][CHUNKS_AT] == ABORT
+    assert client.check() is DropReason.SESSION_ENDED
+    assert world.core.calls.deadline() is None
+
+
+async def test_what_a_client_says_in_its_last_second_reaches_nobody(world):
+    client = world.call(CLIENT)
+    call = running(client, Agent)
+    data = await with_data(world, client, "x")
+    call.hang_up()
+    world.settle()
+    call._backend.on_data = call._backend.on_channel = None  # would raise
+    data.end.channels.send(data.end.channels.open_channels[0], "wait!", world.now)
+    data.end.open(6)
+    data.settle()
+    assert client.session.state == "ended"
+
+
+async def test_a_client_that_goes_away_in_its_last_second_is_not_waited_for(world):
+    client = world.call(CLIENT)
+    call = running(client, Echo)
+    await with_data(world, client, "x")
+    call.hang_up()
+    world.settle()
+    client.dtls.close()
+    client.flush()
+    world.settle()
+    assert client.session.state == "ended"
+    assert client.session.end_reason is EndReason.HANG_UP
 
 
 async def test_a_client_that_is_in_another_call_is_told_nothing_by_sctp():

@@ -74,7 +74,6 @@ class OurSession:
 
     def note_message(self, now):
         self.active += 1
-        return True
 
 
 class Echoing:

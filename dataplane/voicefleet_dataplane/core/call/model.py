@@ -17,6 +17,7 @@ class SessionState(StrEnum):
     NEW = "new"
     CONNECTING = "connecting"
     CONNECTED = "connected"
+    ENDING = "ending"  # over for all but its client, who hears how its data channels close
     ENDED = "ended"
 
 
@@ -46,6 +47,9 @@ class Limits:
     duration_s: float = 3_600.0
 
 
+LAST_WORDS_S = 1.0
+
+
 class Listener(Protocol):
     """Who uses the call: the shell, which joins it to SCTP and a backend."""
 
@@ -64,8 +68,11 @@ class Listener(Protocol):
     def on_sctp(self, packet: bytes) -> DropReason | None:
         """An authentic SCTP packet; gives why it was dropped."""
 
-    def on_ending(self) -> None:
-        """Last words can be sent now."""
+    def on_ending(self) -> bool:
+        """Last words can be sent now. True asks for LAST_WORDS_S more, in which SCTP packets come and go."""
 
     def on_ended(self, reason: EndReason) -> None:
-        """Said once."""
+        """The call is over. Said once."""
+
+    def on_left(self) -> None:
+        """After this nothing can be sent. Said once, after `on_ended`."""

@@ -3,7 +3,9 @@
 ::
 
     new ──first authentic check──▶ connecting ──handshake, fingerprint right──▶ connected
-     └──────────────┴──────────────────────── any limit, close, hang-up ────────────┴──▶ ended(reason)
+     └──────────────┴──────────────────────── any limit, close, hang-up ────────────┴──▶ [ending ──▶] ended(reason)
+
+A call that ends is over for all but its client at once; for that one when its data channels have closed, in a second at most.
 
 Owns: the order of things, the limits (setup, consent, idle, duration), the counters of packets and bytes. Does not own: the
 socket, what opens packets (core/call/incoming.py), by which path they leave (core/call/outgoing.py), SCTP (given out and taken in as
@@ -13,7 +15,7 @@ Invariants
 - Input gives None or the one DropReason to count; output is appended to the transmit list that all calls share.
 - A path gets at most three times the bytes that it sent us until it has proved that it receives (core/call/path_budget.py), media included.
 - Nothing is sent but to the path that ICE selected, except the answer to a check, and what a path without proof may not have yet.
-- Once ended, a call sends nothing more and its reason never changes.
+- From its end on a call sends no audio, and its reason never changes. Once ended, it sends nothing more.
 - What its client may make us do is bounded in time (core/call/budgets.py), whatever keys it has.
 """
 
@@ -26,7 +28,7 @@ from voicefleet_dataplane.core.call.budgets import FAILED
 from voicefleet_dataplane.core.call.dtls import Dtls, DtlsState
 from voicefleet_dataplane.core.call.ice import IceAgent, Path
 from voicefleet_dataplane.core.call.incoming import Incoming
-from voicefleet_dataplane.core.call.model import EndReason, Limits, Listener, SessionState
+from voicefleet_dataplane.core.call.model import LAST_WORDS_S, EndReason, Limits, Listener, SessionState
 from voicefleet_dataplane.core.call.negotiation import Agreed, Description
 from voicefleet_dataplane.core.call.outgoing import Outgoing
 from voicefleet_dataplane.core.call.reports import CallReports
@@ -38,6 +40,7 @@ from voicefleet_dataplane.wire.stun import BindingRequest
 
 MAX_EARLY_PACKETS = 8  # 160 ms of speech
 _NEVER = float("inf")
+_CARRIES_DATA = frozenset({SessionState.CONNECTED, SessionState.ENDING})
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -53,6 +56,7 @@ class Session:
     _transmit: list[tuple[bytes, Address]]
     _drops: dict[DropReason, int]  # the transceiver's: for what we would have sent
     _on_ended: Callable[["Session"], None]
+    _on_left: Callable[["Session"], None]
     random_bytes: InitVar[Callable[[int], bytes]]
     _: KW_ONLY
     we_are_client: bool
@@ -75,6 +79,7 @@ class Session:
     bytes_out: int = field(default=0, init=False)
     reports: CallReports = field(init=False)
     _srtp: Srtp | None = field(default=None, init=False)
+    _leaves_at: float = field(default=_NEVER, init=False)
     _early: list[tuple[bytes, Path]] = field(default_factory=list, init=False)
     _incoming: Incoming = field(default_factory=Incoming, init=False)
     _outgoing: Outgoing = field(init=False)
@@ -161,23 +166,19 @@ class Session:
         self._after_dtls(now)
         if messages is None:
             return DropReason.DTLS_MALFORMED
-        if messages and self._listener is not None and self.state is SessionState.CONNECTED:
+        if messages and self._listener is not None and self.state in _CARRIES_DATA:
             self.bytes_in += len(datagram)
-            reason = None
-            for message in messages:
-                reason = self._hear_sctp(message) or reason
-            return reason
+            reasons = [self._listener.on_sctp(message) for message in messages if self._listener is not None]
+            return next(filter(None, reasons), None)
         return None
-
-    def _hear_sctp(self, packet: bytes) -> DropReason | None:
-        """What one packet says may have ended the call: then the next of its datagram has no listener."""
-        return self._listener.on_sctp(packet) if self._listener is not None else None
 
     def receive_rtp(self, datagram: bytes, path: Path, now: float) -> DropReason | None:
         """An SRTP packet from a checked address: the hot path."""
         srtp = self._srtp
         if srtp is None:
             return self._hold_early(datagram, path)
+        if self.end_reason is not None:
+            return DropReason.SESSION_ENDED
         self._now = now
         packet = self._incoming.open_rtp(datagram, srtp, self.agreed, now)
         if isinstance(packet, DropReason):
@@ -261,17 +262,13 @@ class Session:
         return sent
 
     def may_hear_message(self, now: float) -> bool:
-        """Say whether the client may say one more thing in its data channels now: else that can wait."""
+        """Say whether the client may say one more thing in its data channels now: else that waits."""
         return not self._incoming.budgets.messages.is_spent(now)
 
-    def note_message(self, now: float) -> bool:
-        """The client said something in a data channel: the call is not idle. False if it says too much: not to be heard."""
+    def note_message(self, now: float) -> None:
+        """The client said something in a data channel: the call is not idle."""
         self.active_at = now
-        if self._incoming.budgets.messages.is_spent(now):
-            self._drops[DropReason.DATA_RATE] += 1
-            return False
         self._incoming.budgets.messages.take(1, now)
-        return True
 
     def end(self, reason: EndReason, detail: str = "") -> None:
         """End the call, telling the client if there is a way. The detail is for logs and records."""
@@ -279,30 +276,41 @@ class Session:
             return
         self.end_reason = reason
         self.end_detail = detail
-        if self._listener is not None and self.state is SessionState.CONNECTED:
-            self._listener.on_ending()
-        path = self.ice.selected
+        if self._listener is not None and self.state is SessionState.CONNECTED and self._listener.on_ending():
+            self.state = SessionState.ENDING
+            self._leaves_at = self._now + LAST_WORDS_S
         if self._srtp is not None and self.sending.packets:
             self._outgoing.media(self._srtp.protect_rtcp(build_bye(self.sending.ssrc, self.agreed.cname)))
-        self._dtls.close()
-        self._flush_dtls()
-        refusal = path.refusal() if path is not None else None
-        if path is not None and refusal is not None:
-            self._outgoing.stun(refusal, path)
         self._drops[DropReason.SRTP_NOT_READY] += len(self._early)
         self._early.clear()
-        self.state = SessionState.ENDED
         self._on_ended(self)
         if self._listener is not None:
             self._listener.on_ended(reason)
+        if self.state is not SessionState.ENDING:
+            self.leave()
+
+    def leave(self) -> None:
+        """Say the last of the last words, after which the client is a stranger."""
+        if self.end_reason is None or self.state is SessionState.ENDED:
+            return
+        if self._listener is not None:
+            self._listener.on_left()
             self._listener = None
+        self._dtls.close()
+        self._flush_dtls()
+        path = self.ice.selected
+        if path is not None and (refusal := path.refusal()) is not None:
+            self._outgoing.stun(refusal, path)
+        self.state = SessionState.ENDED
+        self._leaves_at = _NEVER
+        self._on_left(self)
 
     # ---- time
 
     def deadline(self) -> float:
         """When `advance` wants to be called at the latest."""
-        if self.state is SessionState.ENDED:
-            return _NEVER
+        if self.end_reason is not None:
+            return self._leaves_at
         times = [self.began_at + self._limits.duration_s]
         if self.state is not SessionState.CONNECTED:
             times.append(self.started_at + self._limits.setup_s)
@@ -322,7 +330,9 @@ class Session:
     def advance(self, now: float) -> None:
         """Do what is due."""
         self._now = now
-        if self.state is SessionState.ENDED:
+        if self.end_reason is not None:
+            if now >= self._leaves_at:
+                self.leave()
             return
         if not self.ice.expire(now):
             self.end(EndReason.CONSENT_EXPIRED)
@@ -375,6 +385,7 @@ class Session:
                     self._take_early(now)
         elif self._dtls.state is DtlsState.CLOSED:
             self.end(EndReason.CLOSED_BY_CLIENT)
+            self.leave()
         elif self._dtls.state is DtlsState.FAILED:
             mismatch = self._dtls.failure == EndReason.FINGERPRINT_MISMATCH
             self.end(EndReason.FINGERPRINT_MISMATCH if mismatch else EndReason.DTLS_FAILED)

@@ -7,7 +7,7 @@ that a call leaves nothing behind. Does not own: whose packet it is (core/transc
 Invariants
 - A request that comes again gets its first answer again, for as long as its call lives.
 - What raises SdpError has changed nothing.
-- After its end a call has no route, no timer, no ufrag that leads to it: whoever ended it.
+- After its last words, which take a second at most, a call has no route, no timer, no ufrag that leads to it: whoever ended it.
 """
 
 from collections.abc import Callable, Sequence
@@ -272,6 +272,7 @@ class Calls:
             self._limits,
             self._transmit,
             self._drops,
+            self._note_end,
             self._forget,
             self._random_bytes,
             we_are_client=we_are_client,
@@ -286,14 +287,18 @@ class Calls:
         self.settle(session)
         return created
 
-    def _forget(self, session: Session) -> None:
-        """A call has ended, whoever ended it."""
+    def _note_end(self, session: Session) -> None:
+        """A call has ended, whoever ended it; its client may still be told."""
         self.tally.note_end(session)
+        del self.sessions[session.agreed.call_id]
+        del self._by_request[session.agreed.request_id]
+        self._timers.arm(session)
+
+    def _forget(self, session: Session) -> None:
+        """Its client has been told."""
         self._timers.disarm(session)
         for ufrag in [*session.ice.ufrags, *session.ice.retired]:
             self.ufrags.retire(ufrag, call_is_over=True)
-        del self.sessions[session.agreed.call_id]
-        del self._by_request[session.agreed.request_id]
         for client in [*session.ice.paths, *session.ice.forgotten]:
             self._routes.forget(client, session)
 

@@ -31,13 +31,16 @@ _DROPS = {
 
 
 class ChannelListener(Protocol):
-    """Who is told about channels and messages: a backend has these methods."""
+    """Who is told about channels and messages."""
 
     def on_channel(self, channel: Channel) -> None:
         """A channel was opened."""
 
     def on_data(self, channel: Channel, message: Message) -> None:
         """A message has come."""
+
+    def on_all_closed(self) -> None:
+        """`close_all` is done."""
 
 
 class DataChannel:
@@ -66,7 +69,7 @@ class DataChannels:
         self._listener = listener
         self._wake = wake
         self._seen: dict[sctp.DataChannel, DataChannel] = {}
-        self._is_over = self._is_busy = self._flush_scheduled = False
+        self._is_over = self._is_closing = self._is_busy = self._flush_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._wait_until: float | None = None
@@ -116,12 +119,27 @@ class DataChannels:
         if not self._is_over:
             self._flush(time.monotonic())
 
-    def close(self) -> None:
+    def close_all(self) -> bool:
+        """Close each channel after what was said in it (RFC 8831 section 6.7); False if there is none to be closed.
+
+        What the client says from now on is not told.
+        """
+        channels = self._channels.open_channels
+        if self._is_over or not channels or not self._channels.is_up:
+            return False
+        self._is_closing = True
+        for channel in channels:
+            self._channels.close(channel)
+        self._flush(time.monotonic())
+        return True
+
+    def close(self, *, silently: bool = False) -> None:
         """Abort the association and cancel its timer."""
         if self._is_over:
             return
-        self._channels.abort("the call is over")
-        self._flush(time.monotonic())
+        if not silently:
+            self._channels.abort("the call is over")
+            self._flush(time.monotonic())
         self._is_over = True
         if self._timer is not None:
             self._timer.cancel()
@@ -143,16 +161,23 @@ class DataChannels:
                 self._tell(event, now)
         finally:
             self._is_busy = False
-        if not self._is_over:
-            self._flush(now)
+        if self._is_over:
+            return
+        self._flush(now)
+        if self._is_closing and not self._channels.open_channels:
+            self._listener.on_all_closed()
 
     def _tell(self, event: sctp.ChannelEvent, now: float) -> None:
-        if isinstance(event, sctp.Opened):
+        if self._is_closing:
+            if isinstance(event, sctp.Opened):
+                self._channels.close(event.channel)
+        elif isinstance(event, sctp.Opened):
             channel = self._seen[event.channel] = DataChannel(self, event.channel)
             self._listener.on_channel(channel)
         elif isinstance(event, sctp.Closed):
             self._seen.pop(event.channel, None)
-        elif self._session.note_message(now):
+        else:
+            self._session.note_message(now)
             self._listener.on_data(self._seen[event.channel], event.message)
 
     def _flush(self, now: float) -> None:

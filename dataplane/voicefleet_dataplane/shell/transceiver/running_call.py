@@ -33,6 +33,8 @@ from voicefleet_dataplane.wire.rtp import RtpPacket
 
 log = logging.getLogger("voicefleet.transceiver")
 
+_NOBODY_LISTENS = frozenset({EndReason.REPLACED, EndReason.CLOSED_BY_CLIENT, EndReason.CONSENT_EXPIRED})
+
 
 class RunningCall:
     """Listener of a session and Call of a backend. `hub` is where a sideband attaches."""
@@ -174,25 +176,23 @@ class RunningCall:
         self.hub.flush()
         return dropped
 
-    def on_ending(self) -> None:
-        """Last words; none for a client that is in another call already.
-
-        SCTP's is an ABORT, and it goes before DTLS says its own: a browser closes the data channels at once, and waits for
-        consent to run out before it says anything else of a peer that is gone.
-        """
-        if self.session.end_reason is EndReason.REPLACED or self._channels is None:
-            return
+    def on_ending(self) -> bool:
+        """Close the data channels after what waits in them, an error event perhaps: True while that is under way."""
+        if self._channels is None or self.session.end_reason in _NOBODY_LISTENS:
+            return False
         if self._rtvi is not None:
             self._rtvi.say_goodbye()
         self.hub.flush()
-        self._channels.flush()  # an error event may be among what waits
-        self._channels.close()
+        return self._channels.close_all()
+
+    def on_left(self) -> None:
+        """SCTP's last word is ABORT, before DTLS says its own. A client that is in another call already is told nothing."""
+        if self._channels is not None:
+            self._channels.close(silently=self.session.end_reason is EndReason.REPLACED)
+            self._channels = None
 
     def on_ended(self, reason: EndReason) -> None:
-        """Put everything away."""
-        if self._channels is not None:
-            self._channels.close()
-            self._channels = None
+        """Put everything away that is not for the client's last second."""
         if self._voice is not None:
             self._voice.close()
         self._guard(self._backend.on_ended)
@@ -202,6 +202,10 @@ class RunningCall:
         self._wake()
 
     # ---- what the data channels say
+
+    def on_all_closed(self) -> None:
+        """Each channel is closed on both sides: if the call is over, the client knows."""
+        self.session.leave()
 
     def on_channel(self, channel: Channel) -> None:
         """The chat to who translates it, the events' channel to the hub, every other one to a backend that takes it."""
