@@ -104,7 +104,7 @@ class RelaySettings(_Inner):
     inner_address: Host  # the node's own address: transceivers send here
     inner_port: Port = 3479
     hint_keys_file: str = f"{names.ETC}/hint-keys/{names.KEYS_FILE}"
-    max_flows: int = Field(default=200_000, ge=1)  # about a KiB each
+    max_flows: int = Field(default=200_000, ge=1)  # what each takes of memory: docs/relay-capacity.md
     flow_idle_timeout_s: Seconds = 30.0
     workers: int = Field(default=1, ge=1, le=64)  # processes; with more than one, inner ports follow inner_port
     leave_grace_s: Seconds = 2.0  # readiness is gone so long before the sockets close

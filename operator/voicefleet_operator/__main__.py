@@ -65,7 +65,8 @@ def main() -> None:
     try:
         settings = OperatorSettings.from_environment(os.environ)
     except SettingsError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     logging.basicConfig(
         level=settings.log_level.upper(), stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s %(message)s"
     )

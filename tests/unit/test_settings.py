@@ -1,5 +1,8 @@
 """Settings from the environment: what is wrong is said by the variable's name."""
 
+import importlib
+import os
+
 import pytest
 
 from voicefleet_contract.settings import RelaySettings, SettingsError, TransceiverSettings, parse_duration_s
@@ -39,3 +42,16 @@ def test_durations(text: object, seconds: float) -> None:
 def test_what_is_no_duration(text: str) -> None:
     with pytest.raises(ValueError, match="not a duration"):
         parse_duration_s(text)
+
+
+@pytest.mark.parametrize("module", ["voicefleet_operator.__main__", "voicefleet_operator.sessions_api.__main__"])
+def test_wrong_settings_end_a_process_with_2_and_one_line(module, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["x"])
+    for name in [name for name in os.environ if name.startswith("VOICEFLEET_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("VOICEFLEET_LOG_LEVEL", "loudest")
+    with pytest.raises(SystemExit) as ended:
+        importlib.import_module(module).main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
