@@ -34,6 +34,8 @@ def fleet(plane: BareControlPlane, kubelets: Kubelets, registry: str) -> Iterato
 def api(fleet: BareFleet, registry: str) -> Iterator[SessionsApiProcess]:
     with SessionsApiProcess(fleet, registry) as running:
         eventually("the sessions API is Available", running.available, within_s=60)
+        # Only then does kube-apiserver ask which resources there are.
+        eventually("kubectl knows sessions", lambda: fleet.kube.run("get", "vs") is not None, within_s=60)
         yield running
 
 
