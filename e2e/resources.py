@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from e2e.kube import Kube, ready
+from e2e.kube import Kube, eventually, ready
 from voicefleet_contract import names
 
 POOL = "agents"
@@ -40,6 +40,29 @@ class Resources:
             if c["type"] == wanted and c.get("observedGeneration") == found["metadata"]["generation"]:
                 return c["status"], c["reason"], c["message"]
         return "", "", ""
+
+    def await_condition(
+        self,
+        name: str,
+        wanted: str,
+        status: str,
+        reason: str,
+        *words: str,
+        kind: str = "transceiver",
+        within_s: float = 30,
+    ) -> str:
+        """Wait until a condition says this, with these words in its message; gives the message.
+
+        What pods show the operator says a little later: whoever has just seen the pods has to wait for its words.
+        """
+
+        def said() -> str:
+            found = self.status_condition(kind, name, wanted)
+            assert found[:2] == (status, reason), found
+            assert all(word in found[2] for word in words), found
+            return found[2] or reason
+
+        return eventually(f"{wanted} is {status}: {reason}", said, within_s)
 
     def change(self, patch: Mapping[str, Any]) -> None:
         """Change the pool's spec, as `kubectl patch` does."""

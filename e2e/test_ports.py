@@ -61,10 +61,6 @@ def foreign_status(fleet: Fleet, name: str) -> dict[str, Any]:
     return json.loads(fleet.kube.run("get", "pod", name, "-n", ELSEWHERE, "-o", "json", namespaced=False))["status"]
 
 
-def allocated(fleet: Fleet) -> tuple[str, str, str]:
-    return fleet.status_condition("transceiver", POOL, "PortsAllocated")
-
-
 async def test_a_foreign_pod_that_wants_our_number_later_waits_and_moves_no_call(fleet: Fleet) -> None:
     before = {pod["metadata"]["uid"] for pod in fleet.transceivers()}
     ours = fleet.transceivers()[0]
@@ -115,10 +111,8 @@ def test_a_number_that_a_process_on_the_node_holds_is_found_out_shut_and_replace
     assert port_of(pod) != first_choice
     shut = fleet.kube.get("configmap", "voicefleet-ports")["data"]
     assert [key for key in shut if key.endswith(f"_{first_choice}")], shut
-    state, reason, said = allocated(fleet)
-    assert (state, reason) == ("True", "ConflictsAvoided")
-    assert f"{first_choice} on " in said
-    assert "is held by a process on the node" in said
+    words = (f"{first_choice} on ", "is held by a process on the node")
+    fleet.await_condition(POOL, "PortsAllocated", "True", "ConflictsAvoided", *words)
 
 
 def served(fleet: Fleet, lost: Any) -> bool:
