@@ -35,7 +35,7 @@ $(BPF)/relay.bpf.o: $(BPF)/relay.bpf.c $(wildcard $(BPF)/*.h) $(BPF)/compile
 
 # `make test` asks for all examples of the properties (tests/support/examples.py).
 check: export VOICEFLEET_EXAMPLES ?= quick
-check: .venv/.installed ## ruff, mypy strict, import-linter, unit and property tests, a short fuzz: about a minute
+check: .venv/.installed ## ruff, mypy strict, import-linter, unit and property tests, a short fuzz: about 90 seconds
 	@.ci/check
 
 # What it finds stands in tests/fuzz/corpus and, where it breaks something, in .venv/fuzz. The program of the fast path runs in the kernel

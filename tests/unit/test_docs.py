@@ -8,7 +8,7 @@ import pytest
 from voicefleet_operator.desired.relay.daemonset import FLOW_BYTES, RULE_BYTES
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCS = ("docs/security.md", "docs/ARCHITECTURE.md", "README.md")
+DOCS = ("docs/security.md", "docs/ARCHITECTURE.md", "README.md", "CONTRIBUTING.md")
 
 
 def functions_of_tests() -> set[str]:

@@ -1,5 +1,6 @@
 """The layout rules that a tool cannot hold."""
 
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -20,3 +21,11 @@ def test_packages_of_pyproject_are_the_packages_that_exist() -> None:
         for init in (ROOT / side).rglob("__init__.py")
     }
     assert declared == found
+
+
+def test_no_file_has_more_than_400_lines():
+    tracked = subprocess.run(
+        ["git", "ls-files", "*.py", "*.c", "*.h"], cwd=ROOT, check=True, capture_output=True, text=True
+    )
+    long = {name for name in tracked.stdout.split() if len((ROOT / name).read_text().splitlines()) > 400}
+    assert not long
