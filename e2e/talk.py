@@ -16,6 +16,7 @@ import httpx
 
 from e2e.fleet import Fleet
 from voicefleet_contract import names
+from voicefleet_contract.hint import peek_hint
 from voicefleet_dataplane.media.speech import encode_opus, read_wav, repeat
 from voicefleet_dataplane.shell.client.packet_caller import Caller, CallResult, make_identity
 
@@ -55,6 +56,11 @@ async def calls(fleet: Fleet, count: int, seconds: float) -> AsyncIterator[list[
     """So many calls under way; their results are there when the body has ended and their speech is over."""
     async with AsyncExitStack() as stack:
         yield [await stack.enter_async_context(calling(fleet, seconds)) for _ in range(count)]
+
+
+def slot_of(caller: Caller) -> int:
+    """Which slot of the pool holds this call."""
+    return peek_hint(caller.result.ufrag).slot
 
 
 def lost(callers: Iterable[Caller]) -> int:

@@ -6,10 +6,9 @@ from typing import Any
 
 from e2e.fleet import POOL, Fleet
 from e2e.kube import eventually
-from e2e.talk import calls, holding, lost, place_calls, sent
+from e2e.talk import calls, holding, lost, place_calls, sent, slot_of
 from voicefleet_contract import names
 from voicefleet_contract.hint import peek_hint
-from voicefleet_dataplane.shell.client.packet_caller import Caller
 
 OPERATOR = "app.kubernetes.io/component=operator"
 TRANSCEIVERS = "app.kubernetes.io/component=transceiver"
@@ -124,10 +123,6 @@ def scale(fleet: Fleet, count: int) -> None:
 def replicas(fleet: Fleet) -> tuple[int, int]:
     status = fleet.kube.get("transceiver", POOL)["status"]
     return status["replicas"], status["readyReplicas"]
-
-
-def slot_of(caller: Caller) -> int:
-    return peek_hint(caller.result.ufrag).slot
 
 
 def generation_of(pod: Any) -> tuple[int, int]:

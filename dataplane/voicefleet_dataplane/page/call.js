@@ -102,9 +102,14 @@ export class Call {
     this.listener.onMark(this.marks);
   }
 
+  #markConnected() {
+    this.#mark("stun", "STUN check", "stun");
+    this.#mark("dtls", "DTLS", "dtls");
+  }
+
   #connectionChanged() {
     const state = this.pc.connectionState;
-    if (state === "connected") this.#mark("stun", "STUN check", "stun"), this.#mark("dtls", "DTLS", "dtls"), clearTimeout(this.timeout);
+    if (state === "connected") this.#markConnected(), clearTimeout(this.timeout);
     if (state === "failed") this.#fail(this.marks.some((mark) => mark.name === "dtls") ? "The connection was lost." : this.#unreachable());
     if (state === "closed") return;
     this.listener.onState(state);
@@ -128,6 +133,7 @@ export class Call {
     const receiver = this.pc.getReceivers().find(({ track }) => track?.kind === "audio");
     if (!receiver?.getSynchronizationSources().length) return;
     clearInterval(this.timers[0]);
+    this.#markConnected(); // audio is decrypted with what DTLS agreed on; the event that says so may come later
     this.#mark("audio", "First audio", "audio");
   }
 
