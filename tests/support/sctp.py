@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from struct import pack
 
-from voicefleet_dataplane.core.call.sctp.channels import Channels, ChannelState, Closed, DataChannel, Opened, Said
+from voicefleet_dataplane.core.call.sctp.channels import Channels, ChannelState, Closed, DataChannel, Left, Opened, Said
 from voicefleet_dataplane.core.call.sctp.dcep import DCEP, Terms
 from voicefleet_dataplane.core.call.sctp.events import State
 from voicefleet_dataplane.core.call.sctp.outbox import PACKET_BYTES
@@ -51,6 +51,7 @@ class End:
         self.limits = (MAX_MESSAGE_BYTES, max_message_bytes)
         self.opened: list[DataChannel] = []
         self.closed: list[int] = []
+        self.left = 0  # how often we heard that the other side has left
         self.heard: dict[int, list[str | bytes]] = {}
         self.sent: list[bytes] = []
         self.drops: list[str] = []
@@ -90,6 +91,8 @@ class End:
             elif isinstance(event, Closed):
                 assert event.channel.state is ChannelState.CLOSED
                 self.closed.append(event.channel.stream)
+            elif isinstance(event, Left):
+                self.left += 1
 
     def on_said(self, channel: DataChannel, message: str | bytes) -> None:
         """For tests that answer."""

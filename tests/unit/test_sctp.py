@@ -7,7 +7,13 @@ import types
 
 import pytest
 from aiortc.rtcdatachannel import RTCDataChannel, RTCDataChannelParameters
-from aiortc.rtcsctptransport import DataChunk, RTCSctpCapabilities, RTCSctpTransport, serialize_packet
+from aiortc.rtcsctptransport import (
+    DataChunk,
+    RTCSctpCapabilities,
+    RTCSctpTransport,
+    ShutdownChunk,
+    serialize_packet,
+)
 
 from voicefleet_contract.drops import DropReason
 from voicefleet_dataplane.core.call.dtls import DTLS_MTU_BYTES
@@ -77,6 +83,8 @@ class OurSession:
 
 
 class Echoing:
+    left = 0
+
     def __init__(self):
         self.channels = []
         self.messages = []
@@ -87,6 +95,9 @@ class Echoing:
     def on_data(self, channel, message):
         self.messages.append(message)
         channel.send(message)
+
+    def on_client_left(self):
+        self.left += 1
 
 
 @pytest.fixture
@@ -214,3 +225,15 @@ async def test_sending_on_a_closed_channel_says_so(pair):
     peer.ours.close()
     assert listener.channels[0].send("late") is False
     await asyncio.wait_for(channel.closed.wait(), 5)
+
+
+async def test_a_client_that_shuts_the_association_down_has_left(pair):
+    peer, listener, _ = pair
+    channel = await opened(peer)
+    channel.send("bye")
+    assert await asyncio.wait_for(channel.got.get(), 5) == "bye"
+    shutdown = ShutdownChunk()
+    shutdown.cumulative_tsn = peer.sctp._last_received_tsn
+    await peer.sctp._send_chunk(shutdown)
+    assert listener.messages == ["bye"]
+    assert listener.left == 1

@@ -183,6 +183,7 @@ def test_shutdown_is_agreed_to_when_the_peer_has_everything():
     sent = victim.life.outbound.sent
     shutdown = victim.packet(c.build_chunk(c.SHUTDOWN, (sent.cumulative & 0xFFFFFFFF).to_bytes(4, "big")))
     assert c.SHUTDOWN_ACK not in kinds(answers(victim.end, victim.now, shutdown))
+    assert victim.end.left == 1
     assert victim.end.channels.send(channel, "more", victim.now) is Outcome.CLOSED
     everything = victim.packet(c.build_sack((sent.next_tsn - 1) & 0xFFFFFFFF, 1 << 20, [], []))
     assert kinds(answers(victim.end, victim.now, everything)) == [c.SHUTDOWN_ACK]
@@ -190,7 +191,26 @@ def test_shutdown_is_agreed_to_when_the_peer_has_everything():
     assert kinds(answers(victim.end, victim.now + 1)) == [c.SHUTDOWN_ACK]
     answers(victim.end, victim.now + 1, victim.packet(c.build_chunk(c.SHUTDOWN_COMPLETE)))
     assert victim.end.closed == [1]
+    assert victim.end.left == 1
     assert victim.end.channels.deadline() is None
+
+
+def test_a_peer_that_leaves_is_heard_after_its_messages_also_by_an_end_that_holds_them_back():
+    victim = Victim()
+    channel = victim.end.open(1, negotiated=True)
+    victim.end.channels._hold_bytes = 1_000
+    victim.end.channels.send(channel, b"x" * 2_000, victim.now)
+    answers(victim.end, victim.now, victim.packet(victim.data(victim.tsn, flags=3)))
+    assert victim.end.heard == {}  # it waits
+    answers(victim.end, victim.now, victim.packet(c.build_chunk(c.SHUTDOWN, bytes(4))))
+    assert [list(victim.end.heard), victim.end.left] == [[1], 1]
+
+
+def test_an_abort_is_no_leave():
+    victim = Victim()
+    answers(victim.end, victim.now, victim.packet(c.build_causes(c.ABORT, c.USER_ABORT, b"Too many retransmissions")))
+    assert victim.end.is_over
+    assert victim.end.left == 0
 
 
 def test_who_goes_on_after_the_end_is_told_but_for_words_that_would_echo():

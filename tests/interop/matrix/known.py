@@ -3,23 +3,13 @@
 WITHIN_S = 2.0  # how long we wait for what is known not to come
 
 FAILS: dict[str, dict[str, str]] = {
-    "client hangs up": {
-        "libdatachannel": "it ends with a SHUTDOWN of SCTP and mostly without close_notify; we wait until consent runs out, 30 s"
-    },
     "we hang up, audio alone": {
         "Firefox": "it heeds neither close_notify nor a check's 403: disconnected after 11 s, failed after 30 s"
     },
 }
-
-BY_CHANCE = {("client hangs up", "libdatachannel")}  # a race in the stack decides: such an entry may work
 
 
 def why_it_fails(check: str, stack: str) -> str:
     """Return the reason, or nothing if it should work."""
     of_check = FAILS.get(check, {})
     return of_check.get(stack, of_check.get("*", ""))
-
-
-def may_work(check: str, stack: str) -> bool:
-    """Return whether it is no news that it works."""
-    return not why_it_fails(check, stack) or (check, stack) in BY_CHANCE

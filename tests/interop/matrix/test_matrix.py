@@ -11,7 +11,7 @@ from tests.interop.matrix.call import Place
 from tests.interop.matrix.checks import CHECKS
 from tests.interop.matrix.client import PATIENCE_S, Client, running
 from tests.interop.matrix.content import recording
-from tests.interop.matrix.known import WITHIN_S, may_work, why_it_fails
+from tests.interop.matrix.known import WITHIN_S, why_it_fails
 from tests.interop.matrix.stacks import STACKS, Stack
 from voicefleet_dataplane.commands.dev import DevFleet
 from voicefleet_dataplane.media.speech import read_wav
@@ -26,9 +26,7 @@ def _cells() -> list[object]:
     for stack in (one for one in STACKS if one.short):
         for check in (one for one in CHECKS if one not in stack.cannot):
             why = why_it_fails(check, stack.name)
-            marks = why and pytest.mark.xfail(
-                reason=why, strict=not may_work(check, stack.name), raises=(AssertionError, TimeoutError)
-            )
+            marks = why and pytest.mark.xfail(reason=why, strict=True, raises=(AssertionError, TimeoutError))
             cells.append(pytest.param(stack, check, marks=marks or (), id=f"{stack.name}-{check.replace(' ', '-')}"))
     return cells
 

@@ -2,7 +2,7 @@
 
 Owns: the timer, and when packets go out. Does not own: channels and bounds (core/call/sctp/channels.py), DTLS
 (core/call/dtls.py), what a message means.
-Invariant: no SCTP packet ends a call, whatever is in it.
+Invariant: no SCTP packet ends a call but an orderly SHUTDOWN, whatever is in it.
 """
 
 import asyncio
@@ -41,6 +41,9 @@ class ChannelListener(Protocol):
 
     def on_all_closed(self) -> None:
         """`close_all` is done."""
+
+    def on_client_left(self) -> None:
+        """The client has shut the association down."""
 
 
 class DataChannel:
@@ -171,11 +174,15 @@ class DataChannels:
         if self._is_closing:
             if isinstance(event, sctp.Opened):
                 self._channels.close(event.channel)
+            elif isinstance(event, sctp.Left):
+                self._listener.on_all_closed()
         elif isinstance(event, sctp.Opened):
             channel = self._seen[event.channel] = DataChannel(self, event.channel)
             self._listener.on_channel(channel)
         elif isinstance(event, sctp.Closed):
             self._seen.pop(event.channel, None)
+        elif isinstance(event, sctp.Left):
+            self._listener.on_client_left()
         else:
             self._session.note_message(now)
             self._listener.on_data(self._seen[event.channel], event.message)

@@ -207,6 +207,11 @@ class RunningCall:
         """Each channel is closed on both sides: if the call is over, the client knows."""
         self.session.leave()
 
+    def on_client_left(self) -> None:
+        """The client has hung up: libdatachannel says so, and often no close_notify. An ABORT is none: SCTP may fail, and the audio go on."""
+        self.session.end(EndReason.CLOSED_BY_CLIENT)
+        self.session.leave()
+
     def on_channel(self, channel: Channel) -> None:
         """The chat to who translates it, the events' channel to the hub, every other one to a backend that takes it."""
         if channel.label == CHAT_LABEL and self.config.chat == "rtvi":

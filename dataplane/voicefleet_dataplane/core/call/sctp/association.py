@@ -66,7 +66,7 @@ class Association:
     def send(self, message: Message) -> bool:
         """Queue a message of at least one byte; False when none can be taken any more, or its stream is being reset."""
         life = self._life
-        if life.state in {State.SHUTDOWN_RECEIVED, State.SHUTDOWN_ACK_SENT, State.ENDED}:
+        if self.peer_has_left:
             return False
         if life.reconfiguration.is_under_way(message.stream):
             return False
@@ -94,6 +94,11 @@ class Association:
     def state(self) -> State:
         """Where it is."""
         return self._life.state
+
+    @property
+    def peer_has_left(self) -> bool:
+        """Whether the peer takes nothing new."""
+        return self._life.state in {State.SHUTDOWN_RECEIVED, State.SHUTDOWN_ACK_SENT, State.ENDED}
 
     @property
     def steps(self) -> int:

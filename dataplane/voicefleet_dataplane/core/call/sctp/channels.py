@@ -16,7 +16,15 @@ from typing import Any
 
 from voicefleet_dataplane.core.call.sctp.association import Association
 from voicefleet_dataplane.core.call.sctp.dcep import ACK, DCEP, Terms, decode_message, encode_message, parse_open
-from voicefleet_dataplane.core.call.sctp.events import Dropped, Ended, PeerReset, Restarted, State, StreamReset
+from voicefleet_dataplane.core.call.sctp.events import (
+    Dropped,
+    Ended,
+    PeerLeft,
+    PeerReset,
+    Restarted,
+    State,
+    StreamReset,
+)
 from voicefleet_dataplane.core.call.sctp.outstanding import Message
 
 MAX_CHANNELS = 64
@@ -76,7 +84,12 @@ class Closed:
     channel: DataChannel
 
 
-ChannelEvent = Opened | Said | Closed
+@dataclass(frozen=True, slots=True)
+class Left:
+    """The client has shut the association down, after all that it had to say: so some stacks hang up."""
+
+
+ChannelEvent = Opened | Said | Closed | Left
 
 
 class Channels:
@@ -179,8 +192,7 @@ class Channels:
     def next_event(self) -> ChannelEvent | None:
         """Return what has happened next. Messages that wait for room come in a later call."""
         while not self._events:
-            over = self._association.state is State.ENDED
-            if not over and self.is_behind:
+            if self.is_behind and not self._association.peer_has_left:
                 return None
             received = self._association.take()
             if received is not None:
@@ -194,6 +206,8 @@ class Channels:
                     self._reset_by_client(event.streams)
                 elif isinstance(event, StreamReset):
                     self._reset_by_us(event.stream)
+                elif isinstance(event, PeerLeft):
+                    self._events.append(Left())
                 elif isinstance(event, Ended | Restarted):
                     self._forget_all(event.reason if isinstance(event, Ended) else "")
         return self._events.pop(0)

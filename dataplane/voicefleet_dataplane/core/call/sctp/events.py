@@ -52,16 +52,21 @@ class StreamReset:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerLeft:
+    """The peer has said SHUTDOWN: it will say and take nothing new (RFC 9260 section 9.2)."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ended:
     """The association is over."""
 
     reason: str
 
 
-Event = Up | Restarted | PeerReset | StreamReset | Ended
+Event = Up | Restarted | PeerReset | StreamReset | PeerLeft | Ended
 
 _KINDS: dict[str, Callable[..., Event]] = {
-    kind.__name__: kind for kind in (Up, Restarted, PeerReset, StreamReset, Ended)
+    kind.__name__: kind for kind in (Up, Restarted, PeerReset, StreamReset, PeerLeft, Ended)
 }
 
 

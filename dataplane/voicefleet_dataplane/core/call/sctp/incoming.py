@@ -22,7 +22,7 @@ Owns: this table. Does not own: tags (association.py), what a change of state br
 from collections.abc import Callable
 
 from voicefleet_dataplane.core.call.sctp import chunks as c
-from voicefleet_dataplane.core.call.sctp.events import Dropped, State
+from voicefleet_dataplane.core.call.sctp.events import Dropped, PeerLeft, State
 from voicefleet_dataplane.core.call.sctp.inbound import Taken
 from voicefleet_dataplane.core.call.sctp.life import Life
 from voicefleet_dataplane.core.call.sctp.outbox import PAYLOAD_BYTES
@@ -182,6 +182,8 @@ def _shutdown(life: Life, value: bytes, now: float) -> Dropped | None:
     if life.state is State.SHUTDOWN_ACK_SENT:
         life.outbox.put(c.build_chunk(c.SHUTDOWN_ACK))
     elif life.state in _CARRIES:
+        if life.state is State.ESTABLISHED:
+            life.events.append(PeerLeft())
         life.state = State.SHUTDOWN_RECEIVED
         life.outbound.receive(c.Sack(int.from_bytes(value), life.outbound.peer_window, ()), now)
     return None
