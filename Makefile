@@ -105,6 +105,9 @@ bench-ring: .venv/.installed ## the ring with and without its bound, and what mo
 bench-media: deps .venv/.installed ## what a call costs by backend, and how soon an answer leaves, beside Pion (6 minutes; ARGS=--quick)
 	@$(PY) -m bench.media $(ARGS)
 
+bench-sctp: deps .venv/.installed ## our SCTP beside aiortc's and Pion's, and what hostile packets cost (4 minutes; ARGS=--quick)
+	@$(PY) -m bench.sctp $(ARGS)
+
 bench-pipeline: deps .venv/.installed ## what the engines of a voice pipeline cost (1 minute; ARGS=--quick)
 	@$(PY) -m bench.pipeline $(ARGS)
 
@@ -120,4 +123,4 @@ bench-sessions: deps .venv/.installed ## a million sessions in a real Redis: pag
 demo: deps .venv/.installed ## a cluster, a fleet on it, ten concurrent calls through it, a spoken question answered
 	@$(PY) -m e2e.demo
 
-.PHONY: check-old-kubernetes cluster-images control-plane help venv deps lock bpf check kernel interop interop-matrix image cluster cluster-down e2e test bench-media bench-pipeline bench-relay bench-ring bench-sessions bench-operator bench-docs demo fuzz
+.PHONY: check-old-kubernetes cluster-images control-plane help venv deps lock bpf check kernel interop interop-matrix image cluster cluster-down e2e test bench-media bench-pipeline bench-relay bench-ring bench-sctp bench-sessions bench-operator bench-docs demo fuzz
