@@ -138,7 +138,7 @@ class TransceiverSettings(_Inner):
     call_keys_file: str = f"{names.ETC}/call-keys/{names.KEYS_FILE}"
     capacity: int = Field(default=400, ge=1)
     max_duration_s: Seconds = 3600.0
-    idle_timeout_s: Seconds = 60.0  # no media and no data from the client
+    idle_timeout_s: Seconds = 60.0  # neither side says anything
     setup_timeout_s: Seconds = 30.0  # from the offer to the first authenticated check and DTLS
     drain_deadline_s: Seconds = 3600.0
     backend: Literal["Echo", "OpenAIRealtime", "MediaStream", "OpusStream", "Pipeline"] = "Echo"

@@ -13,7 +13,7 @@ from voicefleet_contract.announcement import Addressee, encode_announcement
 from voicefleet_contract.drops import DropReason
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.spp import encode_spp
-from voicefleet_dataplane.core.call.ice import ANNOUNCEMENT_WINDOW_S
+from voicefleet_dataplane.core.call.paths import ANNOUNCEMENT_WINDOW_S
 
 HERE, ELSEWHERE = Addressee(7, 5, 2), Addressee(7, 6, 2)
 STRANGE_KEYS = KeyRing({1: b"x" * 32}, 1)

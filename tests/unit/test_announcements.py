@@ -8,8 +8,8 @@ from voicefleet_contract.announcement import Addressee, encode_announcement
 from voicefleet_contract.drops import DropReason
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.spp import encode_spp
-from voicefleet_dataplane.core.call.ice import ANNOUNCEMENT_WINDOW_S, CONSENT_S
 from voicefleet_dataplane.core.call.model import EndReason
+from voicefleet_dataplane.core.call.paths import ANNOUNCEMENT_WINDOW_S, CONSENT_S
 
 HERE = Addressee(7, 5, 2)
 WALL_S = 1_700_000_000.0  # what the world's clock is off from Unix time

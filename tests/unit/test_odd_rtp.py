@@ -26,12 +26,12 @@ def test_padding_takes_its_number_and_no_time():
     world = World()
     caller = world.connected()
     caller.speak()
-    before = caller.session.active_at, caller.session.audio_at
+    before = caller.session.lifetime.active_at, caller.session.audio_at
     world.now += 1
     assert send_padding(caller) is None
     assert caller.speak(b"") is None
     assert (len(caller.heard.audio), len(caller.heard.padding)) == (1, 2)
-    assert (caller.session.active_at, caller.session.audio_at) == before
+    assert (caller.session.lifetime.active_at, caller.session.audio_at) == before
     stream = caller.session._incoming.streams[77]
     assert (stream.expected, stream.lost) == (3, 0)
 

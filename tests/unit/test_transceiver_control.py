@@ -326,7 +326,7 @@ async def test_the_set_up_of_a_traced_call_is_an_exemplar_for_whoever_reads_open
     async with running_transceiver(secrets_dir) as transceiver:
         created = await transceiver.create(CHROMIUM, traceparent=TRACE)
         session = transceiver.process.calls[created.call_id].session
-        session.checked_at = session.started_at + 0.02
+        session.checked_at = session.lifetime.started_at + 0.02
         await transceiver.hang_up(created.call_id)
         accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
         text = (await transceiver.request("GET", "/metrics", headers=accept)).text

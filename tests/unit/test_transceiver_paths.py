@@ -138,10 +138,19 @@ def test_a_tuple_whose_call_has_ended_is_free():
     assert second.speak() is None
 
 
-def test_addresses_of_one_call_are_limited():
-    caller = World().connected()
-    reasons = [caller.check(address=Address("203.0.113.1", port), nominate=False) for port in range(1, 10)]
-    assert reasons == [None] * 7 + [DropReason.ICE_TOO_MANY_TUPLES] * 2
+def test_addresses_of_one_call_are_limited_and_each_authentic_check_is_answered():
+    world = World()
+    caller = world.connected()
+    for port in range(1, 50):
+        world.pass_time(0.1)
+        address = Address("203.0.113.1", port)
+        world.clients[address] = caller
+        assert caller.check(address=address, nominate=False) is None
+        world.settle()
+        assert caller.session.ice.selected.client == caller.address
+    assert len(caller.answered) == 50
+    assert [path.port for path in caller.session.ice.paths][1:] == list(range(43, 50))
+    assert set(world.core._routes.by_client) == set(caller.session.ice.paths)
 
 
 def test_a_check_of_a_call_that_ended_is_named_so():

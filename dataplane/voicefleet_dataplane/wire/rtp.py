@@ -33,6 +33,11 @@ class RtpPacket(NamedTuple):
     payload: bytes
 
 
+def peek_sequence(datagram: bytes) -> int:
+    """Return the sequence number of a packet of at least FIXED_HEADER_BYTES, encrypted or not."""
+    return int.from_bytes(datagram[2:4])
+
+
 def peek_ssrc(datagram: bytes) -> int:
     """The SSRC of an RTP packet that is long enough to have one; it is not encrypted by SRTP."""
     return int.from_bytes(datagram[8:12])

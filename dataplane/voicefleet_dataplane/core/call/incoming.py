@@ -7,13 +7,24 @@ Invariant: a packet gives its content or the one DropReason to count; nothing is
 from voicefleet_contract.drops import DropReason
 from voicefleet_dataplane.core.call.budgets import FAILED, Budgets
 from voicefleet_dataplane.core.call.negotiation import Agreed
+from voicefleet_dataplane.core.call.paths import Path
 from voicefleet_dataplane.core.call.srtp import Srtp, SrtpFailure
 from voicefleet_dataplane.core.call.streams import ReceiveStream
 from voicefleet_dataplane.wire.opus import FRAME_TICKS, parse_duration_ticks
 from voicefleet_dataplane.wire.rtcp import Reports, parse_rtcp
-from voicefleet_dataplane.wire.rtp import FIXED_HEADER_BYTES, RtpPacket, parse_rtp, peek_payload_type, peek_ssrc
+from voicefleet_dataplane.wire.rtp import (
+    FIXED_HEADER_BYTES,
+    RtpPacket,
+    parse_rtp,
+    peek_payload_type,
+    peek_sequence,
+    peek_ssrc,
+)
 
 MAX_SSRCS = 4  # a client that changes its microphone starts a new SSRC; more at a time is not a person
+# In one call: libsrtp and we remember how far each one was, or what was recorded of it could be played again.
+MAX_SSRCS_EVER = 64
+MAX_EARLY_PACKETS = 8  # 160 ms of speech
 PADDING_TICKS = 120  # what a packet without audio costs: some stacks probe the path with bursts of them
 
 _DROPS = {
@@ -26,11 +37,37 @@ _DROPS = {
 class Incoming:
     """One client's media."""
 
-    __slots__ = ("budgets", "streams")
+    __slots__ = ("_early", "_ever", "_rtcp_index", "budgets", "streams")
 
     def __init__(self) -> None:
         self.budgets = Budgets()
-        self.streams: dict[int, ReceiveStream] = {}
+        self.streams: dict[int, ReceiveStream] = {}  # those that are counted now
+        self._ever: dict[int, ReceiveStream] = {}
+        self._rtcp_index = -1
+        self._early: list[tuple[bytes, Path]] = []
+
+    def hold_early(self, datagram: bytes, path: Path) -> bool:
+        """Keep the client's first words until there are keys; False when there is no room."""
+        if len(self._early) >= MAX_EARLY_PACKETS:
+            return False
+        self._early.append((datagram, path))
+        return True
+
+    def take_early(self) -> list[tuple[bytes, Path]]:
+        """Give back what was kept."""
+        early, self._early = self._early, []
+        return early
+
+    def is_newest(self, packet: RtpPacket) -> bool:
+        """Say whether no later packet of its stream has come before this one, which has been opened."""
+        return self.streams[packet.ssrc].highest & 0xFFFF == packet.sequence
+
+    def is_newest_rtcp(self, datagram: bytes, srtp: Srtp) -> bool:
+        """The same of a compound; its number stands in clear and is authentic."""
+        index = srtp.rtcp_index(datagram)
+        is_newest = index > self._rtcp_index
+        self._rtcp_index = max(index, self._rtcp_index)
+        return is_newest
 
     def open_rtp(self, datagram: bytes, srtp: Srtp, agreed: Agreed, now: float) -> RtpPacket | DropReason:
         """An SRTP packet: the hot path."""
@@ -45,11 +82,9 @@ class Incoming:
             return DropReason.AUDIO_RATE if is_audio else DropReason.KEYPAD_RATE
         stream = self.streams.get(peek_ssrc(datagram))
         if stream is None:
-            # Whoever has the keys could otherwise make libsrtp and us keep state for any number of SSRCs.
-            if len(self.streams) >= MAX_SSRCS:
-                return DropReason.RTP_UNEXPECTED
-            if self.budgets.unknown_ssrc.is_spent(now):
-                return DropReason.AUDIO_RATE
+            refusal = self._refusal_of_new(peek_ssrc(datagram), peek_sequence(datagram), now)
+            if refusal is not None:
+                return refusal
         clear = srtp.unprotect_untrusted(datagram)
         if clear is None:
             self.budgets.note_failed_rtp(now, known=stream is not None)
@@ -61,12 +96,32 @@ class Incoming:
         cost = FRAME_TICKS if packet.payload else PADDING_TICKS
         budget.take((parse_duration_ticks(packet.payload) or cost) if is_audio else 1, now)
         if stream is None:
-            stream = self.streams[packet.ssrc] = ReceiveStream(packet.ssrc, packet.sequence, packet.timestamp, now)
+            stream = self._admit(packet, now)
         if packet.payload:
             stream.note(packet.sequence, packet.timestamp, now)
         else:
             stream.note_padding(packet.sequence)
         return packet
+
+    def _refusal_of_new(self, ssrc: int, sequence: int, now: float) -> DropReason | None:
+        """Why a packet of a stream that is not counted now is not even opened."""
+        before = self._ever.get(ssrc)
+        if before is not None:
+            return None if before.is_ahead(sequence) else DropReason.SRTP_REPLAY
+        # Whoever has the keys could otherwise make libsrtp and us keep state for any number of SSRCs.
+        if len(self._ever) >= MAX_SSRCS_EVER:
+            return DropReason.RTP_UNEXPECTED
+        return DropReason.AUDIO_RATE if self.budgets.unknown_ssrc.is_spent(now) else None
+
+    def _admit(self, packet: RtpPacket, now: float) -> ReceiveStream:
+        """Count a stream, now that it is authentic; the one that was silent longest gives way to it."""
+        if len(self.streams) >= MAX_SSRCS:
+            del self.streams[min(self.streams, key=lambda ssrc: self.streams[ssrc].heard_at)]
+        stream = self._ever.get(packet.ssrc)
+        if stream is None:
+            stream = self._ever[packet.ssrc] = ReceiveStream(packet.ssrc, packet.sequence, packet.timestamp, now)
+        self.streams[packet.ssrc] = stream
+        return stream
 
     def open_rtcp(self, datagram: bytes, srtp: Srtp, now: float) -> Reports | DropReason:
         """An SRTCP compound."""

@@ -30,7 +30,8 @@ class EndReason(StrEnum):
     CONSENT_EXPIRED = "consent_expired"
     SETUP_TIMEOUT = "setup_timeout"
     MAX_DURATION = "max_duration"
-    IDLE = "idle"
+    IDLE = "idle"  # neither side has said anything
+    ABANDONED = "abandoned"  # its client has sent nothing but checks
     FINGERPRINT_MISMATCH = "fingerprint_mismatch"
     DTLS_FAILED = "dtls_failed"
     DRAIN_DEADLINE = "drain_deadline"
@@ -40,10 +41,11 @@ class EndReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How long a call may take over what; 0 switches idle off."""
+    """How long a call may take over what (core/call/lifetime.py); idle 0 switches idle and abandoned off."""
 
     setup_s: float = 30.0
     idle_s: float = 60.0
+    abandoned_s: float = 900.0
     duration_s: float = 3_600.0
 
 

@@ -62,6 +62,7 @@ class Agreed:
     mids: tuple[str, ...] = ()  # of the answer's bundle
     wishes: OpusWishes = NO_WISHES  # the client's
     telephone_event_hz: int = 48_000
+    client_sends: bool = True
     lost_data: bool = False  # data channels were offered where we cannot take them: no events reach the client
 
 
@@ -151,6 +152,7 @@ def _fill(agreed: Agreed, offer: OfferedMedia, terms: Terms) -> Agreed:
         payload_type=audio.payload_type,
         telephone_event_type=audio.telephone_event_type,
         client_receives=choose_direction(audio.direction, terms.direction).sends,
+        client_sends=audio.direction.sends,
         with_data=data is not None,
         sctp_port=data.sctp_port if data else 0,
         max_message_bytes=data.max_message_bytes if data else 0,

@@ -12,8 +12,9 @@ from collections.abc import Callable
 
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.drops import DropReason
-from voicefleet_dataplane.core.call.ice import IceAgent, Path
+from voicefleet_dataplane.core.call.ice import IceAgent
 from voicefleet_dataplane.core.call.path_proof import PathProof
+from voicefleet_dataplane.core.call.paths import Path
 from voicefleet_dataplane.core.call.reports import CallReports
 from voicefleet_dataplane.core.call.srtp import Srtp
 
@@ -21,18 +22,21 @@ from voicefleet_dataplane.core.call.srtp import Srtp
 class Outgoing:
     """One call's."""
 
-    __slots__ = ("_drops", "_ice", "_reports", "_transmit", "proof")
+    __slots__ = ("_cname", "_drops", "_ice", "_reports", "_transmit", "proof", "srtp")
 
     def __init__(
         self,
         ice: IceAgent,
         reports: CallReports,
+        cname: str,
         transmit: list[tuple[bytes, Address]],
         drops: dict[DropReason, int],
         random_bytes: Callable[[int], bytes],
     ) -> None:
         self._ice = ice
         self._reports = reports
+        self._cname = cname
+        self.srtp: Srtp | None = None  # from when it is connected
         self._transmit = transmit
         self._drops = drops
         self.proof = PathProof(random_bytes)
@@ -44,7 +48,7 @@ class Outgoing:
         proven = [other for other in self._ice.paths.values() if other.budget.is_proven]
         if not proven:
             self._drops[DropReason.PATH_NOT_PROVEN] += 1
-        return max(proven, key=lambda other: other.checked_at, default=None)
+        return max(proven, key=lambda other: other.alive_at, default=None)
 
     def media(self, packet: bytes) -> int:
         """Send RTP or RTCP; gives the bytes that left."""
@@ -82,21 +86,35 @@ class Outgoing:
         self._transmit.append((path.prefix + message, path.destination))
         return True
 
-    def ask_for_proof(self, srtp: Srtp, cname: str, now: float) -> None:
-        """Ask the selected path, if it has none and that is due."""
+    def ask_for_proof(self, now: float) -> None:
+        """Ask the selected path of a connected call, if it has no proof and that is due."""
         path = self._ice.selected
-        if path is None or path.budget.is_proven or now < path.budget.ask_at:
+        if self.srtp is None or path is None or path.budget.is_proven or now < path.budget.ask_at:
             return
         path.budget.note_asked(now)
-        check = self.proof.build_check(path)
-        if check is not None:
-            self.stun(check, path)
-        self.report(srtp, path, cname, now)
+        self._ask(path)
+        self._report(self.srtp, path, now)
 
-    def report(self, srtp: Srtp, path: Path, cname: str, now: float) -> int:
-        """Send a report by this path; gives the bytes that left. Without a proof, one whose answer is a proof."""
+    def probe(self, now: float) -> None:
+        """Ask at addresses that another call wants, where that is due."""
+        for path in self._ice.paths.values():
+            if path.probe_due() <= now:
+                path.note_probe(sent=self._ask(path))
+
+    def report_by_selected(self, now: float) -> int:
+        """Send a report; gives the bytes that left."""
+        self._reports.note_sent(now)
+        path = self._ice.selected
+        return 0 if self.srtp is None or path is None else self._report(self.srtp, path, now)
+
+    def _ask(self, path: Path) -> bool:
+        check = self.proof.build_check(path)
+        return check is not None and self.stun(check, path)
+
+    def _report(self, srtp: Srtp, path: Path, now: float) -> int:
+        """Without a proof, it is one whose answer is a proof."""
         shift = 0 if path.budget.is_proven else self.proof.draw_shift()
-        clear, last_report = self._reports.build(cname, now, shift)
+        clear, last_report = self._reports.build(self._cname, now, shift)
         packet = srtp.protect_rtcp(clear)
         if not path.budget.may_send(len(packet)):
             return 0

@@ -19,7 +19,7 @@ Owns: what was asked by which path. Does not own: when to ask (core/call/path_bu
 
 from collections.abc import Callable
 
-from voicefleet_dataplane.core.call.ice import Path
+from voicefleet_dataplane.core.call.paths import Path
 from voicefleet_dataplane.wire.rtcp import ReportBlock
 from voicefleet_dataplane.wire.stun import (
     TRANSACTION_ID_BYTES,
@@ -85,18 +85,18 @@ class PathProof:
             ice_controlled=int.from_bytes(transaction[:8]),
         )
 
-    def receive_answer(self, datagram: bytes) -> bool:
-        """Take a STUN response of the client; False if it answers no check of ours."""
+    def receive_answer(self, datagram: bytes) -> Path | None:
+        """Take a STUN response of the client; gives the path that it was asked by, None if it answers no check of ours."""
         try:
             answer = parse_binding_response(datagram)
         except StunError:
-            return False
+            return None
         path, key = self._checks.get(answer.transaction_id, (None, b""))
         if path is None or not verify_integrity(answer, key):
-            return False
+            return None
         # Any answer will do, a role conflict too: whoever made it has read the transaction, and has the client's password.
         path.budget.is_proven = True
-        return True
+        return path
 
     # ---- reports of ours
 

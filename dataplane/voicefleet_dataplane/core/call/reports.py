@@ -10,12 +10,15 @@ from voicefleet_dataplane.core.call.streams import CLOCK_RATE, ReceiveStream, Se
 from voicefleet_dataplane.wire.rtcp import ReportBlock, Reports, build_report
 
 _REPORT_GAP_S = 0.5
+# RFC 3550 section 6.2: five seconds at most, less what a timer may be late. A relay's flow lives on what its owner sends, and
+# while nobody speaks, this is all.
+REPORTED_AT_LEAST_EVERY_S = 4.5
 
 
 class CallReports:
     """Made by a session, which shares its streams: they are counted on the hot path, and reported here."""
 
-    __slots__ = ("_answered_at", "_sending", "_streams", "_wall_offset_s", "rtt_s")
+    __slots__ = ("_answered_at", "_sending", "_streams", "_wall_offset_s", "due_at", "rtt_s")
 
     def __init__(self, sending: SendStream, streams: dict[int, ReceiveStream], wall_offset_s: float) -> None:
         """`streams` by SSRC; `wall_offset_s` is Unix time less `now`, in seconds."""
@@ -24,6 +27,7 @@ class CallReports:
         self._streams = streams
         self._wall_offset_s = wall_offset_s
         self._answered_at = -float("inf")
+        self.due_at = float("inf")  # when we report by ourselves
 
     def take(self, theirs: Reports, now: float, is_off: Callable[[ReportBlock], bool]) -> bool:
         """Learn from an authentic compound; True if it reports about our stream: the client has found it.
@@ -55,6 +59,10 @@ class CallReports:
             return False
         self._answered_at = now
         return True
+
+    def note_sent(self, now: float) -> None:
+        """A report goes out, or the call is connected."""
+        self.due_at = now + REPORTED_AT_LEAST_EVERY_S
 
     def build(self, cname: str, now: float, shift: int = 0) -> tuple[bytes, int]:
         """Build our report, and say by what LSR it will be named (0: it says nothing of a stream of ours, and will not be).

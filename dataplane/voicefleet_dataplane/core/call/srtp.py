@@ -30,6 +30,7 @@ class SrtpProfile:
     libsrtp_number: int
     key_bytes: int
     salt_bytes: int
+    tag_after_index_bytes: int = 0  # in SRTCP
 
     @property
     def keying_material_bytes(self) -> int:
@@ -39,7 +40,7 @@ class SrtpProfile:
 
 AES_128_GCM = SrtpProfile("SRTP_AEAD_AES_128_GCM", pylibsrtp.Policy.SRTP_PROFILE_AEAD_AES_128_GCM, 16, 12)
 AES_256_GCM = SrtpProfile("SRTP_AEAD_AES_256_GCM", pylibsrtp.Policy.SRTP_PROFILE_AEAD_AES_256_GCM, 32, 12)
-AES_128_CM_SHA1_80 = SrtpProfile("SRTP_AES128_CM_SHA1_80", pylibsrtp.Policy.SRTP_PROFILE_AES128_CM_SHA1_80, 16, 14)
+AES_128_CM_SHA1_80 = SrtpProfile("SRTP_AES128_CM_SHA1_80", pylibsrtp.Policy.SRTP_PROFILE_AES128_CM_SHA1_80, 16, 14, 10)
 
 # Our order of preference. It decides only where we are the DTLS server; as client the peer's order wins.
 PROFILES = (AES_128_GCM, AES_256_GCM, AES_128_CM_SHA1_80)
@@ -103,6 +104,11 @@ class Srtp:
         except (pylibsrtp.Error, ValueError) as error:
             self.failure = _failure_of(error)
             return None
+
+    def rtcp_index(self, packet: bytes) -> int:
+        """Return the SRTCP index of a packet that opened (RFC 3711 section 3.4: before the tag; RFC 7714 section 9.2: at the end)."""
+        end = len(packet) - self.profile.tag_after_index_bytes
+        return int.from_bytes(packet[end - 4 : end]) & 0x7FFFFFFF
 
     def unprotect_rtcp_untrusted(self, packet: bytes) -> bytes | None:
         """Open an SRTCP packet from the network; None leaves the reason in `failure`."""

@@ -17,7 +17,7 @@ def session_status(session: Session, now: float) -> SessionStatus:
         state=session.state,
         client=str(path.client) if path else None,
         relay=str(path.destination) if path and path.prefix else None,
-        age_s=round(now - session.began_at, 3),
+        age_s=round(now - session.lifetime.began_at, 3),
         rtt_ms=None if rtt_s is None else round(rtt_s * 1e3, 2),
         jitter_ms=None if jitter_s is None else round(jitter_s * 1e3, 2),
         loss=reports.loss,

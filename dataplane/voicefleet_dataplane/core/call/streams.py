@@ -41,6 +41,15 @@ class ReceiveStream:
         self._last_report = 0
         self._last_report_at = 0.0
 
+    @property
+    def heard_at(self) -> float:
+        """When its last packet with audio came, in units of the clock; of a new one: its first."""
+        return self._arrival
+
+    def is_ahead(self, sequence: int) -> bool:
+        """Say whether a packet is later than all that came."""
+        return 0 < (sequence - self.highest) & 0xFFFF < _HALF_SEQUENCE
+
     def note(self, sequence: int, timestamp: int, now: float) -> None:
         """Count one packet (appendix A.1 without probation: the packet is authentic; and A.8)."""
         self.note_padding(sequence)

@@ -219,10 +219,10 @@ class Calls:
         """After anything slow happened to a call: forget the addresses that it lost, and keep its timer right."""
         if session.state is SessionState.ENDED:
             return
-        if session.ice.forgotten:
-            for client in session.ice.forgotten:
+        if session.ice.table.forgotten:
+            for client in session.ice.table.forgotten:
                 self._routes.forget(client, session)
-            session.ice.forgotten.clear()
+            session.ice.table.forgotten.clear()
         if session.ice.retired:
             for ufrag in session.ice.retired:
                 self.ufrags.retire(ufrag, call_is_over=False)
@@ -299,7 +299,7 @@ class Calls:
         self._timers.disarm(session)
         for ufrag in [*session.ice.ufrags, *session.ice.retired]:
             self.ufrags.retire(ufrag, call_is_over=True)
-        for client in [*session.ice.paths, *session.ice.forgotten]:
+        for client in [*session.ice.paths, *session.ice.table.forgotten]:
             self._routes.forget(client, session)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from voicefleet_contract.addresses import Address
 from voicefleet_contract.topology import TopologyIndex
-from voicefleet_dataplane.core.call.ice import Path
+from voicefleet_dataplane.core.call.paths import Path
 from voicefleet_dataplane.core.call.session import Session
 
 HEADERS_REMEMBERED = 65_536

@@ -37,7 +37,7 @@ class Tally:
 
     def media_failed(self, now: float, within_s: float) -> int:
         """Calls whose media did not come up in time. A call that was hung up before counts for neither."""
-        late = sum(s.connected_at is None and now - s.started_at >= within_s for s in self._sessions.values())
+        late = sum(s.connected_at is None and now - s.lifetime.started_at >= within_s for s in self._sessions.values())
         return self._ended_without + late
 
     def started_at(self) -> tuple[float, float] | None:
@@ -45,4 +45,6 @@ class Tally:
         if not self._sessions:
             return None
         oldest, newest = next(iter(self._sessions.values())), next(reversed(self._sessions.values()))
-        return round(oldest.began_at + self._wall_offset_s, 3), round(newest.began_at + self._wall_offset_s, 3)
+        return round(oldest.lifetime.began_at + self._wall_offset_s, 3), round(
+            newest.lifetime.began_at + self._wall_offset_s, 3
+        )

@@ -22,7 +22,7 @@ Invariants
 - Answers go to the address that the datagram really came from: never to an address that a packet names. So does what
   follows an authentic announcement of a relay (contract/announcement.py). Media may go to a port that a header names, on
   the host that the datagram really came from; or, from a relay on our own host, to the client itself.
-- A client address belongs to one call while that call holds consent for it. An authentic check of another call from
+- A client address belongs to one call while that call holds it (core/call/paths.py). An authentic check of another call from
   there, one in progress or over, is dropped: a valid caller can neither take over a victim's tuple by spoofing it nor have it refused.
 """
 
@@ -35,7 +35,6 @@ from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.spp import HEADER_BYTES, LARGEST_DATAGRAM_BYTES, SppError, decode_spp, encode_spp
 from voicefleet_contract.topology import TopologyIndex
 from voicefleet_dataplane.core.call.dtls_identity import DtlsIdentity
-from voicefleet_dataplane.core.call.ice import CONSENT_S
 from voicefleet_dataplane.core.call.model import Limits
 from voicefleet_dataplane.core.transceiver.calls import Calls, Place
 from voicefleet_dataplane.core.transceiver.routes import Route, Routes
@@ -175,7 +174,7 @@ class Transceiver:
             return DropReason.TOO_LONG
         if is_response(payload):
             route = self._routes.by_client.get(client)
-            return DropReason.ADDRESS_NOT_CHECKED if route is None else route.session.receive_answer(payload)
+            return DropReason.ADDRESS_NOT_CHECKED if route is None else route.session.receive_answer(payload, now)
         try:
             request = parse_binding_request(payload)
         except StunError as error:
@@ -189,8 +188,14 @@ class Transceiver:
         if reason is not None:
             return reason
         route = self._routes.by_client.get(client)
-        if route is not None and route.session is not session and _is_held(route, now):
-            return DropReason.ICE_TUPLE_TAKEN
+        if route is not None and route.session is not session:
+            if _is_held(route, now):
+                route.path.contest(now)  # its client is asked whether it is there still
+                self._settle(route.session)
+                return DropReason.ICE_TUPLE_TAKEN
+            route.session.lose(client)
+            self._settle(route.session)
+            route = None
         if bare is not None and session.ice.is_repeated(request) and (route is None or route.path.bare != bare):
             bare = None  # this check moves nothing, so we may not say that it did
         prefix = header if bare is None else encode_spp(client, destination)
@@ -239,4 +244,4 @@ class Transceiver:
 
 
 def _is_held(route: Route, now: float) -> bool:
-    return now - route.path.checked_at < CONSENT_S
+    return route.path.is_held(now)

@@ -44,7 +44,7 @@ def make_record(settings: TransceiverSettings, session: Session, relay: str, now
     truncated = settings.call_record_addresses == "Truncated"
 
     def stage_ms(at: float | None) -> float | None:
-        return None if at is None else round((at - session.started_at) * 1e3, 1)
+        return None if at is None else round((at - session.lifetime.started_at) * 1e3, 1)
 
     return CallRecord(
         event_id=event_id(status.call_id),

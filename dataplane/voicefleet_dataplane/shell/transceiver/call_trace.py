@@ -58,7 +58,7 @@ class CallTrace:
         span = self._set_ups.pop(session.agreed.call_id, None)
         if span is None:
             return
-        reached = session.started_at
+        reached = session.lifetime.started_at
         for name, at in (
             ("answer to first check", session.checked_at),
             ("check to DTLS", session.connected_at),
@@ -86,7 +86,7 @@ class CallTrace:
             ("audio", session.audio_at),
         ):
             if at is not None:
-                self._metrics.note_stage(stage, at - session.started_at, call.config.traceparent)
+                self._metrics.note_stage(stage, at - session.lifetime.started_at, call.config.traceparent)
         for what, count in call.voice_counts().items():
             self._metrics.voices.labels(self._settings.pool, what).inc(count)
         for what, count in call.hub.counts.items():

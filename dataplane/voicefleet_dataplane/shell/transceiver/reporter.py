@@ -96,7 +96,7 @@ class Reporter:
 
     def _heartbeat(self, counts: Mapping[str, Mapping[str, int]], now: float, unix_now: float) -> Record:
         calls, place = self._core.calls, self._core.place
-        oldest = min((session.started_at for session in calls.sessions.values()), default=now)
+        oldest = min((session.lifetime.started_at for session in calls.sessions.values()), default=now)
         heartbeat = Heartbeat(
             slot=place.slot,
             generation=place.generation,
