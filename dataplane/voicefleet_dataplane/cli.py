@@ -114,6 +114,14 @@ def call(
             help="Whose WebRTC stack: ours at packet level, cheap and exact; or stock aiortc, which shares none of it."
         ),
     ] = Client.PACKET,
+    rebind_after: Annotated[
+        float,
+        typer.Option(min=0.0, help="Go on from another port after so many seconds, as behind a NAT that rebinds."),
+    ] = 0.0,
+    mute: Annotated[bool, typer.Option("--mute", help="Send no audio: only the set-up and checks.")] = False,
+    no_checks: Annotated[
+        bool, typer.Option("--no-checks", help="Send no checks once connected, as some stacks.")
+    ] = False,
 ) -> None:
     """Place calls with recorded speech, and compare what comes back with what was sent.
 
@@ -123,12 +131,16 @@ def call(
     try:
         from voicefleet_dataplane.commands.call import CallOptions
         from voicefleet_dataplane.commands.call import call as call_command
+        from voicefleet_dataplane.shell.client.trouble import Trouble
     except ModuleNotFoundError as error:
         typer.echo(f"error: {error.name} is not installed; install voicefleet[dataplane,client]", err=True)
         raise typer.Exit(2) from None
 
     if not url.startswith(("https://", "http://")):
         typer.echo(f"error: {url!r} is not a gateway's URL; write for example https://voice.example.com", err=True)
+        raise typer.Exit(2)
+    if client is not Client.PACKET and (rebind_after or mute or no_checks):
+        typer.echo("error: --rebind-after, --mute and --no-checks need our own client: --client packet", err=True)
         raise typer.Exit(2)
     wavs = tuple(wav or sorted(_SPEECH.glob("*_*.wav")))
     if not wavs:
@@ -147,6 +159,7 @@ def call(
         record=record,
         as_json=json,
         client=client,
+        trouble=Trouble(rebind_after_s=rebind_after, mutes=mute, checks=not no_checks),
     )
     raise typer.Exit(call_command(options))
 

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator
 
 from voicefleet_contract.addresses import Address
 from voicefleet_dataplane.wire.demux import Kind, classify
+from voicefleet_dataplane.wire.stun import is_response
 
 
 def _open() -> socket.socket:
@@ -31,18 +32,39 @@ class BadNetwork:
         self._server = (server.host, server.port)
         self._outside = _open()
         self._legs: dict[tuple[str, int], socket.socket] = {}  # by a client's address
+        # Media that clients sent since the first check after `rebind`, before any came back.
+        self.unheard = 0
+        self.heard = asyncio.Event()
+        self._was_checked = False
         self.address = Address(*self._outside.getsockname())
+
+    def rebind(self) -> None:
+        """Forget all clients, as a NAT does: the next packet of each goes out from another port, and nothing comes back to the old one."""
+        before, self._legs = self._legs, {}
+        self.unheard, self._was_checked = 0, False
+        self.heard.clear()
+        for client, leg in before.items():
+            asyncio.get_running_loop().remove_reader(leg.fileno())
+            self._lead(client)  # before the old one's port is free
+            leg.close()
+
+    def _lead(self, client: tuple[str, int]) -> socket.socket:
+        leg = self._legs[client] = _open()
+        asyncio.get_running_loop().add_reader(leg.fileno(), self._from_server, leg, client)
+        return leg
 
     def _from_clients(self) -> None:
         for datagram, client in _received(self._outside):
-            leg = self._legs.get(client)
-            if leg is None:
-                leg = self._legs[client] = _open()
-                asyncio.get_running_loop().add_reader(leg.fileno(), self._from_server, leg, client)
+            leg = self._legs.get(client) or self._lead(client)
+            kind = classify(datagram)
+            self._was_checked |= kind is Kind.STUN and not is_response(datagram)
+            self.unheard += kind is Kind.RTP and self._was_checked and not self.heard.is_set()
             self._carry("up", datagram, leg, self._server)
 
     def _from_server(self, leg: socket.socket, client: tuple[str, int]) -> None:
         for datagram, _ in _received(leg):
+            if classify(datagram) is Kind.RTP:
+                self.heard.set()
             self._carry("down", datagram, self._outside, client)
 
     def _carry(self, way: str, datagram: bytes, by: socket.socket, to: tuple[str, int]) -> None:

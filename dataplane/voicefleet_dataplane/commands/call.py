@@ -26,6 +26,7 @@ from voicefleet_dataplane.media.speech import (
     write_wav,
 )
 from voicefleet_dataplane.shell.client.packet_caller import FRAME_S, Caller, CallResult, make_identity
+from voicefleet_dataplane.shell.client.trouble import NO_TROUBLE, Trouble
 
 # Own recordings come back at 0.9 and more through Opus; strangers' stay under 0.2 (measured on Debian's alsa-utils speech).
 OWN_AT_LEAST = 0.7
@@ -50,6 +51,7 @@ class CallOptions:
     record: Path | None
     as_json: bool
     client: str = "packet"  # ours, at packet level; or "aiortc", a stack that is not ours
+    trouble: Trouble = NO_TROUBLE  # of our client
 
 
 class _Placer(Protocol):
@@ -72,14 +74,16 @@ def call(options: CallOptions) -> int:
     if options.client == "aiortc":
         spoken, make = _with_aiortc(recordings, frames)
     else:
-        spoken, make = _with_ours(recordings, frames)
+        spoken, make = _with_ours(recordings, frames, options.trouble)
     results = uvloop.run(_place(options, make))
     fine = 0
     for number, result in enumerate(results):
         heard = decode_opus(result.heard) if result.samples is None else join(result.samples)
         scores = [similarity(voice, heard) for voice in spoken]
         own = scores.pop(number % len(spoken))
-        good = not result.error and own >= OWN_AT_LEAST and max(scores, default=0.0) <= STRANGER_AT_MOST
+        good = (
+            not result.error and _is_well(result, own, options.trouble) and max(scores, default=0.0) <= STRANGER_AT_MOST
+        )
         fine += good
         if options.record is not None:
             options.record.mkdir(parents=True, exist_ok=True)
@@ -90,11 +94,18 @@ def call(options: CallOptions) -> int:
     return 0 if fine == options.count else 1
 
 
-def _with_ours(recordings: list[Samples], frames: int) -> tuple[list[Samples], _Make]:
+def _is_well(result: CallResult, own: float, trouble: Trouble) -> bool:
+    """Say whether a call came to what its troubles leave possible: who is muted need not hear itself."""
+    if trouble.mutes:
+        return True
+    return result.heard_again_s is not None if trouble.rebind_after_s else own >= OWN_AT_LEAST
+
+
+def _with_ours(recordings: list[Samples], frames: int, trouble: Trouble) -> tuple[list[Samples], _Make]:
     """Our client sends what was encoded before; what it said is what a listener would have decoded."""
     voices, identity = [repeat(encode_opus(recording), frames) for recording in recordings], make_identity()
     spoken = [decode_opus(dict(enumerate(voice))) for voice in voices]
-    return spoken, lambda http, number: Caller(http, identity, voices[number % len(voices)])
+    return spoken, lambda http, number: Caller(http, identity, voices[number % len(voices)], trouble)
 
 
 def _with_aiortc(recordings: list[Samples], frames: int) -> tuple[list[Samples], _Make]:
@@ -138,6 +149,7 @@ def _print_call(number: int, result: CallResult, own: float, stranger: float, *,
             "sent": result.sent,
             "received": result.received,
             "silent_s": result.silent_s,
+            "heard_again_s": result.heard_again_s,
             "own": round(own, 3),
             "others": round(stranger, 3),
             "audio_ok": good,
@@ -158,6 +170,8 @@ def _print_call(number: int, result: CallResult, own: float, stranger: float, *,
             typer.echo(
                 f"  nothing came any more in the last {result.silent_s:.1f} s: its transceiver or the path is gone"
             )
+        if result.heard_again_s is not None:
+            typer.echo(f"  heard again {result.heard_again_s:.2f} s after the rebinding")
         typer.echo(f"  heard itself {own:.2f}, the closest other recording {stranger:.2f}")
 
 

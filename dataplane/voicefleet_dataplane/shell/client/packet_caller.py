@@ -24,6 +24,7 @@ from voicefleet_dataplane.core.call.dtls_identity import DtlsIdentity, build_cer
 from voicefleet_dataplane.core.call.srtp import Srtp
 from voicefleet_dataplane.core.call.streams import CLOCK_RATE, ReceiveStream
 from voicefleet_dataplane.media.speech import Samples
+from voicefleet_dataplane.shell.client.trouble import NO_TROUBLE, Trouble
 from voicefleet_dataplane.wire.demux import Kind, classify
 from voicefleet_dataplane.wire.opus import FRAME_TICKS
 from voicefleet_dataplane.wire.rtp import RtpPacket, build_rtp, parse_rtp
@@ -69,6 +70,7 @@ class CallResult:
     sent: int = 0
     received: int = 0
     gaps_over_100_ms: int = 0
+    heard_again_s: float | None = None  # after the rebinding, if there was one
     silent_s: float = 0.0  # since the last packet that came, when we had said everything
     heard: dict[int, bytes] = field(default_factory=dict)  # Opus packets by frame number
     samples: list[Samples] | None = None  # instead of packets, from a client that decodes by itself
@@ -93,8 +95,11 @@ def make_identity() -> DtlsIdentity:
 class Caller:
     """One call."""
 
-    def __init__(self, http: httpx.AsyncClient, identity: DtlsIdentity, packets: Sequence[bytes]) -> None:
-        self._http, self._identity, self._packets = http, identity, packets
+    def __init__(
+        self, http: httpx.AsyncClient, identity: DtlsIdentity, packets: Sequence[bytes], trouble: Trouble = NO_TROUBLE
+    ) -> None:
+        self._http, self._identity, self._packets, self._trouble = http, identity, packets, trouble
+        self._rebound_at: float | None = None
         self.client_ufrag = secrets.token_hex(4)
         self._ssrc = secrets.randbits(32) | 1
         self._srtp: Srtp | None = None
@@ -153,28 +158,42 @@ class Caller:
             we_are_client=self.answer.we_are_dtls_client,
             asks_for_cookie=False,
         )
-        loop = asyncio.get_running_loop()
-        family = socket.AF_INET6 if ":" in target.host else socket.AF_INET
-        with socket.socket(family, socket.SOCK_DGRAM) as self._socket:
-            self._socket.setblocking(False)
-            self._socket.connect(target)
-            self.address = from_kernel(self._socket.getsockname())
-            loop.add_reader(self._socket, self._read)
-            checks = asyncio.create_task(self._keep_consent())
-            try:
-                await asyncio.wait_for(self._media.wait(), SETUP_TIMEOUT_S)
-                await self._speak()
-                self.result.silent_s = round(time.monotonic() - self._last_heard, 3) if self._last_heard else 0.0
-                await asyncio.sleep(TAIL_S)
-                self._dtls.close()
-                self._flush()
-            finally:
-                checks.cancel()
-                loop.remove_reader(self._socket)
+        self._open_socket(target)
+        checks = asyncio.create_task(self._keep_consent())
+        try:
+            await asyncio.wait_for(self._media.wait(), SETUP_TIMEOUT_S)
+            await self._speak()
+            self.result.silent_s = round(time.monotonic() - self._last_heard, 3) if self._last_heard else 0.0
+            await asyncio.sleep(TAIL_S)
+            self._dtls.close()
+            self._flush()
+        finally:
+            checks.cancel()
+            self._close_socket()
         if self._round_trips:
             self.result.rtt_ms = sorted(self._round_trips)[len(self._round_trips) // 2] * 1e3
         if self._stream is not None:
             self.result.jitter_ms = self._stream.jitter / CLOCK_RATE * 1e3
+
+    def _open_socket(self, target: Address) -> None:
+        family = socket.AF_INET6 if ":" in target.host else socket.AF_INET
+        self._socket = socket.socket(family, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        self._socket.connect(target)
+        self.address = from_kernel(self._socket.getsockname())
+        asyncio.get_running_loop().add_reader(self._socket, self._read)
+
+    def _close_socket(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._socket)
+        self._socket.close()
+
+    def _rebind(self) -> None:
+        """Go on from another port, as behind a NAT that has forgotten us: what is sent to the old one is lost."""
+        before = self._socket
+        asyncio.get_running_loop().remove_reader(before)
+        self._open_socket(self.answer.candidates[0])  # first, or it could have the same port again
+        before.close()
+        self._rebound_at = time.monotonic()
 
     async def _speak(self) -> None:
         """Send on a clock of our own: a late wake-up is caught up, not passed on."""
@@ -186,10 +205,13 @@ class Caller:
                 return
             if self._hung_up:
                 raise CallError("the other side ended the call")
+            rebind_after_s = self._trouble.rebind_after_s
+            if rebind_after_s and self._rebound_at is None and loop.time() >= start + rebind_after_s:
+                self._rebind()
             packet = RtpPacket(
                 number == 0, OPUS_PAYLOAD_TYPE, number & 0xFFFF, number * FRAME_TICKS & 0xFFFFFFFF, self._ssrc, payload
             )
-            protected = self._srtp.protect(build_rtp(packet))
+            protected = None if self._trouble.mutes else self._srtp.protect(build_rtp(packet))
             if protected is not None:
                 self._send(protected)
                 self.result.sent += 1
@@ -197,16 +219,21 @@ class Caller:
 
     async def _keep_consent(self) -> None:
         while True:
-            transaction = secrets.token_bytes(12)
-            self._checks[transaction] = time.monotonic()
-            username = f"{self.answer.ufrag}:{self.client_ufrag}"
-            password = self.answer.password.encode()
-            self.last_check = build_binding_request(transaction, username, password, use_candidate=True)
-            self._send(self.last_check)
+            is_connected = "dtls" in self.result.timeline_ms
+            if self._trouble.checks or not is_connected:
+                self._check(nominates=not (is_connected and self._trouble.rebind_after_s))
             await asyncio.sleep(_CHECK_S["stun" in self.result.timeline_ms])
             if "dtls" not in self.result.timeline_ms and "stun" in self.result.timeline_ms:
                 self._dtls.advance(time.monotonic())
                 self._flush()
+
+    def _check(self, *, nominates: bool) -> None:
+        transaction = secrets.token_bytes(12)
+        self._checks[transaction] = time.monotonic()
+        username = f"{self.answer.ufrag}:{self.client_ufrag}"
+        password = self.answer.password.encode()
+        self.last_check = build_binding_request(transaction, username, password, use_candidate=nominates)
+        self._send(self.last_check)
 
     def _read(self) -> None:
         while True:
@@ -265,6 +292,8 @@ class Caller:
         elif now - self._last_heard > 0.1:
             self.result.gaps_over_100_ms += 1
         self._last_heard = now
+        if self._rebound_at is not None and self.result.heard_again_s is None:
+            self.result.heard_again_s = round(now - self._rebound_at, 3)
         self._stream.note(packet.sequence, packet.timestamp, now)
         self.result.received += 1
         # By time and not by number: who is silent may send nothing, and numbers then go on without a hole.
