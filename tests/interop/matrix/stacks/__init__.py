@@ -46,4 +46,17 @@ STACKS = (
         lambda: _node("libdatachannel"),
         cannot={"client hangs up, audio alone": "it sends close_notify now and then only"},
     ),
+    Stack(
+        "werift",
+        lambda: _node("werift"),
+        cannot={
+            "256 KB": "it takes messages of 65,536 bytes",
+            "empty": "it sends a chunk without data, which must be answered with ABORT (RFC 9260 section 6.2)",
+            "any label": "it sends the length of a label in characters, not in bytes",
+            "client hangs up, audio alone": "it says nothing",
+            "we hang up, audio alone": "it heeds neither close_notify nor a check's 403",
+        },
+        short=False,
+    ),
+    Stack("libwebrtc in Node", lambda: _node("wrtc"), short=False),
 )

@@ -7,6 +7,7 @@ const {createRequire} = require("node:module");
 const {createInterface} = require("node:readline");
 
 exports.packages = createRequire(`${process.argv[2]}/`);
+exports.version = name => JSON.parse(readFileSync(`${process.argv[2]}/${name}/package.json`)).version;
 
 const say = (event, fields) => process.stdout.write(`${JSON.stringify({event, ...fields})}\n`);
 exports.say = say;
