@@ -15,12 +15,15 @@ async def test_the_namespace_goes_with_calls_in_it_and_the_operator_down(fleet: 
     """Nothing of ours has a finalizer, and a pod's grace bounds its drain: no deletion waits for the operator.
 
     Kubernetes' namespace controller looks again after half of the longest grace of the pods that it found: with a relay's default
-    of an hour that may be half an hour after the last pod ended. So this fleet's relays drain for a minute. Transceivers that an
-    earlier story made keep the grace that they were made with.
+    of an hour that may be half an hour after the last pod ended. So this fleet's relays drain for a minute, and transceivers that
+    an earlier story made with a longer grace are replaced.
     """
     patch = json.dumps({"spec": {"drain": {"deadline": "60s"}}})
     fleet.kube.run("patch", "voicerelay", "fra", "--type=merge", "--patch", patch)
-    eventually("both relays have their new grace", lambda: len(with_short_grace(fleet)) == RELAY_NODES, 120)
+    fleet.change(
+        {"drain": {"deadline": "60s"}, "capacity": {"sessions": 51}, "rollout": {"maxSurge": 3, "minReady": "1s"}}
+    )
+    eventually("every pod has a short grace", lambda: all_have_a_short_grace(fleet), 240)
     ports = inner_ports(fleet)
     assert {host for host, _ in ports} <= {node.internal for node in fleet.nodes}
     assert ports
@@ -35,8 +38,9 @@ async def test_the_namespace_goes_with_calls_in_it_and_the_operator_down(fleet: 
     assert not any(accepts(*port) for port in ports)
 
 
-def with_short_grace(fleet: Fleet) -> list[str]:
-    return [p["metadata"]["name"] for p in fleet.relays() if p["spec"]["terminationGracePeriodSeconds"] <= 75]
+def all_have_a_short_grace(fleet: Fleet) -> bool:
+    pods = fleet.kube.get("pods")
+    return len(fleet.relays()) == RELAY_NODES and all(p["spec"]["terminationGracePeriodSeconds"] <= 75 for p in pods)
 
 
 def gone(fleet: Fleet) -> str:
