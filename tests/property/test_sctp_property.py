@@ -9,7 +9,7 @@ import random
 import pytest
 
 from tests.support.sctp import End, Network, World
-from voicefleet_dataplane.core.call.sctp.channels import Channels, Outcome
+from voicefleet_dataplane.core.call.sctp.channels import HOLD_BYTES, Channels, Outcome
 from voicefleet_dataplane.core.call.sctp.dcep import Terms
 from voicefleet_dataplane.core.call.sctp.events import State
 
@@ -136,6 +136,34 @@ def test_every_reliable_message_arrives_once_and_in_order_and_every_association_
         except BaseException as error:
             error.add_note(f"seed {seed}")
             raise
+
+
+def fill(world: World, chance: random.Random, size: int) -> list[int]:
+    """Have both ends say as much as is taken, in a few channels; gives how many messages each has said."""
+    streams, said = range(chance.randrange(1, 4)), [0, 0]
+    for stream in streams:
+        world.client.open(stream, Terms(ordered=chance.random() < 0.7))
+    world.run(lambda: len(world.ours.opened) == len(streams))
+    for side, end in enumerate(world.ends):
+        channels = end.channels.open_channels
+        while end.channels.send(chance.choice(channels), b"x" * size, world.now) is Outcome.QUEUED:
+            said[side] += 1
+    return said
+
+
+@pytest.mark.parametrize("size", [1, 1_049, 262_144])
+@pytest.mark.parametrize("loss", [0.0, 0.1])
+def test_two_ends_that_hold_messages_back_and_close_at_once_hear_everything_and_are_closed(size, loss):
+    chance = random.Random(size)
+    world = World(size, Network(loss=loss))
+    world.client.channels._hold_bytes = HOLD_BYTES  # as ours
+    said = fill(world.up(), chance, size)
+    world.pass_time(20)
+    for end in world.ends:
+        for channel in end.channels.open_channels:
+            end.channels.close(channel)
+    world.run(lambda: not any(end.channels.open_channels for end in world.ends))
+    assert [sum(map(len, end.heard.values())) for end in world.ends] == said[::-1]
 
 
 def test_export_and_restore_at_any_point_change_nothing_that_a_peer_sees():

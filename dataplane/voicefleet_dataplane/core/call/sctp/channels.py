@@ -192,7 +192,7 @@ class Channels:
     def next_event(self) -> ChannelEvent | None:
         """Return what has happened next. Messages that wait for room come in a later call."""
         while not self._events:
-            if self.is_behind and not self._association.peer_has_left:
+            if self._holds_back:
                 return None
             received = self._association.take()
             if received is not None:
@@ -211,6 +211,15 @@ class Channels:
                 elif isinstance(event, Ended | Restarted):
                     self._forget_all(event.reason if isinstance(event, Ended) else "")
         return self._events.pop(0)
+
+    @property
+    def _holds_back(self) -> bool:
+        """Whether the client's messages wait. Where all channels close none is answered, and two ends that close would wait for each other."""
+        return (
+            self.is_behind
+            and not self._association.peer_has_left
+            and any(channel.state is ChannelState.OPEN for channel in self._channels.values())
+        )
 
     def _hear(self, stream: int, protocol: int, data: bytes) -> None:
         channel = self._channels.get(stream)
