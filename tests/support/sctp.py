@@ -1,6 +1,7 @@
 """Two of our SCTP ends in virtual time, and a network between them that loses, doubles, overtakes and stands still."""
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from struct import pack
@@ -112,6 +113,7 @@ class World:
         self._on_way: list[tuple[float, int, int, bytes]] = []
         self._count = 0
         self.packets = 0
+        self.between: Callable[[int], None] = lambda _: None  # called for a side between any two calls to its end
 
     @property
     def ours(self) -> End:
@@ -125,6 +127,7 @@ class World:
         """Take what both ends have to say."""
         for side, end in enumerate(self.ends):
             end.drain()
+            self.between(side)
             for packet in end.channels.poll(self.now):
                 assert len(packet) <= PACKET_BYTES
                 end.sent.append(packet)
@@ -154,6 +157,7 @@ class World:
             dropped = self.ends[side].channels.receive(packet, self.now)
             if dropped:
                 self.ends[side].drops.append(dropped)
+            self.between(side)
             self.ends[side].drain()
         for end in self.ends:
             due = end.channels.deadline()
