@@ -2,8 +2,9 @@
 
 import pytest
 
+from voicefleet_contract.networks import limit_key, parse_networks
 from voicefleet_dataplane.core.gateway.api_keys import ApiKeyError, ApiKeys
-from voicefleet_dataplane.core.gateway.client_address import client_address, limit_key, parse_networks
+from voicefleet_dataplane.core.gateway.client_address import client_address
 from voicefleet_dataplane.core.limits import ConcurrencyLimit, RateLimit
 
 KEY_A, KEY_B = "sk-aaaaaaaaaaaaaaaa", "sk-bbbbbbbbbbbbbbbb"

@@ -14,6 +14,7 @@ ROOMS = {
     ),
     "text": ("sdp_offer", "sdp_answer", "sdp_fragment", "form", "session", "outside", "selector", "hook"),
     "agents": ("agent", "pipeline", "rtvi", "sctp"),
+    "listeners": ("proxy_header", "head"),
     "relays": ("relay",),
     "calls": ("calls",),
 }

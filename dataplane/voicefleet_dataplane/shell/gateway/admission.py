@@ -16,13 +16,15 @@ from aiohttp import web
 
 from voicefleet_contract.ephemeral_keys import PREFIX, EphemeralKeyError, decode_ephemeral_key
 from voicefleet_contract.keys import KeyRing
+from voicefleet_contract.networks import limit_key, parse_networks
 from voicefleet_contract.settings import GatewaySettings
 from voicefleet_dataplane.core.gateway.api_keys import ApiKeys, bearer_token
-from voicefleet_dataplane.core.gateway.client_address import client_address, limit_key, parse_networks
+from voicefleet_dataplane.core.gateway.client_address import client_address
 from voicefleet_dataplane.core.limits import ConcurrencyLimit, RateLimit
 from voicefleet_dataplane.shell.gateway.api.errors import ApiError
 from voicefleet_dataplane.shell.gateway.metrics import GatewayMetrics
 from voicefleet_dataplane.shell.process.watched_files import Watched
+from voicefleet_listener.guard import prove
 
 _ANONYMOUS = "anonymous"
 _BURST_S = 2.0  # a burst may hold so many seconds of the rate
@@ -70,6 +72,8 @@ class Admission:
         client = limit_key(address)
         _within_rate(self._client_rate, client, "this client")
         tenant, session = self._identify(request, ephemeral)
+        if tenant != _ANONYMOUS:
+            prove()
         entered: list[tuple[ConcurrencyLimit, str]] = []
         try:
             for limit, key, whose in (

@@ -9,6 +9,7 @@ connections are refused; then requests in progress are finished.
 import asyncio
 import contextlib
 import logging
+import socket
 import ssl
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 from aiohttp import web
 
 from voicefleet_contract.ephemeral_keys import MAX_KEY_CHARS
+from voicefleet_contract.networks import parse_networks
 from voicefleet_contract.registry import Acknowledgement
 from voicefleet_contract.settings import GatewaySettings
 from voicefleet_contract.topology import TopologyIndex
@@ -42,11 +44,13 @@ from voicefleet_dataplane.shell.process.redis_sink import RedisSink
 from voicefleet_dataplane.shell.process.topology_source import open_topology
 from voicefleet_dataplane.shell.process.tracing import open_tracer
 from voicefleet_dataplane.shell.process.watched_files import Watched, watch_inner_tls, watch_key_ring
+from voicefleet_listener.bounds import Bounds
+from voicefleet_listener.listener import BoundedSite, ListenerDrops, bind_tcp, open_runner
 
 log = logging.getLogger("voicefleet.gateway")
 
 _FILE_CHECK_INTERVAL_S = 2.0
-_MAX_HEADER_LINE_BYTES = MAX_KEY_CHARS + 384
+_MAX_HEAD_BYTES = MAX_KEY_CHARS + 8 * 1024  # an ephemeral key carries a session, in one header line
 _FINISH_TIMEOUT_S = 30.0  # for requests in progress: longer than a walk over silent members
 
 
@@ -62,6 +66,7 @@ class Gateway:
         """Read every file. Raises OSError, ValueError or ssl.SSLError naming what is wrong."""
         self._settings, self._topology, self._registry = settings, topology, registry
         self._metrics = GatewayMetrics()
+        self._drops = ListenerDrops(self._metrics.registry)
         self._api_keys = watch_api_keys(Path(settings.api_keys_dir))
         self._call_keys = watch_key_ring(Path(settings.call_keys_file))
         self._inner_tls = watch_inner_tls(Path(settings.tls_dir), client_context)
@@ -95,10 +100,10 @@ class Gateway:
         self._sideband = Sideband(settings, self._placer, self._metrics)
         inner = inner_app(self.problems, self._metrics.registry, self._before_metrics)
         context = self._https.value if self._https else None
-        self.inner_port = await self._listen(inner, settings.inner_address, settings.inner_port, None)
-        self.public_port = await self._listen(
-            self._public_app(), settings.public_address, settings.public_port, context
-        )
+        inside = bind_tcp(settings.inner_address, settings.inner_port)
+        self.inner_port = await self._listen("inner", inner, inside, Bounds(), None)
+        outside = bind_tcp(settings.public_address, settings.public_port)
+        self.public_port = await self._listen("public", self._public_app(), outside, _bounds(settings), context)
         self._watcher = asyncio.create_task(self._watch_files())
 
     def problems(self) -> list[str]:
@@ -149,19 +154,13 @@ class Gateway:
             interface.add_routes(app.router)
         return app
 
-    async def _listen(self, app: web.Application, host: str, port: int, context: ssl.SSLContext | None) -> int:
-        # An ephemeral key carries a session, in one header line.
-        runner = web.AppRunner(
-            app,
-            access_log=None,
-            shutdown_timeout=_FINISH_TIMEOUT_S,
-            max_line_size=_MAX_HEADER_LINE_BYTES,
-            max_field_size=_MAX_HEADER_LINE_BYTES,
-        )
-        await runner.setup()
+    async def _listen(
+        self, name: str, app: web.Application, listening: socket.socket, bounds: Bounds, context: ssl.SSLContext | None
+    ) -> int:
+        runner = await open_runner(app, bounds, shutdown_timeout=_FINISH_TIMEOUT_S)
         self._runners.append(runner)
-        await web.TCPSite(runner, host, port, ssl_context=context).start()
-        return int(runner.addresses[0][1])
+        await BoundedSite(runner, listening, name, bounds, self._drops, context).start()
+        return int(listening.getsockname()[1])
 
     async def _watch_files(self) -> None:
         watched: list[Watched[Any]] = [self._api_keys, self._call_keys, self._places]
@@ -187,6 +186,21 @@ class Gateway:
         index = self._topology()
         for pool, found in self._placer.walk.imbalances(index).items() if index is not None else ():
             self._metrics.imbalance.labels(pool).set(found)
+
+
+def _bounds(settings: GatewaySettings) -> Bounds:
+    limit_s = settings.unfinished_timeout_s
+    return Bounds(
+        connections=settings.max_unproved_connections,
+        connections_of_address=settings.max_unproved_connections_per_client,
+        max_head_bytes=_MAX_HEAD_BYTES,
+        handshake_s=limit_s,
+        head_s=limit_s,
+        body_s=2 * limit_s,
+        reader_s=2 * limit_s,
+        proxy_networks=parse_networks(settings.proxy_protocol_from),
+        forwarder_networks=parse_networks(settings.trusted_forwarders),
+    )
 
 
 async def run_gateway(settings: GatewaySettings) -> None:
