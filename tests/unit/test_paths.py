@@ -238,6 +238,46 @@ def test_a_redial_from_the_same_port_works_within_five_seconds():
     assert len([one for one in second.answered if one]) >= 1
 
 
+def test_a_redial_from_the_same_port_to_another_owner_works_after_the_relay_was_told():
+    fleet = Fleet()
+    first = fleet.worlds[5].connected(CLIENT)
+    fleet.pass_time(1.0)
+    del fleet.worlds[5].clients[CLIENT]  # what is for the first call reaches a client that knows nothing of it
+    second, began = fleet.worlds[6].call(CLIENT), fleet.now
+    while fleet.flow(CLIENT).owner_address != OWNERS[6] and fleet.now < began + 40.0:
+        second.check()
+        fleet.settle()
+        fleet.pass_time(0.25)
+    assert fleet.now - began <= 6.5
+    for _ in range(10):  # the handshake had begun, and is repeated more and more seldom
+        second.check()
+        fleet.settle()
+        fleet.pass_time(1.0)
+    assert second.session.state == "connected"
+    assert second.speak() is None
+    assert first.heard.ended == [EndReason.CONSENT_EXPIRED]
+
+
+@pytest.mark.parametrize("alive", ["speaks", "checks", "answers"])
+def test_a_client_that_is_alive_keeps_its_flow_from_another_owner(alive):
+    fleet = Fleet()
+    victim = fleet.worlds[5].connected(CLIENT)
+    victim.answers_checks = alive == "answers"
+    attacker = fleet.worlds[6].connected(ELSEWHERE)
+    for step in range(200):
+        attacker.check(address=CLIENT)
+        attacker.check()
+        if alive == "speaks":
+            victim.speak()
+        if alive == "checks" and step % 10 == 0:
+            victim.check()
+        fleet.settle()
+        fleet.pass_time(0.25)
+    assert victim.heard.ended == []
+    assert fleet.flow(CLIENT).owner_address == OWNERS[5]
+    assert len(victim.asked) <= 50 / PROBE_GAP_S
+
+
 @pytest.mark.parametrize("alive", ["speaks", "checks", "answers"])
 def test_a_client_that_is_alive_keeps_its_address_whoever_spoofs_it(alive):
     world = World()

@@ -60,6 +60,7 @@ class Path:
     transaction_id: bytes = b""  # of that check
     budget: PathBudget = field(default_factory=PathBudget)
     _contested_at: float = _NEVER
+    _by_another_owner: bool = False  # who learns of nothing but our word that the address is free
     _asked: int = 0
     _probes: int = 0  # of those, how many its budget let go
 
@@ -96,11 +97,12 @@ class Path:
 
     # ---- another call wants its address
 
-    def contest(self, now: float) -> None:
+    def contest(self, now: float, *, by_another_owner: bool = False) -> None:
         """An authentic check of another call has come from there. Evidence in the next PROBE_GAP_S spares the question."""
         can_answer = self.credentials is not None and bool(self.credentials.remote_pwd)
         if can_answer and (self._is_uncontested() or self._is_over(now)):
             self._contested_at, self._asked, self._probes = now, 0, 0
+            self._by_another_owner = by_another_owner
 
     def probe_due(self) -> float:
         """When the next probe is to be sent."""
@@ -117,6 +119,11 @@ class Path:
         """Say whether no other call may have its address."""
         is_lost = self._probes >= PROBES and self._is_over(now) and not self._is_uncontested()
         return now < self.dies_at and not is_lost
+
+    def given_up_at(self) -> float:
+        """When it is to be forgotten for the call of another owner."""
+        is_lost = self._by_another_owner and self._probes >= PROBES and not self._is_uncontested()
+        return self._contested_at + (PROBES + 1) * PROBE_GAP_S if is_lost else _NEVER
 
     def _is_over(self, now: float) -> bool:
         return now >= self._contested_at + (PROBES + 1) * PROBE_GAP_S
@@ -162,8 +169,13 @@ class Paths:
             self._select(path, now)
 
     def deadline(self) -> float:
-        """When a path dies, or a probe is due."""
-        return min((min(path.dies_at, path.probe_due()) for path in self.by_client.values()), default=_NEVER)
+        """When a path dies or is given up, or a probe is due."""
+        times = (min(path.dies_at, path.probe_due(), path.given_up_at()) for path in self.by_client.values())
+        return min(times, default=_NEVER)
+
+    def given_up(self, now: float) -> list[Path]:
+        """Those whose address another owner's call may have."""
+        return [path for path in self.by_client.values() if path.given_up_at() <= now]
 
     def expire(self, now: float) -> bool:
         """Forget dead paths; False when none is left of those there were."""

@@ -350,6 +350,12 @@ class Session:
         if now >= self.reports.due_at:
             self.bytes_out += self._outgoing.report_by_selected(now)
         self._outgoing.probe(now)
+        for path in self.ice.table.given_up(now):
+            if (refusal := path.refusal()) is not None:
+                self._outgoing.stun(refusal, path)  # to its relay, whose flow it is (docs/adr/0037)
+            self.lose(path.client)
+        if self.end_reason is not None:
+            return
         self._outgoing.ask_for_proof(now)
         dtls = self._dtls.deadline()
         if dtls is not None and now >= dtls:

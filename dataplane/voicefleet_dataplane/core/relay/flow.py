@@ -32,6 +32,8 @@ GOODBYE_S = 2.0
 # After an alert: longer than consent checks are apart (RFC 7675 section 5.1: 6 s at most). The answer to the next one takes
 # the alert back if the call lives, or is a refusal that verifies.
 ALERT_S = 7.0
+# A guest's first checks are its own; then the flow's owner gets one, and one in each of its own contests (core/call/paths.py).
+GUEST_ALONE_S, GUEST_TOLD_EVERY_S = 0.3, 3.0
 # How often the flow cache hears of a flow again. A million flows are 8,300 writes a second.
 CACHE_REFRESH_S = 120.0
 _LOOKS_AT_ONCE = 20_000  # about 12 ms; twice a second they keep up with a million flows
@@ -43,12 +45,14 @@ _K = TypeVar("_K")
 class Guest:
     """Another owner that authentic checks from a bound tuple named.
 
-    Its answers may go out, but never more bytes than came in for it, and media of the tuple stays with the flow's owner.
+    Its answers may go out, but never more bytes than came in for it, and media of the tuple stays with the flow's owner. That one gets a
+    check of the guest's now and then, in the guest's stead: so it learns that it should ask its client (core/call/paths.py).
     """
 
     owner: tuple[int, int]
     owner_address: Address
     credit_bytes: int
+    told_next_at: float  # when the flow's owner gets one
 
 
 @dataclass(slots=True)

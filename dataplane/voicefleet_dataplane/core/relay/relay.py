@@ -22,7 +22,8 @@ The rules, each of which has a test by its name in tests/unit/test_relay.py:
 2. **Media follows the flow, and a live flow is not rebound.** A valid caller of owner B who spoofs the address of a client
    of owner A gets a check through to B and nothing else: the tuple's media stays with A until A ended the call, under the password of
    the call that the flow is known to be of, or the flow is idle. Meanwhile B is a `Guest`: its STUN answers go out, at most as many bytes as came in for it. Were they kept back, a
-   client that really has two calls on one tuple would never be told; were more let out, B could talk to a stranger.
+   client that really has two calls on one tuple would never be told; were more let out, B could talk to a stranger. One in three seconds
+   of B's checks goes to A instead, who asks its client whether it is there still, and ends the call if nobody is.
 3. **Outside, only to flows that we hold, only from their owner.** Whoever spoofs a member reaches no stranger.
 4. **A flow lives on evidence** (core/relay/flow.py), room is bounded, and a live flow is never evicted for a new one.
 5. **A relay originates nothing.** One datagram in is at most one datagram out, and outside it is never longer. The one
@@ -52,7 +53,7 @@ from voicefleet_contract.spp import HEADER_BYTES, LARGEST_DATAGRAM_BYTES, SppErr
 from voicefleet_contract.topology import Member, MemberState, TopologyIndex
 from voicefleet_dataplane.core.relay.bypass import Bypass
 from voicefleet_dataplane.core.relay.check_limits import CheckLimits
-from voicefleet_dataplane.core.relay.flow import Flow, FlowTable, Guest
+from voicefleet_dataplane.core.relay.flow import GUEST_ALONE_S, GUEST_TOLD_EVERY_S, Flow, FlowTable, Guest
 from voicefleet_dataplane.core.relay.lookups import Lookups
 from voicefleet_dataplane.core.relay.named_owner import named_owner
 from voicefleet_dataplane.core.relay.own_checks import give_own_check_back, is_of, take_own_check
@@ -193,7 +194,7 @@ class Relay:
                 return self._forward_check(flow, data, public)
         assert member is not None  # else the check would be of the flow's own call
         if flow is not None and self.flows.is_live(flow, now):
-            return self._forward_guest(flow, member, data)
+            return self._forward_guest(flow, member, data, now)
         bound = self._hold(flow, client, member, request.server_ufrag, password, now)
         return bound if isinstance(bound, DropReason) else self._forward_check(bound, data, public)
 
@@ -234,12 +235,15 @@ class Relay:
         header = flow.header if flow.bare is None else encode_spp(flow.client, flow.bare)
         return header + data, flow.owner_address
 
-    def _forward_guest(self, flow: Flow, member: Member, data: bytes) -> Forward:
-        owner = (member.slot, member.generation)
-        if flow.guest is None or flow.guest.owner != owner:
-            flow.guest = Guest(owner, member.as_address(), 0)
-        flow.guest.credit_bytes += len(data)
-        return flow.header + data, flow.guest.owner_address
+    def _forward_guest(self, flow: Flow, member: Member, data: bytes, now: float) -> Forward:
+        owner, guest = (member.slot, member.generation), flow.guest
+        if guest is None or guest.owner != owner:
+            guest = flow.guest = Guest(owner, member.as_address(), 0, now + GUEST_ALONE_S)
+        if now >= guest.told_next_at:
+            guest.told_next_at = now + GUEST_TOLD_EVERY_S
+            return flow.header + data, flow.owner_address
+        guest.credit_bytes += len(data)
+        return flow.header + data, guest.owner_address
 
     # ---- the inner side, off the straight path
 

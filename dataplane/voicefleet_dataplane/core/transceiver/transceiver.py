@@ -181,6 +181,11 @@ class Transceiver:
             return error.reason
         session = self._ufrags.sessions.get(request.server_ufrag)
         if session is None:
+            route = self._routes.by_client.get(client)
+            if route is not None and self._ufrags.is_of_another_owner(request, self.calls.hint_keys):
+                route.path.contest(now, by_another_owner=True)
+                self._settle(route.session)
+                return DropReason.ICE_TUPLE_TAKEN
             return self._withdraw_consent(
                 request, client, destination, header if bare is None else encode_spp(client, destination), now
             )

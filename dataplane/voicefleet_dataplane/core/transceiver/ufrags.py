@@ -12,6 +12,7 @@ from voicefleet_contract.announcement import Addressee
 from voicefleet_contract.hint import Hint, HintError, decode_hint, encode_hint, ice_pwd
 from voicefleet_contract.keys import KeyRing
 from voicefleet_dataplane.core.call.session import Session
+from voicefleet_dataplane.wire.stun import BindingRequest, verify_integrity
 
 NONCES_REMEMBERED = 65_536
 RETIRED_REMEMBERED = 4_096
@@ -69,6 +70,15 @@ class Ufrags:
         if ufrag not in self._retired and hint.nonce in self._nonces:
             return None  # ours, and how it went out of use is forgotten: its call may go on
         return ice_pwd(ufrag.decode(), hint.key_epoch, keys).encode()
+
+    def is_of_another_owner(self, request: BindingRequest, keys: KeyRing) -> bool:
+        """Say whether a check is authentic, and another owner's."""
+        try:
+            hint = decode_hint(request.server_ufrag, keys)
+        except HintError:
+            return False
+        pwd = ice_pwd(request.server_ufrag.decode(), hint.key_epoch, keys).encode()
+        return Addressee(hint.cluster, hint.slot, hint.generation) != self._owner and verify_integrity(request, pwd)
 
     def _new_nonce(self) -> int:
         nonce = int.from_bytes(self._random_bytes(4))
