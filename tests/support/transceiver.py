@@ -65,6 +65,7 @@ class Recorder:
         self.padding: list[RtpPacket] = []
         self.sctp: list[bytes] = []
         self.ended: list[EndReason] = []
+        self.warned: list[tuple[EndReason, float]] = []
         session.attach(self)
 
     def on_connected(self) -> None:
@@ -83,6 +84,9 @@ class Recorder:
 
     def on_sctp(self, packet: bytes) -> None:
         self.sctp.append(packet)
+
+    def on_ends_soon(self, reason: EndReason, seconds: float) -> None:
+        self.warned.append((reason, seconds))
 
     def on_ending(self) -> bool:
         self.ending = True

@@ -6,6 +6,7 @@ Invariant: a packet gives its content or the one DropReason to count; nothing is
 
 from voicefleet_contract.drops import DropReason
 from voicefleet_dataplane.core.call.budgets import FAILED, Budgets
+from voicefleet_dataplane.core.call.model import EndReason
 from voicefleet_dataplane.core.call.negotiation import Agreed
 from voicefleet_dataplane.core.call.paths import Path
 from voicefleet_dataplane.core.call.srtp import Srtp, SrtpFailure
@@ -24,6 +25,7 @@ from voicefleet_dataplane.wire.rtp import (
 MAX_SSRCS = 4  # a client that changes its microphone starts a new SSRC; more at a time is not a person
 # In one call: libsrtp and we remember how far each one was, or what was recorded of it could be played again.
 MAX_SSRCS_EVER = 64
+UNOPENED = 50  # packets in a row: a second of speech
 MAX_EARLY_PACKETS = 8  # 160 ms of speech
 PADDING_TICKS = 120  # what a packet without audio costs: some stacks probe the path with bursts of them
 
@@ -37,13 +39,14 @@ _DROPS = {
 class Incoming:
     """One client's media."""
 
-    __slots__ = ("_early", "_ever", "_rtcp_index", "budgets", "streams")
+    __slots__ = ("_early", "_ever", "_rtcp_index", "_unopened", "budgets", "streams")
 
     def __init__(self) -> None:
         self.budgets = Budgets()
         self.streams: dict[int, ReceiveStream] = {}  # those that are counted now
         self._ever: dict[int, ReceiveStream] = {}
         self._rtcp_index = -1
+        self._unopened = 0  # packets since the last one that opened
         self._early: list[tuple[bytes, Path]] = []
 
     def hold_early(self, datagram: bytes, path: Path) -> bool:
@@ -57,6 +60,10 @@ class Incoming:
         """Give back what was kept."""
         early, self._early = self._early, []
         return early
+
+    def explain(self, reason: EndReason) -> EndReason:
+        """Say why nobody was heard. Forged packets can change this word, and never when a call ends."""
+        return EndReason.SRTP_FAILED if reason is EndReason.IDLE and self._unopened >= UNOPENED else reason
 
     def is_newest(self, packet: RtpPacket) -> bool:
         """Say whether no later packet of its stream has come before this one, which has been opened."""
@@ -87,8 +94,10 @@ class Incoming:
                 return refusal
         clear = srtp.unprotect_untrusted(datagram)
         if clear is None:
+            self._unopened += 1
             self.budgets.note_failed_rtp(now, known=stream is not None)
             return _DROPS[srtp.failure]
+        self._unopened = 0
         packet = parse_rtp(clear)
         if packet is None:
             budget.take(FRAME_TICKS if is_audio else 1, now)

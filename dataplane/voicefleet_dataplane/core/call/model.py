@@ -31,6 +31,9 @@ class EndReason(StrEnum):
     SETUP_TIMEOUT = "setup_timeout"
     MAX_DURATION = "max_duration"
     IDLE = "idle"  # neither side has said anything
+    SRTP_FAILED = (
+        "srtp_failed"  # idle, and its client's SRTP did not open: its numbers began anew, or its keys are others
+    )
     ABANDONED = "abandoned"  # its client has sent nothing but checks
     FINGERPRINT_MISMATCH = "fingerprint_mismatch"
     DTLS_FAILED = "dtls_failed"
@@ -69,6 +72,9 @@ class Listener(Protocol):
 
     def on_sctp(self, packet: bytes) -> DropReason | None:
         """An authentic SCTP packet; gives why it was dropped."""
+
+    def on_ends_soon(self, reason: EndReason, seconds: float) -> None:
+        """Nobody uses the call: it ends in so many seconds if that goes on."""
 
     def on_ending(self) -> bool:
         """Last words can be sent now. True asks for LAST_WORDS_S more, in which SCTP packets come and go."""

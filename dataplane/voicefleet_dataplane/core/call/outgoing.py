@@ -101,6 +101,14 @@ class Outgoing:
             if path.probe_due() <= now:
                 path.note_probe(sent=self._ask(path))
 
+    def give_up(self, now: float) -> list[Address]:
+        """Free addresses for the calls of another owner, by a word to the relay whose flows they are (docs/adr/0037); gives which."""
+        given_up = self._ice.table.given_up(now)
+        for path in given_up:
+            if (refusal := path.refusal()) is not None:
+                self.stun(refusal, path)
+        return [path.client for path in given_up]
+
     def report_by_selected(self, now: float) -> int:
         """Send a report; gives the bytes that left."""
         self._reports.note_sent(now)

@@ -212,8 +212,7 @@ class Session:
 
     def receive_rtcp(self, datagram: bytes, path: Path, now: float) -> DropReason | None:
         """An SRTCP compound from a checked address."""
-        srtp = self._srtp
-        if srtp is None:
+        if (srtp := self._srtp) is None:
             return DropReason.SRTP_NOT_READY
         self._now = now
         reports = self._incoming.open_rtcp(datagram, srtp, now)
@@ -314,8 +313,7 @@ class Session:
             self._listener = None
         self._dtls.close()
         self._flush_dtls()
-        path = self.ice.selected
-        if path is not None and (refusal := path.refusal()) is not None:
+        if (path := self.ice.selected) is not None and (refusal := path.refusal()) is not None:
             self._outgoing.stun(refusal, path)
         self.state = SessionState.ENDED
         self._leaves_at = _NEVER
@@ -345,15 +343,16 @@ class Session:
             self.end(EndReason.CONSENT_EXPIRED)
             return
         if (over := self.lifetime.end_reason(self._use(), now)) is not None:
-            self.end(over)
+            self.end(self._incoming.explain(over))
             return
+        warning = self.lifetime.warning(self._use(), now)
+        if warning is not None and self._listener is not None:
+            self._listener.on_ends_soon(*warning)
         if now >= self.reports.due_at:
             self.bytes_out += self._outgoing.report_by_selected(now)
         self._outgoing.probe(now)
-        for path in self.ice.table.given_up(now):
-            if (refusal := path.refusal()) is not None:
-                self._outgoing.stun(refusal, path)  # to its relay, whose flow it is (docs/adr/0037)
-            self.lose(path.client)
+        for client in self._outgoing.give_up(now):
+            self.lose(client)
         if self.end_reason is not None:
             return
         self._outgoing.ask_for_proof(now)

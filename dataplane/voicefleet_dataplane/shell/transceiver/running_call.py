@@ -23,6 +23,7 @@ from voicefleet_dataplane.media.backend import (
 )
 from voicefleet_dataplane.media.dtmf import DtmfReceiver
 from voicefleet_dataplane.media.event_channels import EventChannels
+from voicefleet_dataplane.media.event_errors import build_notice
 from voicefleet_dataplane.media.events import EventHub
 from voicefleet_dataplane.media.listening import Audience
 from voicefleet_dataplane.media.outgoing import Codec
@@ -30,6 +31,8 @@ from voicefleet_dataplane.media.rtvi import CHAT_LABEL, Rtvi
 from voicefleet_dataplane.media.voice import CallVoice, Clock
 from voicefleet_dataplane.shell.transceiver.data_channels import DataChannels
 from voicefleet_dataplane.wire.rtp import RtpPacket
+
+_LIMITS = frozenset({EndReason.IDLE, EndReason.ABANDONED, EndReason.SRTP_FAILED, EndReason.MAX_DURATION})
 
 log = logging.getLogger("voicefleet.transceiver")
 
@@ -176,10 +179,18 @@ class RunningCall:
         self.hub.flush()
         return dropped
 
+    def on_ends_soon(self, reason: EndReason, seconds: float) -> None:
+        """Warn the client, and whoever watches."""
+        self.hub.tell(build_notice("voicefleet.call.ends_soon", reason=reason.value, seconds=round(seconds, 1)))
+        self._wake()
+
     def on_ending(self) -> bool:
         """Close the data channels after what waits in them, an error event perhaps: True while that is under way."""
         if self._channels is None or self.session.end_reason in _NOBODY_LISTENS:
             return False
+        reason = self.session.end_reason
+        if reason in _LIMITS:
+            self.hub.tell(build_notice("voicefleet.call.ended", reason=reason.value))
         if self._rtvi is not None:
             self._rtvi.say_goodbye()
         self.hub.flush()
