@@ -206,11 +206,39 @@ def test_a_peer_that_leaves_is_heard_after_its_messages_also_by_an_end_that_hold
     assert [list(victim.end.heard), victim.end.left] == [[1], 1]
 
 
-def test_an_abort_is_no_leave():
+def test_an_abort_without_a_cause_is_a_leave():
     victim = Victim()
-    answers(victim.end, victim.now, victim.packet(c.build_causes(c.ABORT, c.USER_ABORT, b"Too many retransmissions")))
+    answers(victim.end, victim.now, victim.packet(c.build_chunk(c.ABORT)))
     assert victim.end.is_over
+    assert victim.end.left == 1
+
+
+def test_an_abort_with_a_cause_is_no_leave_nor_is_one_of_who_does_not_know_us():
+    failed = c.build_causes(c.ABORT, c.USER_ABORT, b"Too many retransmissions")
+    for chunk, is_reflected in ((failed, False), (c.build_chunk(c.ABORT, flags=c.REFLECTED), True)):
+        victim = Victim()
+        tag = victim.life.outbox.peers_tag if is_reflected else victim.life.setup.our_tag
+        answers(victim.end, victim.now, c.build_packet((5000, 5000), tag, [chunk]))
+        assert victim.end.is_over
+        assert victim.end.left == 0
+
+
+def test_who_shuts_down_and_then_aborts_has_left_once():
+    victim = Victim()
+    told = (victim.life.outbound.sent.cumulative & 0xFFFFFFFF).to_bytes(4, "big")
+    for chunk in (c.build_chunk(c.SHUTDOWN, told), c.build_chunk(c.ABORT)):
+        answers(victim.end, victim.now, victim.packet(chunk))
+    assert victim.end.left == 1
+
+
+def test_who_starts_again_has_not_left_nor_has_an_abort_of_before():
+    victim = Victim()
+    before = victim.packet(c.build_chunk(c.ABORT))
+    ack = init_ack(answers(victim.end, victim.now, init()))
+    answers(victim.end, victim.now, echo_of(ack))
+    victim.end.channels.receive(before, victim.now)
     assert victim.end.left == 0
+    assert not victim.end.is_over
 
 
 def test_who_goes_on_after_the_end_is_told_but_for_words_that_would_echo():

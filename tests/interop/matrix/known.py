@@ -3,9 +3,6 @@
 WITHIN_S = 2.0  # how long we wait for what is known not to come
 
 FAILS: dict[str, dict[str, str]] = {
-    "client hangs up": {
-        "werift": "it ends with an ABORT of SCTP and no close_notify, as a stack does whose SCTP fails: we wait until consent runs out, 30 s"
-    },
     "we hang up, audio alone": {
         "Firefox": "it heeds neither close_notify nor a check's 403: disconnected after 11 s, failed after 30 s"
     },

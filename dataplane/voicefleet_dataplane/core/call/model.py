@@ -26,7 +26,7 @@ class EndReason(StrEnum):
 
     HANG_UP = "hang_up"  # the control API, or the backend
     BACKEND_CLOSED = "backend_closed"  # the agent went away without a word
-    CLOSED_BY_CLIENT = "closed_by_client"  # DTLS close_notify, or SHUTDOWN of its SCTP
+    CLOSED_BY_CLIENT = "closed_by_client"  # DTLS close_notify, or its SCTP says so
     CONSENT_EXPIRED = "consent_expired"
     SETUP_TIMEOUT = "setup_timeout"
     MAX_DURATION = "max_duration"

@@ -2,7 +2,7 @@
 
 Owns: the timer, and when packets go out. Does not own: channels and bounds (core/call/sctp/channels.py), DTLS
 (core/call/dtls.py), what a message means.
-Invariant: no SCTP packet ends a call but an orderly SHUTDOWN, whatever is in it.
+Invariant: no SCTP packet ends a call but the client's SHUTDOWN, or its ABORT without a cause, whatever is in it.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ class ChannelListener(Protocol):
         """`close_all` is done."""
 
     def on_client_left(self) -> None:
-        """The client has shut the association down."""
+        """The client has ended the association because it wanted to."""
 
 
 class DataChannel:

@@ -219,7 +219,7 @@ class RunningCall:
         self.session.leave()
 
     def on_client_left(self) -> None:
-        """The client has hung up: libdatachannel says so, and often no close_notify. An ABORT is none: SCTP may fail, and the audio go on."""
+        """The client has hung up: libdatachannel and werift say so, and often or never close_notify."""
         self.session.end(EndReason.CLOSED_BY_CLIENT)
         self.session.leave()
 

@@ -86,7 +86,7 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """The client has shut the association down, after all that it had to say: so some stacks hang up."""
+    """The client has ended the association, after all that it had to say: so some stacks hang up."""
 
 
 ChannelEvent = Opened | Said | Closed | Left

@@ -53,7 +53,7 @@ class StreamReset:
 
 @dataclass(frozen=True, slots=True)
 class PeerLeft:
-    """The peer has said SHUTDOWN: it will say and take nothing new (RFC 9260 section 9.2)."""
+    """The peer has said SHUTDOWN, or ABORT without a cause: it will say and take nothing new (RFC 9260 section 9)."""
 
 
 @dataclass(frozen=True, slots=True)

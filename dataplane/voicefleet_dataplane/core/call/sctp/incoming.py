@@ -51,6 +51,8 @@ def receive_chunks(life: Life, tag: int, chunks: list[c.Chunk], now: float) -> D
             with_data = True
         elif kind == c.COOKIE_ECHO:
             refused = Dropped.WRONG_TAG if at else _cookie_echo(life, tag, value, now)
+        elif kind == c.ABORT:
+            refused = _abort(life, flags, value)
         elif kind in _HANDLERS:
             refused = _HANDLERS[kind](life, value, now)
         else:
@@ -138,9 +140,13 @@ def _heartbeat_ack(life: Life, value: bytes, now: float) -> Dropped | None:
     return None
 
 
-def _abort(life: Life, value: bytes, now: float) -> Dropped | None:
-    if life.state not in {State.CLOSED, State.COOKIE_WAIT}:
-        life.end("aborted by the peer")
+def _abort(life: Life, flags: int, value: bytes) -> Dropped | None:
+    """With a cause something has failed; reflected, the peer does not know this association; else it wants to go."""
+    if life.state in {State.CLOSED, State.COOKIE_WAIT}:
+        return None
+    if life.state is State.ESTABLISHED and not value and not flags & c.REFLECTED:
+        life.events.append(PeerLeft())
+    life.end("aborted by the peer")
     return None
 
 
@@ -208,7 +214,6 @@ _HANDLERS: dict[int, Callable[[Life, bytes, float], Dropped | None]] = {
     c.RE_CONFIG: _re_config,
     c.HEARTBEAT: _heartbeat,
     c.HEARTBEAT_ACK: _heartbeat_ack,
-    c.ABORT: _abort,
     c.ERROR: _error,
     c.INIT_ACK: _init_ack,
     c.COOKIE_ACK: _cookie_ack,
