@@ -35,6 +35,7 @@ $(BPF)/relay.bpf.o: $(BPF)/relay.bpf.c $(wildcard $(BPF)/*.h) $(BPF)/compile
 
 # `make test` asks for all examples of the properties (tests/support/examples.py).
 check: export VOICEFLEET_EXAMPLES ?= quick
+check: export VOICEFLEET_SEEDS ?= 50
 check: .venv/.installed ## ruff, mypy strict, import-linter, unit and property tests, a short fuzz: about 90 seconds
 	@.ci/check
 

@@ -1,6 +1,6 @@
 """Hypothesis without deadlines (no test asserts wall-clock time), and the same examples everywhere in CI.
 
-`make check` asks for a quarter of the examples (tests/support/examples.py); everybody else runs all of them.
+`make check` asks for a tenth of the examples (tests/support/examples.py); everybody else runs all of them.
 """
 
 import gc

@@ -45,8 +45,11 @@ class Calls:
         self._counts: dict[int, Counts] = {}
 
     def run(self, seconds: int, calls_per_s: int = 4) -> None:
+        slices, index = None, None
         for _ in range(seconds):
-            index = TopologyIndex(join(self.world.fleet.slices.values()))
+            if self.world.fleet.slices != slices:  # gateways, too, make a ring when there is news
+                slices = dict(self.world.fleet.slices)
+                index = TopologyIndex(join(slices.values()))
             for _ in range(calls_per_s):
                 slot = next(iter(index.ring("agents").owners(self.chance.randbytes(8))), None)
                 if slot is None:

@@ -6,10 +6,17 @@ import pytest
 
 from tests.support.relay_process import Peer, bind, running_relay, until
 from voicefleet_contract.topology import RelayState
+from voicefleet_dataplane.core.relay import owner_words
 from voicefleet_dataplane.shell.relay import leaving as leaving_module
 
 RTP = b"\x80\x6f" + bytes(160)
 ALERT = b"\x15\xfe\xfd" + bytes(40)
+
+
+@pytest.fixture(autouse=True)
+def _alerts_end_flows_soon(monkeypatch):
+    """How long a flow outlives an alert is for test_relay.py: here it only has to end."""
+    monkeypatch.setattr(owner_words, "ALERT_S", 0.3)
 
 
 async def passes(relay, client, owner):
