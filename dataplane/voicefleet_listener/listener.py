@@ -114,6 +114,7 @@ class _Door:
         self._again: asyncio.TimerHandle | None = None
 
     def open(self) -> None:
+        self.sockets[0].listen(_BACKLOG)
         self._loop.add_reader(self.sockets[0], self._accept)
 
     def close(self) -> None:

@@ -30,7 +30,7 @@ def served() -> set[str]:
     registries = [
         TransceiverMetrics("agents", World().core, lambda: 0, {}, dict).registry,
         GatewayMetrics().registry,
-        Metrics(registry, Hub(registry))._registry,
+        Metrics(registry, Hub(registry)).registry,
     ]
     return {name for one in registries for name in names_of(one)}
 

@@ -9,6 +9,8 @@ import time
 
 from aiohttp import web
 
+from voicefleet_listener.bounds import Bounds
+from voicefleet_listener.listener import BoundedSite, ListenerDrops, bind_tcp, open_runner
 from voicefleet_operator.cluster.key_rotation import KeyRotation
 from voicefleet_operator.cluster.watching import Watches
 from voicefleet_operator.handlers.metrics import LoopMetrics, queue_age_s
@@ -36,9 +38,9 @@ class Health:
         app.router.add_get("/healthz", self._healthz)
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._write_metrics)
-        self._runner = web.AppRunner(app, access_log=None)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, address, port).start()
+        listening = bind_tcp(address, port)
+        self._runner = await open_runner(app, Bounds())
+        await BoundedSite(self._runner, listening, "health", Bounds(), ListenerDrops(self._metrics.registry)).start()
 
     async def stop(self) -> None:
         """Stop listening."""

@@ -18,6 +18,8 @@ from aiohttp import web
 from voicefleet_contract import names
 from voicefleet_contract.release import release
 from voicefleet_contract.settings import SessionsApiSettings, SettingsError
+from voicefleet_listener.bounds import Bounds
+from voicefleet_listener.listener import BoundedSite, ListenerDrops, bind_tcp, open_runner
 from voicefleet_operator.cluster.api import KubeApi, KubeError
 from voicefleet_operator.cluster.redis_client import connect
 from voicefleet_operator.cluster.transceivers import client_context
@@ -35,6 +37,7 @@ log = logging.getLogger("voicefleet.sessions")
 _NAMESPACE_LOOK_S = 1.0  # the namespace controller waits five seconds before it deletes what is in a namespace
 _REREAD_S = 30.0
 _LEAVE_S = 3.0
+_BOUNDS = Bounds(max_head_bytes=64 * 1024)  # the front proxy names all groups of a user
 
 
 def main() -> None:
@@ -118,21 +121,18 @@ async def run_sessions_api(settings: SessionsApiSettings) -> None:
             HangUps(api, settings.cluster_id, lambda: certificates.client),
             metrics,
         )
-        runner = web.AppRunner(
-            sessions.build(),
-            access_log=None,
-            handler_cancellation=True,
-            shutdown_timeout=_LEAVE_S,
-            handle_signals=False,
+        drops = ListenerDrops(metrics.registry)
+        runner = await open_runner(
+            sessions.build(), _BOUNDS, handler_cancellation=True, shutdown_timeout=_LEAVE_S, handle_signals=False
         )
-        await runner.setup()
         closing.push_async_callback(runner.cleanup)
-        await web.TCPSite(runner, settings.address, settings.port, ssl_context=certificates.server).start()
+        listening = bind_tcp(settings.address, settings.port)
+        await BoundedSite(runner, listening, "api", _BOUNDS, drops, certificates.server).start()
         leaving = asyncio.Event()
-        health = web.AppRunner(_health(metrics, registry, leaving), access_log=None, handle_signals=False)
-        await health.setup()
+        health = await open_runner(_health(metrics, registry, leaving), Bounds(), handle_signals=False)
         closing.push_async_callback(health.cleanup)
-        await web.TCPSite(health, settings.health_address, settings.health_port).start()
+        listening = bind_tcp(settings.health_address, settings.health_port)
+        await BoundedSite(health, listening, "health", Bounds(), drops).start()
         log.info("serves sessions of namespace %s, cluster id %d", settings.namespace, settings.cluster_id)
         for work in (
             hub.run(),

@@ -16,6 +16,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 
 from voicefleet_contract.outside import parse_json
+from voicefleet_listener.guard import prove
 from voicefleet_operator.cluster.api import KubeApi, KubeError
 from voicefleet_operator.sessions_api.resource import GROUP, PLURAL, VERSION
 from voicefleet_operator.sessions_api.status import StatusError
@@ -84,6 +85,7 @@ class FrontProxy:
             for key in request.headers
             if key.lower().startswith(prefix.lower())
         }
+        prove()
         return User(name, groups, tuple(sorted(extra.items())))
 
 

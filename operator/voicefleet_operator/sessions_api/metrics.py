@@ -50,25 +50,25 @@ class Metrics:
     """One registry for one process."""
 
     def __init__(self, registry: SessionRegistry, hub: Hub) -> None:
-        self._registry = CollectorRegistry()
-        Gauge(BUILD_INFO, BUILD_INFO_HELP, ["release"], registry=self._registry).labels(release()).set(1)
+        self.registry = CollectorRegistry()
+        Gauge(BUILD_INFO, BUILD_INFO_HELP, ["release"], registry=self.registry).labels(release()).set(1)
         self.seconds = Histogram(
             "voicefleet_sessions_api_request_duration_seconds",
             "How long answers took; a watch is counted when it ends",
             ["verb", "of", "code"],
             buckets=_BUCKETS,
-            registry=self._registry,
+            registry=self.registry,
         )
         self.hang_ups = Counter(
-            "voicefleet_sessions_api_hang_ups", "Calls hung up through the API", registry=self._registry
+            "voicefleet_sessions_api_hang_ups", "Calls hung up through the API", registry=self.registry
         )
         self.expired_watches = Counter(
             "voicefleet_sessions_api_expired_watches",
             "Watches that were told to list again",
-            registry=self._registry,
+            registry=self.registry,
         )
-        self._watches = Gauge("voicefleet_sessions_api_watches", "Watches open now", registry=self._registry)
-        self._registry.register(_Read(registry, hub))
+        self._watches = Gauge("voicefleet_sessions_api_watches", "Watches open now", registry=self.registry)
+        self.registry.register(_Read(registry, hub))
         for name, text, value in (
             ("registry_away", "1 while the registry does not answer", lambda: float(bool(hub.away))),
             # Names of 0.2.0, for one release: counters that said that they were gauges.
@@ -79,10 +79,10 @@ class Metrics:
                 lambda: float(registry.malformed),
             ),
         ):
-            Gauge(f"voicefleet_sessions_api_{name}", text, registry=self._registry).set_function(value)
+            Gauge(f"voicefleet_sessions_api_{name}", text, registry=self.registry).set_function(value)
 
         self._pools = {
-            metric: Gauge(metric, text, ["pool"], registry=self._registry) for metric, text in METRICS.items()
+            metric: Gauge(metric, text, ["pool"], registry=self.registry) for metric, text in METRICS.items()
         }
 
     def show_pools(self, loads: Mapping[str, PoolLoad]) -> None:
@@ -110,4 +110,4 @@ class Metrics:
 
     def write(self) -> web.Response:
         """Return the exposition."""
-        return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(body=generate_latest(self.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

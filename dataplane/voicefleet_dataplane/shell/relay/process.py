@@ -42,6 +42,8 @@ from voicefleet_dataplane.shell.relay.flow_cache import FlowCache
 from voicefleet_dataplane.shell.relay.leaving import Leaving
 from voicefleet_dataplane.shell.relay.metrics import relay_registry
 from voicefleet_dataplane.shell.relay.pressure import Pressure
+from voicefleet_listener.bounds import Bounds
+from voicefleet_listener.listener import BoundedSite, ListenerDrops, open_runner
 
 log = logging.getLogger("voicefleet.relay")
 
@@ -106,17 +108,13 @@ class RelayProcess:
             if settings.redis_url:
                 self.cache = self._open_cache(outside, inside)
                 closing.push_async_callback(self.cache.close)
-            app = inner_app(
-                self.problems,
-                relay_registry(self.core, self.stale, self.pressure, self.datapath, self.cache),
-                lambda: None,
-            )
+            registry = relay_registry(self.core, self.stale, self.pressure, self.datapath, self.cache)
+            app = inner_app(self.problems, registry, lambda: None)
             if health.family == socket.AF_UNIX:
                 app.router.add_get("/acknowledgement", self._acknowledge)
-            runner = web.AppRunner(app, access_log=None)
-            await runner.setup()
+            runner = await open_runner(app, Bounds())
             closing.push_async_callback(runner.cleanup)
-            await web.SockSite(runner, health).start()
+            await BoundedSite(runner, health, "inner", Bounds(), ListenerDrops(registry)).start()
             inward = Messages(outside, inside, read_at=HEADER_BYTES, send_from=0, count=PACKETS_PER_WAKE)
             outward = Messages(inside, outside, read_at=0, send_from=HEADER_BYTES, count=PACKETS_PER_WAKE)
             families = outside.family, inside.family

@@ -25,7 +25,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
@@ -41,6 +41,8 @@ from voicefleet_dataplane.shell.process.acknowledger import Acknowledger
 from voicefleet_dataplane.shell.process.redis_sink import RedisSink
 from voicefleet_dataplane.shell.process.udp import bind_pair, bind_shared, bind_udp, when_free
 from voicefleet_dataplane.shell.relay.process import RelaySockets, patience
+from voicefleet_listener.bounds import Bounds
+from voicefleet_listener.listener import BoundedSite, ListenerDrops, open_runner
 
 log = logging.getLogger("voicefleet.relay")
 
@@ -54,6 +56,7 @@ class RelayWorkers:
 
     def __init__(self, settings: RelaySettings) -> None:
         self._settings = settings
+        self._registry = CollectorRegistry()  # of the supervisor itself
         self._workers: list[_Worker] = []
         self._leaving = False
         self._closing = contextlib.AsyncExitStack()
@@ -86,10 +89,9 @@ class RelayWorkers:
                 sockets = RelaySockets(outside, inside, _listener(self.public.port, index))
                 closing.callback(sockets.health.close)
                 self._workers.append(_Worker(index, worker_settings(settings, index), sockets))
-            runner = web.AppRunner(self._app(), access_log=None)
-            await runner.setup()
+            runner = await open_runner(self._app(), Bounds())
             closing.push_async_callback(runner.cleanup)
-            await web.SockSite(runner, health).start()
+            await BoundedSite(runner, health, "inner", Bounds(), ListenerDrops(self._registry)).start()
             for worker in self._workers:
                 keeping = asyncio.create_task(worker.keep())
                 closing.callback(keeping.cancel)
@@ -144,7 +146,11 @@ class RelayWorkers:
         async def metrics(request: web.Request) -> web.Response:
             answers = await asyncio.gather(*(worker.get("/metrics") for worker in self._workers))
             registry = CollectorRegistry()
-            registry.register(_Merged([answer[1] if answer else "" for answer in answers], self._workers))
+            texts = {
+                str(worker.index): said[1] if said else "" for worker, said in zip(self._workers, answers, strict=True)
+            }
+            texts["supervisor"] = generate_latest(self._registry).decode()
+            registry.register(_Merged(texts, self._workers))
             return web.Response(body=generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
         app = web.Application()
@@ -219,16 +225,16 @@ class _Worker:
 
 
 class _Merged(Collector):
-    def __init__(self, texts: Iterable[str], workers: Iterable[_Worker]) -> None:
-        self._texts, self._workers = list(texts), list(workers)
+    def __init__(self, texts: Mapping[str, str], workers: Iterable[_Worker]) -> None:
+        self._texts, self._workers = texts, list(workers)
 
     def collect(self) -> Iterator[Metric]:
         merged: dict[str, Metric] = {}
-        for index, text in enumerate(self._texts):
+        for whose, text in self._texts.items():
             for family in text_string_to_metric_families(text):
                 into = merged.setdefault(family.name, Metric(family.name, family.documentation, family.type))
                 for sample in family.samples:
-                    into.samples.append(sample._replace(labels={**sample.labels, "worker": str(index)}))
+                    into.samples.append(sample._replace(labels={**sample.labels, "worker": whose}))
         yield from merged.values()
         restarts = CounterMetricFamily("voicefleet_relay_worker_restarts", "Workers that died", labels=["worker"])
         for worker in self._workers:

@@ -39,6 +39,7 @@ from voicefleet_dataplane.core.transceiver.admission import NoRoom
 from voicefleet_dataplane.media.events import EventHub
 from voicefleet_dataplane.shell.transceiver.events_socket import serve_watcher
 from voicefleet_dataplane.wire.sdp.model import SdpError
+from voicefleet_listener.guard import prove
 
 log = logging.getLogger("voicefleet.transceiver")
 
@@ -149,6 +150,7 @@ def build_app(calls: Calls, refused: Refused) -> web.Application:
         if not any(kind == "DNS" and name in allowed for kind, name in alternative):
             refused[ControlRefusal.WRONG_ROLE] += 1
             raise web.HTTPForbidden(text="the client certificate's role may not ask this\n")
+        prove()
         return await handler(request)
 
     app = web.Application(middlewares=[only_gateway_and_operator], client_max_size=MAX_BODY_BYTES)

@@ -53,6 +53,8 @@ from voicefleet_dataplane.shell.transceiver.media_socket import MediaSocket
 from voicefleet_dataplane.shell.transceiver.metrics import TransceiverMetrics
 from voicefleet_dataplane.shell.transceiver.reporter import Reporter
 from voicefleet_dataplane.shell.transceiver.running_calls import RunningCalls
+from voicefleet_listener.bounds import Bounds
+from voicefleet_listener.listener import BoundedSite, ListenerDrops, bind_tcp, open_runner
 
 log = logging.getLogger("voicefleet.transceiver")
 
@@ -131,17 +133,15 @@ class TransceiverProcess(RunningCalls):
     async def start(self) -> None:
         """Bind UDP, then TCP of the same number: whoever can connect finds a transceiver that can serve."""
         await self._backends.start()
-        self._runner = web.AppRunner(
-            build_app(self, self._refused), access_log=None, shutdown_timeout=_FINISH_TIMEOUT_S, handle_signals=False
-        )
-        await self._runner.setup()
+        app, bounds = build_app(self, self._refused), Bounds()
+        self._runner = await open_runner(app, bounds, shutdown_timeout=_FINISH_TIMEOUT_S, handle_signals=False)
+        drops = ListenerDrops(self._metrics.registry)
         settings = self._settings
         for attempt in range(ANY_PORT_ATTEMPTS):
             self.socket = MediaSocket(self.core, settings.inner_address, settings.port)
             self.port = self.socket.address.port
-            site = web.TCPSite(self._runner, settings.inner_address, self.port, ssl_context=self._tls.value)
             try:
-                await site.start()
+                listening = bind_tcp(settings.inner_address, self.port)
                 break
             except OSError:
                 self.socket.discard()
@@ -150,6 +150,7 @@ class TransceiverProcess(RunningCalls):
                 ):  # a number of the kernel's choice may be taken on TCP
                     await self._runner.cleanup()
                     raise
+        await BoundedSite(self._runner, listening, "control", bounds, drops, self._tls.value).start()
         self.socket.start()
         self._records.start()
         self._use_topology()
