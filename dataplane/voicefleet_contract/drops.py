@@ -49,7 +49,6 @@ class DropReason(StrEnum):
     DIRECT_NOT_ACCEPTED = "direct_not_accepted"  # a bare packet where only SPP is taken
     # Inside a session
     ICE_REPLAY = "ice_replay"  # a transaction seen from another address
-    ICE_TOO_MANY_TUPLES = "ice_too_many_tuples"
     ICE_WRONG_CLIENT = "ice_wrong_client"  # the client's half of USERNAME is not the offer's ufrag
     ICE_TUPLE_TAKEN = "ice_tuple_taken"  # an authentic check from an address on which another session is alive
     ADDRESS_NOT_CHECKED = "address_not_checked"  # DTLS or media from an address without an authenticated check

@@ -3,9 +3,9 @@
 import pytest
 
 from voicefleet_contract.addresses import Address
-from voicefleet_contract.drops import DropReason
 from voicefleet_dataplane.core.relay import flow as module
-from voicefleet_dataplane.core.relay.flow import MAX_FLOWS_PER_UFRAG, Flow, FlowTable
+from voicefleet_dataplane.core.relay.flow import Flow, FlowTable
+from voicefleet_dataplane.core.relay.flows_of_calls import MAX_FLOWS_PER_UFRAG
 
 OWNER = Address("10.0.0.10", 20000)
 
@@ -66,21 +66,23 @@ def test_a_flow_that_was_forgotten_and_bound_again_does_not_end_early():
 
 def test_forgetting_gives_room_back():
     table = a_table(2, max_flows=2)
-    assert table.refusal(b"another") is DropReason.FLOW_TABLE_FULL
+    assert table.full
     table.forget(next(iter(table)))
-    assert table.refusal(b"another") is None
+    assert not table.full
 
 
 def test_room_per_ufrag_is_given_back_by_forgetting_and_by_renaming():
     table = a_table(MAX_FLOWS_PER_UFRAG, ufrag=b"one")
-    assert table.refusal(b"one") is DropReason.ICE_TOO_MANY_TUPLES
-    assert table.refusal(b"two") is None
-    first, second, *_ = table
+    assert not table.make_room(b"two")
+    first, second, third, *_ = table
     table.rename(first, b"two")
-    assert table.refusal(b"one") is None
+    assert not table.make_room(b"one")
     table.rename(second, b"one")  # to what it is: nothing changes
-    table.add(a_flow(1000, ufrag=b"one"))
-    assert table.refusal(b"one") is DropReason.ICE_TOO_MANY_TUPLES
+    table.add(a_flow(1000, 5.0, ufrag=b"one"))
+    second.alive_at = 9.0
+    assert table.make_room(b"one")
+    assert third not in list(table)  # the longest silent of those that are not the youngest evidence
+    assert not table.make_room(b"one")
 
 
 @pytest.mark.parametrize("slots", [(1, 1, 1), (1, 2, 2)])

@@ -8,7 +8,8 @@ from voicefleet_contract.hint import Hint, encode_hint, ice_pwd
 from voicefleet_contract.keys import KeyRing
 from voicefleet_contract.spp import HEADER_BYTES, decode_spp, encode_spp
 from voicefleet_contract.topology import Member, MemberState, Pool, Topology, TopologyIndex
-from voicefleet_dataplane.core.relay.flow import ALERT_S, GOODBYE_S, MAX_FLOWS_PER_UFRAG
+from voicefleet_dataplane.core.relay.flow import ALERT_S, GOODBYE_S
+from voicefleet_dataplane.core.relay.flows_of_calls import MAX_FLOWS_PER_UFRAG
 from voicefleet_dataplane.core.relay.relay import Relay
 from voicefleet_dataplane.wire.stun import (
     FORBIDDEN,
@@ -292,13 +293,13 @@ def test_a_full_table_refuses_the_new_flow_and_keeps_the_old_ones() -> None:
 
 def test_one_caller_cannot_fill_the_table_from_many_addresses() -> None:
     relay = a_relay(max_flows=1000)
-    for port in range(1, MAX_FLOWS_PER_UFRAG + 1):
-        bound(relay, Address(MALLORY.host, port))
-    assert relay.receive_outside(check(), MALLORY, 0.1) is DropReason.ICE_TOO_MANY_TUPLES
-    assert moved(relay) == {DropReason.ICE_TOO_MANY_TUPLES: 1}
-    bound(relay, name=ufrag(nonce=6))  # another call has room of its own
-    relay.advance(IDLE_S * 2)
-    bound(relay, now=IDLE_S * 2)  # and forgotten flows give theirs back
+    bound(relay, name=ufrag(nonce=6))
+    for port in range(1, 10 * MAX_FLOWS_PER_UFRAG):
+        bound(relay, Address(MALLORY.host, port), now=port / 100)  # each check is answered
+    assert moved(relay) == {}
+    assert len(relay.flows) == 1 + MAX_FLOWS_PER_UFRAG  # the other call's is never touched
+    assert [client.port for client in relay.flows.by_client][1:] == list(range(144, 160))
+    assert relay.flows_expired == 9 * MAX_FLOWS_PER_UFRAG - 1
 
 
 def test_an_address_that_passes_from_call_to_call_counts_for_the_last_one() -> None:
@@ -309,7 +310,9 @@ def test_an_address_that_passes_from_call_to_call_counts_for_the_last_one() -> N
         answer = build_binding_success(b"t" * 12, client, ice_pwd(ufrag(nonce=6), 1, KEYS).encode())
         relay.receive_inside(encode_spp(client, INNER) + answer, OWNER_A, 0.0)
     bound(relay)
-    assert relay.receive_outside(check(ufrag(nonce=6)), MALLORY, 0.1) is DropReason.ICE_TOO_MANY_TUPLES
+    assert len(relay.flows) == 1 + MAX_FLOWS_PER_UFRAG
+    bound(relay, MALLORY, name=ufrag(nonce=6), now=0.1)
+    assert len(relay.flows) == 1 + MAX_FLOWS_PER_UFRAG
 
 
 def test_what_was_forwarded_is_counted_without_spp(relay: Relay) -> None:

@@ -9,8 +9,8 @@ sweep longer, never shorter.
 An owner's last words shorten what is left of a flow (`patience_s`, docs/adr/0037): a refusal that verifies to GOODBYE_S, a DTLS
 alert, which verifies nothing, to ALERT_S. Whatever else the owner says takes that back.
 
-Room is bounded twice: by the table's size, and by a number of flows per ufrag, so that one valid caller who spoofs many
-addresses cannot fill the table for all others. A live flow is never evicted for a new one.
+Room is bounded twice: by the table's size, and by a number of flows per ufrag (core/relay/flows_of_calls.py). A live flow is never
+evicted for a new one but of its own call.
 
 Owns: a flow's fields, room, expiry, and which flows the cache should hear of. Does not own: who may bind a flow
 (core/relay/relay.py).
@@ -22,10 +22,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from voicefleet_contract.addresses import Address
-from voicefleet_contract.drops import DropReason
+from voicefleet_dataplane.core.relay.flows_of_calls import FlowsOfCalls
 
-# A client with several networks checks from a few addresses at a time; an owner keeps eight paths of a session.
-MAX_FLOWS_PER_UFRAG = 16
 # After the owner's refusal: time for what is still on its way. The tuple is then free, which a NAT that gives it to the
 # next call at once needs.
 GOODBYE_S = 2.0
@@ -112,7 +110,7 @@ class FlowTable:
         self.by_name: dict[
             bytes, Flow
         ] = {}  # those of `by_client` whose client's sockaddr is known (core/relay/batches.py)
-        self._of_ufrag: Counter[bytes] = Counter()
+        self._of_ufrag: FlowsOfCalls[Flow] = FlowsOfCalls()
         self._of_owner: Counter[tuple[tuple[int, int], Address]] = Counter()
         # A flow is looked at once per idle period, not once per sweep: a million flows cost 33,000 looks a second.
         self._due: dict[int, list[Flow]] = {}
@@ -145,17 +143,18 @@ class FlowTable:
         """Say whether there is no room for another flow."""
         return len(self.by_client) >= self.max_flows
 
-    def refusal(self, ufrag: bytes) -> DropReason | None:
-        """Return why there is no room for a flow of this ufrag; None when there is."""
-        if self._of_ufrag.get(ufrag, 0) >= MAX_FLOWS_PER_UFRAG:
-            return DropReason.ICE_TOO_MANY_TUPLES
-        return DropReason.FLOW_TABLE_FULL if self.full else None
+    def make_room(self, ufrag: bytes) -> bool:
+        """Forget a call's longest silent flow if it has as many as it may; True if there was one to forget."""
+        surplus = self._of_ufrag.surplus(ufrag)
+        if surplus is not None:
+            self.forget(surplus)
+        return surplus is not None
 
     def add(self, flow: Flow) -> None:
         """Hold a flow from now on."""
         self.by_client[flow.client] = flow
         self.by_header[flow.header] = flow
-        self._of_ufrag[flow.ufrag] += 1
+        self._of_ufrag.add(flow)
         self._of_owner[flow.owner, flow.owner_address] += 1
         self._look_again(flow, flow.alive_at)
         if self.unwritten is not None:
@@ -175,9 +174,9 @@ class FlowTable:
 
     def rename(self, flow: Flow, ufrag: bytes) -> None:
         """Note that another call of the same owner uses the flow now."""
-        _discount(self._of_ufrag, flow.ufrag)
+        self._of_ufrag.remove(flow)
         flow.ufrag = ufrag
-        self._of_ufrag[ufrag] += 1
+        self._of_ufrag.add(flow)
 
     def forget(self, flow: Flow) -> None:
         """Hold it no longer."""
@@ -189,7 +188,7 @@ class FlowTable:
             self.by_header.pop(flow.alias, None)
         if flow.bare is not None:
             self._released(flow)
-        _discount(self._of_ufrag, flow.ufrag)
+        self._of_ufrag.remove(flow)
         _discount(self._of_owner, (flow.owner, flow.owner_address))
 
     def deadline(self) -> float | None:

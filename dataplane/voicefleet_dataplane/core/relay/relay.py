@@ -25,7 +25,7 @@ The rules, each of which has a test by its name in tests/unit/test_relay.py:
    client that really has two calls on one tuple would never be told; were more let out, B could talk to a stranger. One in three seconds
    of B's checks goes to A instead, who asks its client whether it is there still, and ends the call if nobody is.
 3. **Outside, only to flows that we hold, only from their owner.** Whoever spoofs a member reaches no stranger.
-4. **A flow lives on evidence** (core/relay/flow.py), room is bounded, and a live flow is never evicted for a new one.
+4. **A flow lives on evidence** (core/relay/flow.py), room is bounded, and a live flow is never evicted for a new one of another call.
 5. **A relay originates nothing.** One datagram in is at most one datagram out, and outside it is never longer. The one
    exception goes inside: a restored flow is announced to its owner, once, under a MAC.
 6. **A restored flow is on trial** until its owner has said a word: it gives way to a check as a flow does whose owner refused
@@ -202,11 +202,12 @@ class Relay:
         self, before: Flow | None, client: Address, member: Member, ufrag: bytes, password: bytes, now: float
     ) -> Flow | DropReason:
         """Return a new flow to the member that an authentic check named."""
-        refusal = self.flows.refusal(ufrag) or self._limits.admit_flow(client, now)
+        refusal = DropReason.FLOW_TABLE_FULL if self.flows.full else self._limits.admit_flow(client, now)
         if refusal is not None:
             return refusal
         if before is not None:
             self.flows.forget(before)
+        self.flows_expired += self.flows.make_room(ufrag)
         return self._bind(client, member, ufrag, password, now)
 
     def _bind(self, client: Address, member: Member, ufrag: bytes, password: bytes, now: float) -> Flow:
