@@ -35,6 +35,8 @@ class BadNetwork:
         # Media that clients sent since the first check after `rebind`, before any came back.
         self.unheard = 0
         self.heard = asyncio.Event()
+        self.in_conversation = asyncio.Event()  # a second of media has come back
+        self._came = 0
         self._was_checked = False
         self.address = Address(*self._outside.getsockname())
 
@@ -65,6 +67,9 @@ class BadNetwork:
         for datagram, _ in _received(leg):
             if classify(datagram) is Kind.RTP:
                 self.heard.set()
+                self._came += 1
+                if self._came == 50:
+                    self.in_conversation.set()
             self._carry("down", datagram, self._outside, client)
 
     def _carry(self, way: str, datagram: bytes, by: socket.socket, to: tuple[str, int]) -> None:
