@@ -309,10 +309,8 @@ def test_an_address_that_passes_from_call_to_call_counts_for_the_last_one() -> N
         bound(bound(relay, client), client, name=ufrag(nonce=6))
         answer = build_binding_success(b"t" * 12, client, ice_pwd(ufrag(nonce=6), 1, KEYS).encode())
         relay.receive_inside(encode_spp(client, INNER) + answer, OWNER_A, 0.0)
-    bound(relay)
-    assert len(relay.flows) == 1 + MAX_FLOWS_PER_UFRAG
-    bound(relay, MALLORY, name=ufrag(nonce=6), now=0.1)
-    assert len(relay.flows) == 1 + MAX_FLOWS_PER_UFRAG
+    assert len(bound(relay).flows) == 1 + MAX_FLOWS_PER_UFRAG
+    assert len(bound(relay, MALLORY, name=ufrag(nonce=6), now=0.1).flows) == 1 + MAX_FLOWS_PER_UFRAG
 
 
 def test_what_was_forwarded_is_counted_without_spp(relay: Relay) -> None:
