@@ -8,7 +8,7 @@ import pytest
 from voicefleet_operator.desired.relay.daemonset import FLOW_BYTES, RULE_BYTES
 
 ROOT = Path(__file__).resolve().parents[2]
-DOCS = ("docs/security.md", "docs/ARCHITECTURE.md", "README.md", "CONTRIBUTING.md")
+DOCS = ("docs/security.md", "docs/asvs-v17.md", "docs/ARCHITECTURE.md", "README.md", "CONTRIBUTING.md")
 
 
 def functions_of_tests() -> set[str]:
@@ -36,6 +36,18 @@ def test_every_path_that_a_document_names_is_there(document: str):
     )
     missing = {path for path in named if not (ROOT / path).exists()}
     assert missing <= {"operator/__init__.py"}  # which the document says must not be there
+
+
+def test_every_requirement_of_asvs_v17_has_its_test_or_its_reason():
+    rows = re.findall(r"^\| (17\.\d\.\d) \(\d\) \|(.*)\|$", (ROOT / "docs/asvs-v17.md").read_text(), re.MULTILINE)
+    assert [number for number, _ in rows] == [
+        *(f"17.1.{n}" for n in (1, 2)),
+        *(f"17.2.{n}" for n in range(1, 9)),
+        "17.3.1",
+        "17.3.2",
+    ]
+    for number, row in rows:
+        assert ("**Not met.**" in row) != bool(re.search(r"`(?:test_|tests/)", row)), number
 
 
 ROOMS = {

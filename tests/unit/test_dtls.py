@@ -4,6 +4,7 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 
 from tests.support.dtls import deliver, make_identity, make_pair, run_handshake
+from voicefleet_dataplane.core.call import dtls_identity
 from voicefleet_dataplane.core.call.dtls import DTLS_MTU_BYTES, Dtls, DtlsState
 from voicefleet_dataplane.core.call.srtp import AES_128_CM_SHA1_80, AES_128_GCM, AES_256_GCM, PROFILES
 from voicefleet_dataplane.wire.sdp.model import Fingerprint
@@ -69,6 +70,20 @@ def test_no_profile_in_common_gives_no_keys_to_either_end():
     run_handshake(client, server)
     assert (client.keys, server.keys) == (None, None)
     assert DtlsState.CONNECTED not in (client.state, server.state)
+
+
+@pytest.mark.parametrize("we_are_client", [True, False])
+def test_a_peer_whose_cipher_suites_are_not_approved_gets_no_keys(monkeypatch, we_are_client):
+    ours = make_identity()
+    monkeypatch.setattr(dtls_identity, "_CIPHERS", b"ECDHE-ECDSA-AES128-SHA")  # neither AEAD nor SHA-2
+    old, older = make_identity(), make_identity()
+    for us in (ours, older):  # the twin: two such peers understand each other
+        ends = (
+            Dtls(us, [old.fingerprint], we_are_client=we_are_client),
+            Dtls(old, [us.fingerprint], we_are_client=not we_are_client),
+        )
+        run_handshake(*(ends if we_are_client else ends[::-1]))
+        assert [end.keys is not None for end in ends] == [us is older] * 2
 
 
 @pytest.mark.parametrize("we_are_client", [True, False])
