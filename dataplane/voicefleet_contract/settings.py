@@ -203,7 +203,7 @@ class GatewaySettings(_Inner):
     geo_database: str = ""  # path of a MaxMind database
     trusted_forwarders: str = ""  # comma-separated networks whose X-Forwarded-For is believed
     proxy_protocol_from: str = ""  # comma-separated networks whose connections begin with a PROXY header
-    max_unproved_connections: int = Field(default=512, ge=8)  # without an accepted key
+    max_unproved_connections: int = Field(default=256, ge=8)  # without an accepted key
     max_unproved_connections_per_client: int = Field(default=64, ge=1)  # of an address, or an IPv6 /64
     unfinished_timeout_s: Seconds = (
         10.0  # for a PROXY header and TLS, and for a request's head; twice as long for a body

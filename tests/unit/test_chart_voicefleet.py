@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from voicefleet_contract.names import EXTERNAL_METRICS_API_SERVICE, SESSIONS_API_SERVICE
-from voicefleet_contract.settings import OperatorSettings, SessionsApiSettings
+from voicefleet_contract.settings import GatewaySettings, OperatorSettings, SessionsApiSettings
 from voicefleet_operator.cluster.api import _KINDS
 from voicefleet_operator.cluster.credentials import _SECRETS
 from voicefleet_operator.desired.config import CONFIG_KEY, FleetConfig
@@ -52,6 +52,8 @@ def test_the_default_values_fit_their_schema():
         ("images.pullPolicy", "Sometimes"),
         ("operator.replicas", 0),
         ("gateway.pooll", "agents"),
+        ("gateway.proxyProtocolFrom", "my-load-balancer"),
+        ("gateway.maxUnprovedConnections", 0),
     ],
 )
 def test_a_wrong_or_misspelt_value_is_refused(path, value):
@@ -77,6 +79,20 @@ def test_every_field_of_the_fleet_config_that_the_chart_writes_is_one_that_the_o
     assert written <= fields_of(FleetConfig, set())
     assert f"{CONFIG_KEY}:" in text
     assert f"{LABEL_FLEET}: config" in text
+
+
+def test_a_gateway_has_a_memory_limit_and_the_bounds_that_the_chart_says():
+    gateway = values()["gateway"]
+    assert gateway["resources"]["limits"]["memory"] == "512Mi"
+    settings = GatewaySettings(cluster_id=1)
+    assert gateway["maxUnprovedConnections"] == settings.max_unproved_connections
+    assert gateway["maxUnprovedConnectionsPerClient"] == settings.max_unproved_connections_per_client
+
+
+def test_a_network_that_is_none_is_told_before_a_gateway_is_made():
+    for field in ("proxyProtocolFrom", "trustedForwarders"):
+        with pytest.raises(ValueError, match=rf"(?s)gateway.{field}.*10\.0\.0\.0/33.*write networks, for example"):
+            FleetConfig.model_validate({"cluster": {"id": 1}, "gateway": {field: "10.0.0.0/33"}})
 
 
 def test_the_operators_variables_are_settings_that_it_has():
