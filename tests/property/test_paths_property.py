@@ -136,7 +136,8 @@ class Take(RuleBasedStateMachine):
         self.victim.answers_checks = answers
 
     @rule(
-        gap=st.sampled_from([0.1, 0.5, PROBES * PROBE_GAP_S - 0.1]), says=st.sampled_from(["speech", "report", "check"])
+        gap=st.sampled_from([0.1, 0.5, PROBES * PROBE_GAP_S - 0.1, 10.0]),
+        says=st.sampled_from(["speech", "report", "check"]),
     )
     def the_victim_lives(self, gap: float, says: str) -> None:
         self.world.pass_time(gap)
