@@ -12,6 +12,7 @@ import ssl
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 from prometheus_client import CollectorRegistry, Counter
 
 from voicefleet_contract.addresses import from_kernel
@@ -26,6 +27,17 @@ _ACCEPTED_AT_ONCE = 64  # then the loop does other things
 _PAUSE_S = 0.5  # when the process has no descriptors left
 _GOODBYE_S = 2.0  # TLS' close_notify of the peer
 _NO_DESCRIPTORS = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+
+
+class _NotOfStrangers(logging.Filter):
+    """Keeps out what is not HTTP: aiohttp would write a traceback for each such request, and fill disks."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+_http_log = logging.getLogger("voicefleet.http")
+_http_log.addFilter(_NotOfStrangers())
 
 
 class ListenerDrops:
@@ -55,7 +67,8 @@ async def open_runner(app: web.Application, bounds: Bounds, **options: Any) -> w
     app.middlewares.insert(0, tell_guard)
     # Lines are bounded by their head: one answer, 431, for all that is too long.
     size = bounds.max_head_bytes
-    runner = web.AppRunner(app, access_log=None, max_line_size=size, max_field_size=size, **options)
+    sizes = {"max_line_size": size, "max_field_size": size}
+    runner = web.AppRunner(app, access_log=None, logger=_http_log, **sizes, **options)
     await runner.setup()
     return runner
 

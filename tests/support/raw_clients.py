@@ -66,7 +66,11 @@ class Listening:
             while True:
                 await response.write(b"x" * 65_536)
 
+        async def fails(request):
+            raise RuntimeError("a bug")
+
         app = web.Application()
+        app.router.add_get("/fails", fails)
         app.router.add_get("/", who)
         app.router.add_post("/take", take)
         app.router.add_get("/known", known)

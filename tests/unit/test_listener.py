@@ -186,6 +186,25 @@ async def test_streams_of_callers_who_proved_who_they_are_pass_every_deadline_an
 
 
 @pytest.mark.parametrize(
+    "garbage", [b"\x16\x03\x01\x02\r\n\r\n", b"GET / HTTP/1.1\r\n:\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 200]
+)
+async def test_what_is_not_http_is_answered_and_writes_no_line(garbage, caplog):
+    async with listening(Bounds()) as one:
+        reader, writer = await one.connect()
+        writer.write(garbage)
+        assert b"400" in (await read_to_end(reader)).split(b"\r\n")[0]
+        assert not caplog.records
+
+
+async def test_a_handler_that_fails_is_logged(caplog):
+    async with listening(Bounds()) as one:
+        reader, writer = await one.connect()
+        writer.write(GET.replace(b"GET / ", b"GET /fails "))
+        assert (await read_answer(reader))[0] == 500
+        assert "a bug" in caplog.text
+
+
+@pytest.mark.parametrize(
     "header",
     [
         b"PROXY TCP4 203.0.113.9 192.0.2.1 4711 443\r\n",
