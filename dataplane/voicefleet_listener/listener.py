@@ -67,8 +67,8 @@ async def open_runner(app: web.Application, bounds: Bounds, **options: Any) -> w
     app.middlewares.insert(0, tell_guard)
     # Lines are bounded by their head: one answer, 431, for all that is too long.
     size = bounds.max_head_bytes
-    sizes = {"max_line_size": size, "max_field_size": size}
-    runner = web.AppRunner(app, access_log=None, logger=_http_log, **sizes, **options)
+    options |= {"max_line_size": size, "max_field_size": size}
+    runner = web.AppRunner(app, access_log=None, logger=_http_log, **options)
     await runner.setup()
     return runner
 
