@@ -4,17 +4,16 @@ Read exactly: what follows the header is TLS, and none of it may be taken. Pure;
 """
 
 import ipaddress
-import re
 import struct
 
 from voicefleet_contract.addresses import normalise
+from voicefleet_contract.outside import OutsideError, parse_integer
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
 MAX_V1_BYTES = 107
 MAX_V2_BYTES = 2048  # the specification asks for 536; load balancers add TLVs
 _V2_HEAD_BYTES = 16
 _V1_PREFIX = b"PROXY "
-_PORT = re.compile(r"0|[1-9][0-9]{0,4}")
 _LOCAL, _PROXY = 0x20, 0x21
 # Family and transport → bytes of one address. Other families (unspecified, Unix) name no client that we could count.
 _ADDRESS_BYTES = {0x11: 4, 0x21: 16}
@@ -83,7 +82,7 @@ def _parse_v1(data: bytes) -> str | None:
         return None
     if len(words) != 6 or words[1] not in ("TCP4", "TCP6"):
         raise ProxyHeaderError("version 1: write PROXY TCP4 SOURCE DESTINATION PORT PORT")
-    if not all(_PORT.fullmatch(port) and int(port) <= 65535 for port in words[4:]):
+    if not all(map(_is_port, words[4:])):
         raise ProxyHeaderError("version 1: a port is 0 to 65535")
     try:
         kind = ipaddress.IPv4Address if words[1] == "TCP4" else ipaddress.IPv6Address
@@ -93,3 +92,10 @@ def _parse_v1(data: bytes) -> str | None:
     except ValueError:
         raise ProxyHeaderError(f"version 1: not addresses of {words[1]}") from None
     return normalise(str(source))
+
+
+def _is_port(text: str) -> bool:
+    try:
+        return str(parse_integer(text, 65_535)) == text  # without leading zeros
+    except OutsideError:
+        return False

@@ -103,9 +103,9 @@ ALLOWED_BY_REASON = {
     },
     "what the kernel or our own parent process says": {
         ("dataplane/voicefleet_dataplane/commands/dev.py", "int(first.getsockname()[1])"),
+        ("dataplane/voicefleet_dataplane/shell/gateway/process.py", "int(listening.getsockname()[1])"),
         ("dataplane/voicefleet_dataplane/engines/worker.py", "int(descriptor)"),
         ("dataplane/voicefleet_dataplane/fastpath/kernel.py", "int(next(lines).split()[_SOFT_INTERRUPTS])"),
-        ("dataplane/voicefleet_dataplane/shell/gateway/process.py", "int(runner.addresses[0][1])"),
     },
 }
 ALLOWED = frozenset().union(*ALLOWED_BY_REASON.values())

@@ -13,7 +13,12 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PROBE = ROOT / "tests" / "support" / "wheel_probe.py"
-PACKAGES = ("dataplane/voicefleet_contract", "dataplane/voicefleet_dataplane", "operator/voicefleet_operator")
+PACKAGES = (
+    "dataplane/voicefleet_contract",
+    "dataplane/voicefleet_dataplane",
+    "dataplane/voicefleet_listener",
+    "operator/voicefleet_operator",
+)
 SOURCES_OF_DATA = "voicefleet_dataplane/fastpath/bpf/"  # of what a C compiler makes of them, only the program goes in
 PROGRAM = SOURCES_OF_DATA + "relay.bpf.o"
 
