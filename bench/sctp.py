@@ -5,6 +5,8 @@ that process's, user and system. A client has a megabyte under way at most.
 
 *Attacks*: the same packets for our end and for aiortc's, in this process: CPU of the dearest one. Both hold what `WAITING` says.
 
+*Worst*: a search climbs to the packet that takes most steps from an end that keeps N, 2N and 4N things; its steps must not grow with N.
+
 *Steps*: CPU for each counted step (core/call/sctp/meter.py), by what a packet does. A call's share of steps a second stands for the
 share of a core that the dearest kind gives.
 
@@ -22,7 +24,7 @@ from dataclasses import dataclass
 
 from bench.peers import build_go
 from bench.report import Report
-from bench.sctp_attacks import ATTACKS, WAITING, aiortc_cost_ms, our_cost_ms, step_cost_ns
+from bench.sctp_attacks import ATTACKS, SEARCHED, WAITING, aiortc_cost_ms, our_cost_ms, step_cost_ns, worst_found
 from bench.sctp_ends import HOST, STREAM, OurEnd, udp_socket
 from bench.transceiver_load import cpu_s
 from voicefleet_dataplane.core.call.sctp.channels import DataChannel, Outcome
@@ -47,7 +49,7 @@ class Load:
         return max(2, min(64, UNDER_WAY_BYTES // self.size))
 
 
-LOADS = (Load("200 bytes", 2_000, 200), Load("60 KB", 150, 60_000), Load("256 KB", 40, 262_144))
+LOADS = (Load("200 bytes", 10_000, 200), Load("60 KB", 150, 60_000), Load("256 KB", 40, 262_144))
 
 
 @contextlib.contextmanager
@@ -123,6 +125,11 @@ def main() -> None:
     for attack in ATTACKS:
         report.row("attacks", attack, "voicefleet", "ms", [our_cost_ms(attack) for _ in range(rounds)])
         report.row("attacks", attack, "aiortc", "ms", [aiortc_cost_ms(attack) for _ in range(min(rounds, 3))])
+    for size in SEARCHED:
+        steps, spent_ms, kinds = worst_found(size)
+        who = f"{size} of both wait: {kinds}"
+        report.row("worst", who, "steps", "", [steps])
+        report.row("worst", who, "CPU", "ms", [spent_ms])
     dearest = 0.0
     for what, samples in step_cost_ns(rounds).items():
         dearest = max(dearest, report.row("steps", what, "CPU a step", "ns", samples))

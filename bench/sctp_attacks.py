@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -124,6 +125,28 @@ async def _aiortc_cost_ms(attack: str) -> float:
     end._t3_cancel()
     await end.stop()
     return found
+
+
+SEARCHED = (100, 200, 400)  # chunks of ours that wait, and fragments of the peer's, at N, 2N and 4N
+_TRIES = 300
+_KIND_NAMES = {
+    c.DATA: "DATA",
+    c.SACK: "SACK",
+    c.FORWARD_TSN: "FORWARD-TSN",
+    c.RE_CONFIG: "RE-CONFIG",
+    c.HEARTBEAT: "HEARTBEAT",
+}
+
+
+def worst_found(size: int) -> tuple[int, float, str]:
+    """Search for the packet that takes most steps from an end that keeps so much; gives its steps, CPU in ms, and its chunks."""
+    steps, chunks = search(size, _TRIES, seed=size)
+    victim = Victim().burden(size)
+    began = time.thread_time()
+    victim.hit(victim.packet(*chunks))
+    spent_ms = (time.thread_time() - began) * 1e3
+    kinds = Counter(_KIND_NAMES.get(chunk[0], "others") for chunk in chunks)
+    return steps, spent_ms, ", ".join(f"{count} {kind}" for kind, count in kinds.most_common())
 
 
 def step_cost_ns(rounds: int) -> dict[str, list[float]]:

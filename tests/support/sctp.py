@@ -82,6 +82,12 @@ class End:
             assert self.association.send(Message(stream, DCEP, build_open(terms)))
         return channel
 
+    @property
+    def has_news(self) -> bool:
+        """Whether `drain` finds anything: thousands of stories ask, and mostly it does not."""
+        life = self.association._life
+        return bool(life.events or life.inbound.messages.ready or self.channels._events)
+
     def drain(self) -> None:
         while (event := self.channels.next_event()) is not None:
             if isinstance(event, Opened):
@@ -126,7 +132,8 @@ class World:
     def settle(self) -> None:
         """Take what both ends have to say."""
         for side, end in enumerate(self.ends):
-            end.drain()
+            if end.has_news:
+                end.drain()
             self.between(side)
             for packet in end.channels.poll(self.now):
                 assert len(packet) <= PACKET_BYTES
@@ -135,7 +142,8 @@ class World:
                 for at in self.networks[side].deliveries(self.chance, self.now):
                     self._count += 1
                     heappush(self._on_way, (at, self._count, 1 - side, packet))
-            end.drain()
+            if end.has_news:
+                end.drain()
 
     def next_at(self) -> float | None:
         """When something happens next."""
@@ -146,7 +154,7 @@ class World:
         return min(due) if due else None
 
     def step(self) -> bool:
-        """Let the next thing happen; False when nothing will."""
+        """Let the next thing happen, of which `settle` sends what follows; False when nothing will."""
         self.settle()
         at = self.next_at()
         if at is None:
@@ -163,7 +171,6 @@ class World:
             due = end.channels.deadline()
             if due is not None and due <= self.now:
                 end.channels.advance(self.now)
-        self.settle()
         return True
 
     def run(self, until, limit_s: float = 600.0) -> None:
@@ -173,6 +180,7 @@ class World:
         while not until():
             assert self.step(), "nothing happens any more"
             assert self.now < end, "it takes too long"
+        self.settle()
 
     def pass_time(self, seconds: float) -> None:
         end = self.now + seconds

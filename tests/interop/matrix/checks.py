@@ -78,12 +78,13 @@ async def messages_of_256_kb(place: Place, client: Client) -> str:
 
 
 async def small_messages(place: Place, client: Client) -> str:
-    """500, at once, in order."""
+    """500 of text and 500 of bytes, at once, in order."""
     async with calling(place, client) as call:
-        channel = await call.open()
-        await channel.send("text", 40, count=_MANY)
-        for number in range(_MANY):
-            assert await channel.next() == seen(message("text", 40, number)), number
+        for kind in ("text", "binary"):
+            channel = await call.open()
+            await channel.send(kind, 40, count=_MANY)
+            for number in range(_MANY):
+                assert await channel.next() == seen(message(kind, 40, number)), (kind, number)
     return ""
 
 
