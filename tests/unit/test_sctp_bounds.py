@@ -4,8 +4,12 @@ A packet may cost what it releases, once, and beside that A_CHUNK for each chunk
 before. So the same packet costs the same against a state of N, 2N and 4N.
 """
 
+import json
+
 import pytest
 
+from bench.docs import ROOT
+from bench.report import RESULTS
 from tests.support.sctp import World
 from tests.support.sctp_attacks import ROOM, Known, Victim, search
 from voicefleet_dataplane.core.call.sctp import chunks as c
@@ -139,6 +143,13 @@ def test_past_its_share_of_steps_a_call_is_not_heard_until_time_has_passed():
     assert channels.receive(packet, now) is Dropped.TOO_MANY_STEPS
     heard = sum(channels.receive(packet, now + ms / 1e3) is None for ms in range(1_000))
     assert heard == pytest.approx(STEPS_PER_S / 309, rel=0.05)
+
+
+def test_a_calls_share_of_steps_is_at_most_half_of_a_core_as_they_were_measured():
+    rows = json.loads((RESULTS / "sctp.json").read_text())["rows"]
+    dearest_ns = max(row["interval"][1] for row in rows if row["table"] == "steps")
+    assert dearest_ns * 1e-9 * STEPS_PER_S <= 0.5
+    assert f"{STEPS_PER_S:,} counted steps a second" in (ROOT / "docs" / "clients.md").read_text()
 
 
 @pytest.mark.parametrize("count", [1, 8])
