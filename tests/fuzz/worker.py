@@ -18,7 +18,11 @@ MOST_MEMORY_MB = 1_024
 def main() -> None:
     name, seconds, found = sys.argv[1:4]
     within = len(sys.argv) > 4  # libFuzzer's own arguments
-    ours = ["voicefleet_contract", "voicefleet_dataplane", "voicefleet_operator"] if within else ["none"]
+    ours = (
+        ["voicefleet_contract", "voicefleet_listener", "voicefleet_dataplane", "voicefleet_operator"]
+        if within
+        else ["none"]
+    )
     with atheris.instrument_imports(include=ours):
         target = load(name)
     if within:
