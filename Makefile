@@ -115,6 +115,9 @@ bench-pipeline: deps .venv/.installed ## what the engines of a voice pipeline co
 bench-operator: deps .venv/.installed ## ten thousand pods on a thousand nodes that KWOK plays, and one operator (25 minutes; ARGS=--quick)
 	@$(PY) -m bench.operator_scale $(ARGS)
 
+attack: deps .venv/.installed ## attacks on a fleet on loopback, and what they cost calls in progress (3 minutes; ARGS=--quick, ARGS="--only garbage")
+	@$(PY) -m bench.attack $(ARGS)
+
 bench-docs: .venv/.installed ## the tables and plots of README.md and docs/ from bench/results/
 	@$(PY) -m bench.docs
 
@@ -124,4 +127,4 @@ bench-sessions: deps .venv/.installed ## a million sessions in a real Redis: pag
 demo: deps .venv/.installed ## a cluster, a fleet on it, ten concurrent calls through it, a spoken question answered
 	@$(PY) -m e2e.demo
 
-.PHONY: check-old-kubernetes cluster-images control-plane help venv deps lock bpf check kernel interop interop-matrix image cluster cluster-down e2e test bench-media bench-pipeline bench-relay bench-ring bench-sctp bench-sessions bench-operator bench-docs demo fuzz
+.PHONY: attack check-old-kubernetes cluster-images control-plane help venv deps lock bpf check kernel interop interop-matrix image cluster cluster-down e2e test bench-media bench-pipeline bench-relay bench-ring bench-sctp bench-sessions bench-operator bench-docs demo fuzz
