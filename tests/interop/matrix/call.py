@@ -167,7 +167,8 @@ async def calling(place: Place, client: Client, *channels: dict[str, Any], event
                 raise SetUpError(str(problem)) from problem
             yield call
         finally:
-            await client.do("hang_up")
+            with contextlib.suppress(ConnectionError):  # of a client that has crashed, which is said already
+                await client.do("hang_up")
 
 
 def _most_bytes(sdp: str) -> int:

@@ -45,11 +45,16 @@ class Client:
                             return self._events.pop(number)
                         if event["event"] == "error":
                             raise ClientError(self._events.pop(number)["text"])
-                    if self._process.stdout is None or self._process.stdout.at_eof():
+                    if self.is_over:
                         raise ClientError(f"the client ended: {self._log.read_text(errors='replace')[-2000:]}")
                     await self._news.wait()
         except TimeoutError:
             raise TimeoutError(f"no {wanted} within {within_s:g} s; there is {self._events[-5:]}") from None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its process has ended."""
+        return self._process.stdout is None or self._process.stdout.at_eof()
 
     def forget(self) -> None:
         """Drop events of the call before."""

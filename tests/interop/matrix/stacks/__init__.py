@@ -32,6 +32,23 @@ def _node(name: str) -> list[str]:
     return [program, str(_HERE / f"{name}.js"), str(node_modules())]
 
 
+def _pion_before(folder: str, imports: Mapping[str, str]) -> list[str]:
+    """Build the client on Pion with the modules of a release of before."""
+    source = Path(sys.prefix) / "go" / "src" / folder
+    source.mkdir(parents=True, exist_ok=True)
+    for name in ("go.mod", "go.sum"):
+        shutil.copy(_HERE / folder / name, source / name)
+    program = (_HERE / "pion" / "main.go").read_text()
+    for newest, before in imports.items():
+        program = program.replace(f'"github.com/pion/{newest}', f'"github.com/pion/{before}')
+    (source / "main.go").write_text(program)
+    return [str(build_go(source))]
+
+
+_SMALL_BUFFER = dict.fromkeys(
+    ("longest", "256 KB"), "it reads messages of 65,535 bytes, and its offer lets us send 65,536"
+)
+
 STACKS = (
     Stack("Chromium", lambda: _python("browser", "Chromium")),
     Stack("Firefox", lambda: _python("browser", "Firefox")),
@@ -56,6 +73,13 @@ STACKS = (
             "client hangs up, audio alone": "it says nothing",
             "we hang up, audio alone": "it heeds neither close_notify nor a check's 403",
         },
+        short=False,
+    ),
+    Stack("Pion 4.0.0", lambda: _pion_before("pion_v4_0_0", {}), cannot=_SMALL_BUFFER, short=False),
+    Stack(
+        "Pion 3",
+        lambda: _pion_before("pion_v3", {"webrtc/v4": "webrtc/v3", "ice/v4": "ice/v2"}),
+        cannot=_SMALL_BUFFER,
         short=False,
     ),
     Stack("libwebrtc in Node", lambda: _node("wrtc"), short=False),

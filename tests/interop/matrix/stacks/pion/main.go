@@ -101,7 +101,10 @@ func (c *client) hangUp() error {
 	pc := c.pc
 	c.pc = nil
 	close(c.over)
-	return pc.Close()
+	if err := pc.Close(); err != nil { // version 3: when the other side has closed before
+		fmt.Fprintln(os.Stderr, "close:", err)
+	}
+	return nil
 }
 
 func (c *client) offer(one command) error {
@@ -256,7 +259,11 @@ func main() {
 	settings.SetIPFilter(func(address net.IP) bool { return address.IsLoopback() })
 	settings.SetNetworkTypes([]webrtc.NetworkType{webrtc.NetworkTypeUDP4})
 	settings.SetICEMulticastDNSMode(ice.MulticastDNSModeDisabled)
-	c := &client{api: webrtc.NewAPI(webrtc.WithSettingEngine(settings))}
+	codecs := &webrtc.MediaEngine{} // which version 3 does not fill by itself
+	if err := codecs.RegisterDefaultCodecs(); err != nil {
+		panic(err)
+	}
+	c := &client{api: webrtc.NewAPI(webrtc.WithSettingEngine(settings), webrtc.WithMediaEngine(codecs))}
 	say("ready", event{"version": version()})
 	lines := bufio.NewScanner(os.Stdin)
 	lines.Buffer(nil, 1<<20)
