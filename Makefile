@@ -36,7 +36,7 @@ $(BPF)/relay.bpf.o: $(BPF)/relay.bpf.c $(wildcard $(BPF)/*.h) $(BPF)/compile
 # `make test` asks for all examples of the properties (tests/support/examples.py).
 check: export VOICEFLEET_EXAMPLES ?= quick
 check: export VOICEFLEET_SEEDS ?= 50
-check: .venv/.installed ## ruff, mypy strict, import-linter, unit and property tests, a short fuzz: about 90 seconds
+check: .venv/.installed ## ruff, mypy strict, import-linter, unit and property tests, a short fuzz: about a minute
 	@.ci/check
 
 # What it finds stands in tests/fuzz/corpus and, where it breaks something, in .venv/fuzz. The program of the fast path runs in the kernel

@@ -54,29 +54,25 @@ class Follow(RuleBasedStateMachine):
 
     @rule(place=places)
     def speech(self, place: Address) -> None:
-        packet = self.caller.build_audio()
-        self.recorded.append(packet)
-        self.note(self.caller.send(packet, address=place), place, is_newest=True)
+        self.hear(self.caller.build_audio(), place, is_newest=True)
 
     @rule(place=places, gap=st.integers(2, 30), order=st.permutations([0, 1]))
     def speech_out_of_order(self, place: Address, gap: int, order: list[int]) -> None:
         packets = [self.caller.build_audio() for _ in range(gap)]
         for index in (packets[-1], packets[0]) if order[0] else (packets[0], packets[-1]):
-            is_newest = order[0] == 0 or index is packets[-1]
-            self.recorded.append(index)
-            self.note(self.caller.send(index, address=place), place, is_newest=is_newest)
+            self.hear(index, place, is_newest=order[0] == 0 or index is packets[-1])
 
     @rule(place=places)
     def a_report(self, place: Address) -> None:
-        packet = report(self.caller)
-        self.recorded.append(packet)
-        self.note(self.caller.send(packet, address=place), place, is_newest=True)
+        self.hear(report(self.caller), place, is_newest=True)
 
-    def note(self, reason: DropReason | None, place: Address, *, is_newest: bool) -> None:
-        if place not in self.checked:
+    def hear(self, packet: bytes, place: Address, *, is_newest: bool) -> None:
+        reason = self.caller.send(packet, address=place)
+        if place not in self.checked:  # it was not opened: whoever has it can still be the first to bring it
             assert reason is DropReason.ADDRESS_NOT_CHECKED
             return
         assert reason is None
+        self.recorded.append(packet)
         if is_newest and place != self.selected and self.is_silent():
             self.select(place)
         self.heard[place] = self.world.now
