@@ -64,6 +64,7 @@ interop: deps .venv/.installed ## other people's WebRTC stacks against ours, on 
 	@$(STORIES) -n 2 --dist loadfile tests/interop
 
 interop-matrix: deps .venv/.installed ## every stack of tests/interop/matrix, and the table of docs/clients.md (ARGS="Pion aiortc": only these)
+	@.ci/install-debian-packages debian-packages-matrix.txt
 	@$(PY) -m tests.interop.matrix $(ARGS)
 
 image: deps ## the images, and onto the nodes of the local cluster when it runs (root); TAG=dev

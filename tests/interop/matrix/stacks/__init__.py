@@ -10,6 +10,7 @@ from tests.support.go import build_go
 from tests.support.npm import node_modules
 
 _HERE = Path(__file__).parent
+_DEBIANS_PYTHON = "/usr/bin/python3"  # GStreamer's bindings are a Debian package
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +76,25 @@ STACKS = (
         },
         short=False,
     ),
-    Stack("Pion 4.0.0", lambda: _pion_before("pion_v4_0_0", {}), cannot=_SMALL_BUFFER, short=False),
+    Stack("Pion 4.0", lambda: _pion_before("pion_v4_0_0", {}), cannot=_SMALL_BUFFER, short=False),
     Stack(
         "Pion 3",
         lambda: _pion_before("pion_v3", {"webrtc/v4": "webrtc/v3", "ice/v4": "ice/v2"}),
         cannot=_SMALL_BUFFER,
+        short=False,
+    ),
+    Stack(
+        "GStreamer",
+        lambda: [_DEBIANS_PYTHON, "-m", "tests.interop.matrix.stacks.gstreamer"],
+        cannot={
+            "256 KB": "it takes messages of 65,536 bytes",
+            "any text": "its texts are C strings, which end at a zero byte",
+            "empty": "it sends a chunk without data, which must be answered with ABORT (RFC 9260 section 6.2)",
+            "negotiated": "webrtcbin takes no negotiated channel in a call that is up",
+            "client hangs up": "a pipeline that ends says nothing",
+            "client hangs up, audio alone": "a pipeline that ends says nothing",
+            "we hang up, audio alone": "it heeds neither close_notify nor a check's 403",
+        },
         short=False,
     ),
     Stack("libwebrtc in Node", lambda: _node("wrtc"), short=False),
