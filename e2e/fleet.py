@@ -73,6 +73,8 @@ class Fleet(Resources):
                 "region": "eu-central",
                 "latitude": 50.11,
                 "longitude": 8.68,
+                # Said, as the chart of the release before has no limit: its gateways would be others (test_versions.py).
+                "resources": {"limits": {"memory": "512Mi"}},
                 "tls": {"selfSignedAddresses": [node.address for node in self.nodes]},
                 "service": {"type": "NodePort"},
                 "fleetViewKeys": ["default"],
