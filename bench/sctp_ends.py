@@ -45,16 +45,11 @@ def accept() -> socket.socket:
 class OurEnd:
     """Our channels on a connected socket. `turn` waits for a packet or a timer, and does what is due, as a call's data channels do."""
 
-    def __init__(
-        self, sock: socket.socket, on_message: Callable[[DataChannel, str | bytes], None], *, is_client: bool = False
-    ) -> None:
+    def __init__(self, sock: socket.socket, on_message: Callable[[DataChannel, str | bytes], None]) -> None:
         self._socket = sock
-        self._is_client = is_client
         self._socket.setblocking(False)
         self._on_message = on_message
         self.channels = Channels((PORT, PORT), (MAX_MESSAGE_BYTES, MAX_MESSAGE_BYTES), token_bytes, time.monotonic())
-        if is_client:
-            self.channels._hold_bytes = 1 << 60  # as browsers do it takes what comes, and whatever it costs
 
     def turn(self) -> None:
         due = self.channels.deadline()
@@ -65,9 +60,8 @@ class OurEnd:
             except BlockingIOError:
                 break
             now = time.monotonic()
-            if self._is_client:
-                meter = self.channels._association._life.meter
-                meter._counted, meter._allowed = meter.steps, 1.0
+            meter = self.channels._association._life.meter
+            meter._counted, meter._allowed = meter.steps, 1.0  # a call's share of steps is not what is measured
             self.channels.receive(packet, now)
             self.go_on(now)
         now = time.monotonic()

@@ -7,8 +7,8 @@ share and no more. Packets past that are dropped, as by a network that is full, 
 
 # What a packet costs before its chunks are looked at, in steps: it has been decrypted, and its checksum is taken.
 PACKET_STEPS = 8
-# Of one association. Ten million bytes a second each way in full packets are about 240,000 steps (`make bench-sctp`).
-STEPS_PER_S = 250_000
+# Of one association: many times what the messages of a call need, which have a bound of their own (core/call/budgets.py).
+STEPS_PER_S = 150_000
 STEPS_AT_ONCE = 40_000
 
 
