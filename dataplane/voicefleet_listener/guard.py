@@ -127,6 +127,10 @@ class Guard(asyncio.Protocol):
         self._proved = True
         self._give_place_back()
 
+    def end(self) -> None:
+        """End the connection: another one has its place."""
+        self._end(None)
+
     # ---- within
 
     def _body_is_over(self, request: web.Request) -> None:

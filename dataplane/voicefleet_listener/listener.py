@@ -16,7 +16,7 @@ from aiohttp.http import HttpProcessingError
 from prometheus_client import CollectorRegistry, Counter
 
 from voicefleet_contract.addresses import from_kernel
-from voicefleet_listener.bounds import Bounds, Drop, Places
+from voicefleet_listener.bounds import Bounds, Drop, Place, Places
 from voicefleet_listener.guard import Guard, tell_guard
 from voicefleet_listener.proxy_protocol import ProxyHeaderError, bytes_wanted, parse_proxy_header
 
@@ -162,29 +162,29 @@ class _Door:
         except OSError:  # it is gone already
             one.close()
             return
-        drop = self._places.enter()
-        if drop is not None:
-            self._refuse(one, drop)
-            return
         proxied = peer is not None and self._places.is_proxy(peer)
-        counted = None if proxied else peer
-        if counted is not None and not self._enter_address(one, counted):
+        place = self._places.enter(None if proxied else self._counted(peer))
+        if place is None:
+            self._refuse(one, Drop.ADDRESS_CONNECTIONS)
             return
-        task = self._loop.create_task(self._hand_on(one, counted, proxied=proxied))
+        task = self._loop.create_task(self._hand_on(one, place, proxied=proxied))
+        place.end = lambda: self._make_room(task, None)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _enter_address(self, one: socket.socket, address: str) -> bool:
-        """Take a place among the address' own; else refuse, and give the place among all back."""
-        if not self._places.is_one_client(address):
-            return True
-        drop = self._places.enter_address(address)
-        if drop is not None:
-            self._places.leave(None)
-            self._refuse(one, drop)
-        return drop is None
+    def _counted(self, address: str | None) -> str | None:
+        """Return the address if it is one client's."""
+        return address if address is not None and self._places.is_one_client(address) else None
 
-    async def _hand_on(self, one: socket.socket, address: str | None, *, proxied: bool) -> None:
+    def _make_room(self, task: asyncio.Task[None], guard: Guard | None) -> None:
+        """End a connection for another one."""
+        self._count(Drop.ALL_CONNECTIONS)
+        if guard is not None and guard.was_made:
+            guard.end()
+        else:
+            task.cancel()
+
+    async def _hand_on(self, one: socket.socket, place: Place, *, proxied: bool) -> None:
         """Read the PROXY header, shake hands, and leave the rest to the guard."""
         named: str | None = None
         if proxied:
@@ -192,32 +192,41 @@ class _Door:
                 async with asyncio.timeout(self._bounds.handshake_s):
                     named = await self._read_proxy_header(one)
             except (ProxyHeaderError, OSError, TimeoutError):
-                self._places.leave(None)
+                self._places.leave(place)
                 self._refuse(one, Drop.PROXY_HEADER)
                 return
             except BaseException:
-                self._places.leave(None)
+                self._places.leave(place)
                 one.close()
                 raise
-            if named is not None and not self._enter_address(one, named):
+            counted = self._counted(named)
+            if counted is not None and not self._places.name(place, counted):
+                self._places.leave(place)
+                self._refuse(one, Drop.ADDRESS_CONNECTIONS)
                 return
-            address = named
-        counted = address if address is not None and self._places.is_one_client(address) else None
-        guards: list[Guard] = []
+        guard: Guard | None = None
+        task = asyncio.current_task()
+        assert task is not None
 
         def leave() -> None:
-            self._places.leave(counted)
+            self._places.leave(place)
 
         def make() -> Guard:
-            guards.append(Guard(self._make_protocol, self._bounds, self._count, leave, named))
-            return guards[0]
+            nonlocal guard
+            guard = made = Guard(self._make_protocol, self._bounds, self._count, leave, named)
+            place.end = lambda: self._make_room(task, made)
+            return made
 
         try:
             await self._loop.connect_accepted_socket(make, one, **self._tls)
         except OSError:  # and TimeoutError, ssl.SSLError
             self._count(Drop.HANDSHAKE)
+        except asyncio.CancelledError:
+            if guard is None:  # else the transport has the socket, and closes it
+                one.close()
+            raise
         finally:
-            if not guards or not guards[0].was_made:
+            if guard is None or not guard.was_made:
                 leave()
 
     async def _read_proxy_header(self, one: socket.socket) -> str | None:

@@ -60,16 +60,27 @@ async def test_a_flood_from_one_address_leaves_room_for_another(https):
         assert await get(one, source="127.0.0.3", tls=trust(https)) == (200, "127.0.0.3\n")
 
 
-async def test_connections_are_bounded_in_all_and_places_come_back():
-    async with listening(Bounds(connections=4, connections_of_address=2)) as one:
-        held = [await one.connect(f"127.0.0.{2 + index // 2}") for index in range(4)]
-        reader, _ = await one.connect("127.0.0.9")
-        assert await read_to_end(reader) == b""
-        assert one.drops(Drop.ALL_CONNECTIONS) == 1
-        reader, writer = held[0]
-        writer.write(GET.replace(b"Host", b"Connection: close\r\nHost"))
-        await read_to_end(reader)
+async def test_connections_are_bounded_in_all_and_the_oldest_of_whoever_has_most_makes_room():
+    async with listening(Bounds(connections=4, connections_of_address=3)) as one:
+        few = await one.connect("127.0.0.2")
+        many = [await one.connect("127.0.0.3") for _ in range(3)]
         assert await get(one, source="127.0.0.9") == (200, "127.0.0.9\n")
+        assert await read_to_end(many[0][0]) == b""
+        assert one.drops(Drop.ALL_CONNECTIONS) == 1
+        for reader, writer in (few, *many[1:]):
+            writer.write(GET)
+            assert (await read_answer(reader))[0] == 200
+
+
+async def test_a_flood_of_half_open_tls_from_many_addresses_keeps_nobody_out(https):
+    bounds = Bounds(connections=16, connections_of_address=4)
+    async with listening(bounds, server_context(https)) as one:
+        flood = [await one.connect(f"127.0.1.{1 + index % 40}") for index in range(120)]
+        assert await get(one, source="127.0.0.9", tls=trust(https)) == (200, "127.0.0.9\n")
+        for reader, _ in flood[:100]:
+            assert await read_to_end(reader) == b""
+        assert one.drops(Drop.ALL_CONNECTIONS) >= 104
+        assert one.drops(Drop.HANDSHAKE) == 0
 
 
 @pytest.mark.parametrize("head", [b"", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nX-A: "])
