@@ -26,7 +26,7 @@ MOST_UNHEARD = round(2.5 * 50)
 SILENCE = OpusEncoder(48_000, dtx=False).encode(bytes(1_920))
 
 
-@pytest.mark.parametrize("stack", STACKS, ids=lambda stack: stack.name)
+@pytest.mark.parametrize("stack", [stack for stack in STACKS if stack.short], ids=lambda stack: stack.name)
 async def test_a_client_behind_a_nat_that_rebinds_hears_again(secrets_dir, speech, tmp_path, stack):
     wav = tmp_path / "long.wav"
     wav.write_bytes(write_wav(np.tile(read_wav(speech[0]), 60)[: 48_000 * 60]))
