@@ -23,7 +23,7 @@ from pydantic import (
 
 from voicefleet_contract import names
 from voicefleet_contract.addresses import normalise
-from voicefleet_contract.networks import parse_networks
+from voicefleet_contract.networks import NetworkList
 from voicefleet_contract.outside import parse_number
 
 PREFIX = "VOICEFLEET_"
@@ -201,13 +201,11 @@ class GatewaySettings(_Inner):
     latitude: float = Field(default=0.0, ge=-90, le=90)
     longitude: float = Field(default=0.0, ge=-180, le=180)
     geo_database: str = ""  # path of a MaxMind database
-    trusted_forwarders: str = ""  # comma-separated networks whose X-Forwarded-For is believed
-    proxy_protocol_from: str = ""  # comma-separated networks whose connections begin with a PROXY header
+    trusted_forwarders: NetworkList = ""  # comma-separated networks whose X-Forwarded-For is believed
+    proxy_protocol_from: NetworkList = ""  # comma-separated networks whose connections begin with a PROXY header
     max_unproved_connections: int = Field(default=256, ge=8)  # without an accepted key
     max_unproved_connections_per_client: int = Field(default=64, ge=1)  # of an address, or an IPv6 /64
-    unfinished_timeout_s: Seconds = (
-        10.0  # for a PROXY header and TLS, and for a request's head; twice as long for a body
-    )
+    unfinished_timeout_s: Seconds = 10.0  # a PROXY header and TLS; a request's head; a body gets twice as long
     ice_servers: str = ""  # comma-separated stun: and stuns: URIs that WHIP and WHEP clients are told; ours need none
     max_offer_bytes: int = Field(default=64 * 1024, ge=1024, le=1024 * 1024)
     max_concurrent_requests: int = Field(default=256, ge=1)
@@ -219,15 +217,6 @@ class GatewaySettings(_Inner):
     max_sidebands_per_key: int = Field(default=256, ge=1)
     owner_timeout_s: Seconds = 2.0  # for one transceiver's answer, before the next is asked
     leave_grace_s: Seconds = 5.0
-
-    @field_validator("trusted_forwarders", "proxy_protocol_from")
-    @classmethod
-    def _networks(cls, value: str) -> str:
-        try:
-            parse_networks(value)
-        except ValueError as error:
-            raise ValueError(f"{error}: write networks, for example 10.0.0.0/8,2001:db8::/32") from None
-        return value
 
     @field_validator("ice_servers")
     @classmethod

@@ -46,7 +46,7 @@ def test_a_call_that_is_over_is_refused_over_no_tuple_that_another_call_holds():
 def test_an_ended_call_and_a_live_one_elsewhere_do_not_move_a_listening_victims_media(monkeypatch, owner_refuses):
     """For two minutes: 403 in answer to a spoofed check was a goodbye, and two seconds later the tuple was free."""
     if owner_refuses:
-        monkeypatch.setattr("voicefleet_dataplane.core.transceiver.transceiver._is_held", lambda *_: False)
+        monkeypatch.setattr("voicefleet_dataplane.core.call.paths.Path.is_held", lambda *_: False)
     fleet = Fleet()
     over, live = ended_call(fleet, 5), fleet.worlds[6].connected(ELSEWHERE)
     victim = fleet.worlds[5].connected(CLIENT)
@@ -67,7 +67,7 @@ def test_an_ended_call_and_a_live_one_elsewhere_do_not_move_a_listening_victims_
 
 @pytest.mark.parametrize("how", ["adopted", "rotated", "restored"])
 def test_a_flow_whose_call_is_not_known_takes_no_goodbye(monkeypatch, how):
-    monkeypatch.setattr("voicefleet_dataplane.core.transceiver.transceiver._is_held", lambda *_: False)
+    monkeypatch.setattr("voicefleet_dataplane.core.call.paths.Path.is_held", lambda *_: False)
     fleet = Fleet()
     over, live = ended_call(fleet, 5), fleet.worlds[6].connected(ELSEWHERE)
     victim = fleet.worlds[5].connected(CLIENT)

@@ -7,11 +7,11 @@ operator changes nothing in it: the dataplane's image is a field here, never the
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from voicefleet_contract.call_records import Addresses
-from voicefleet_contract.networks import parse_networks
+from voicefleet_contract.networks import NetworkList
 from voicefleet_contract.outside import OutsideError, parse_model
 from voicefleet_contract.resources import Duration, Placement, Resources
 
@@ -83,23 +83,14 @@ class Gateway(_Config):
     allow_anonymous_calls: bool = False
     page: bool = True
     fleet_view_keys: tuple[str, ...] = ()  # names of API keys
-    trusted_forwarders: str = ""
-    proxy_protocol_from: str = ""
+    trusted_forwarders: NetworkList = ""
+    proxy_protocol_from: NetworkList = ""
     max_unproved_connections: int = Field(default=256, ge=8)
     max_unproved_connections_per_client: int = Field(default=64, ge=1)
     ice_servers: str = ""
     service: GatewayService = GatewayService()
     placement: Placement = Placement()
     resources: Resources = Resources()
-
-    @field_validator("trusted_forwarders", "proxy_protocol_from")
-    @classmethod
-    def _networks(cls, value: str) -> str:
-        try:
-            parse_networks(value)
-        except ValueError as error:
-            raise ValueError(f"{error}: write networks, for example 10.0.0.0/8,2001:db8::/32") from None
-        return value
 
 
 class Keys(_Config):

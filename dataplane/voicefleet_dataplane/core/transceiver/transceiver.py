@@ -194,7 +194,7 @@ class Transceiver:
             return reason
         route = self._routes.by_client.get(client)
         if route is not None and route.session is not session:
-            if _is_held(route, now):
+            if route.path.is_held(now):
                 route.path.contest(now)  # its client is asked whether it is there still
                 self._settle(route.session)
                 return DropReason.ICE_TUPLE_TAKEN
@@ -224,7 +224,7 @@ class Transceiver:
         pwd = self._ufrags.pwd_to_withdraw(request.server_ufrag, self.calls.hint_keys)
         if pwd is not None and verify_integrity(request, pwd):
             route = self._routes.by_client.get(client)
-            if route is not None and _is_held(route, now):
+            if route is not None and route.path.is_held(now):
                 return DropReason.ICE_TUPLE_TAKEN
             sha256 = bool(request.sha256_offset)
             refusal = build_binding_error(request.transaction_id, FORBIDDEN, pwd, sha256=sha256)
@@ -246,7 +246,3 @@ class Transceiver:
             return DropReason.ANNOUNCEMENT_STALE
         self.announcements_followed += 1
         return None
-
-
-def _is_held(route: Route, now: float) -> bool:
-    return route.path.is_held(now)
