@@ -40,7 +40,7 @@ class Bounds:
     forwarder_networks: tuple[Network, ...] = ()  # many callers in one address, told by a header of HTTP
 
 
-class Place:
+class ConnectionPlace:
     """One connection's; ``end`` ends that connection, to make room for another."""
 
     __slots__ = ("end", "key")
@@ -59,28 +59,28 @@ class Places:
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
-        self._of: dict[str | None, dict[Place, None]] = {}  # by whose they are, each oldest first
+        self._of: dict[str | None, dict[ConnectionPlace, None]] = {}  # by whose they are, each oldest first
         self._all = 0
 
     def __len__(self) -> int:
         return self._all
 
-    def enter(self, address: str | None) -> Place | None:
+    def enter(self, address: str | None) -> ConnectionPlace | None:
         """Take a place; None if this address has too many. None for ``address``: whose it is, is not known yet, or never."""
         key = None if address is None else limit_key(address)
         if not self._has_room(key):
             return None
         if self._all >= self._bounds.connections:
-            crowd: dict[Place, None] = max(self._of.values(), key=len)
+            crowd: dict[ConnectionPlace, None] = max(self._of.values(), key=len)
             oldest = next(iter(crowd))
             self.leave(oldest)
             oldest.end()
-        place = Place(key)
+        place = ConnectionPlace(key)
         self._of.setdefault(key, {})[place] = None
         self._all += 1
         return place
 
-    def name(self, place: Place, address: str) -> bool:
+    def name(self, place: ConnectionPlace, address: str) -> bool:
         """Say whose a place is; False if that address has too many."""
         key = limit_key(address)
         if not self._has_room(key):
@@ -90,7 +90,7 @@ class Places:
             self._of.setdefault(key, {})[place] = None
         return True
 
-    def leave(self, place: Place) -> None:
+    def leave(self, place: ConnectionPlace) -> None:
         """Give a place back, if it was not taken away."""
         if self._remove(place):
             self._all -= 1
@@ -98,7 +98,7 @@ class Places:
     def _has_room(self, key: str | None) -> bool:
         return key is None or len(self._of.get(key, ())) < self._bounds.connections_of_address
 
-    def _remove(self, place: Place) -> bool:
+    def _remove(self, place: ConnectionPlace) -> bool:
         own = self._of.get(place.key, {})
         if place not in own:
             return False

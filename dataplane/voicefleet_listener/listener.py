@@ -16,7 +16,7 @@ from aiohttp.http import HttpProcessingError
 from prometheus_client import CollectorRegistry, Counter
 
 from voicefleet_contract.addresses import from_kernel
-from voicefleet_listener.bounds import Bounds, Drop, Place, Places
+from voicefleet_listener.bounds import Bounds, ConnectionPlace, Drop, Places
 from voicefleet_listener.guard import Guard, tell_guard
 from voicefleet_listener.proxy_protocol import ProxyHeaderError, bytes_wanted, parse_proxy_header
 
@@ -184,7 +184,7 @@ class _Door:
         else:
             task.cancel()
 
-    async def _hand_on(self, one: socket.socket, place: Place, *, proxied: bool) -> None:
+    async def _hand_on(self, one: socket.socket, place: ConnectionPlace, *, proxied: bool) -> None:
         """Read the PROXY header, shake hands, and leave the rest to the guard."""
         named: str | None = None
         if proxied:

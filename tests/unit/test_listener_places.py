@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from voicefleet_listener.bounds import Bounds, Place, Places
+from voicefleet_listener.bounds import Bounds, ConnectionPlace, Places
 
 BOUNDS = Bounds(connections=8, connections_of_address=3)
 ADDRESSES = ["192.0.2.1", "192.0.2.2", "192.0.2.3", "2001:db8::1", "2001:db8::2", None]  # the last two of one /64
@@ -29,7 +29,7 @@ def test_places_are_bounded_and_only_who_has_most_makes_room(steps):
             assert max(before[key] for key in before if key is not None) == BOUNDS.connections_of_address
             return
 
-        def end(one: Place = place) -> None:
+        def end(one: ConnectionPlace = place) -> None:
             held.remove(one)
             ended.append(one)
 
