@@ -62,39 +62,45 @@ def bind_tcp(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=family, backlog=_BACKLOG)
 
 
-async def open_runner(app: web.Application, bounds: Bounds, **options: Any) -> web.AppRunner:
-    """Return a runner, set up, whose connections may have guards."""
+async def serve(
+    app: web.Application,
+    listening: socket.socket,
+    name: str,
+    bounds: Bounds,
+    drops: ListenerDrops,
+    ssl_context: ssl.SSLContext | None = None,
+    **options: Any,
+) -> web.AppRunner:
+    """Serve an application on a listening socket until the runner that this returns is cleaned up.
+
+    ``name`` is the listener's in metrics; ``options`` are the runner's.
+    """
     app.middlewares.insert(0, tell_guard)
     # Lines are bounded by their head: one answer, 431, for all that is too long.
     size = bounds.max_head_bytes
     options |= {"max_line_size": size, "max_field_size": size}
     runner = web.AppRunner(app, access_log=None, logger=_http_log, **options)
     await runner.setup()
+    try:
+        await _Site(runner, _Door(runner, listening, name, bounds, drops, ssl_context)).start()
+    except BaseException:
+        await runner.cleanup()
+        raise
     return runner
 
 
-class BoundedSite(web.BaseSite):
-    """A site of `open_runner`'s on a listening socket, which it closes. ``name`` is the listener's in metrics."""
+class _Site(web.BaseSite):
+    """What a runner knows of a door."""
 
-    def __init__(
-        self,
-        runner: web.AppRunner,
-        listening: socket.socket,
-        name: str,
-        bounds: Bounds,
-        drops: ListenerDrops,
-        ssl_context: ssl.SSLContext | None = None,
-    ) -> None:
-        super().__init__(runner, ssl_context=ssl_context)
-        self._door = _Door(runner, listening, name, bounds, drops, ssl_context)
+    def __init__(self, runner: web.AppRunner, door: "_Door") -> None:
+        super().__init__(runner)
+        self._door = door
 
     @property
     def name(self) -> str:
-        """Return where it listens."""
         return str(self._door.sockets[0].getsockname())
 
     async def start(self) -> None:
-        """Accept from now on."""
         await super().start()
         self._server = self._door  # type: ignore[assignment]  # aiohttp asks it for its sockets and closes it
         self._door.open()
@@ -110,7 +116,7 @@ class _Door:
         drops: ListenerDrops,
         ssl_context: ssl.SSLContext | None,
     ) -> None:
-        assert runner.server is not None  # open_runner set it up
+        assert runner.server is not None  # `serve` set it up
         self._make_protocol, self._name, self._bounds, self._drops = runner.server, name, bounds, drops
         self._tls: dict[str, Any] = {}
         if ssl_context is not None:

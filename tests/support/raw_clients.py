@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from voicefleet_listener.bounds import Bounds, Drop
 from voicefleet_listener.guard import prove
-from voicefleet_listener.listener import BoundedSite, ListenerDrops, bind_tcp, open_runner
+from voicefleet_listener.listener import ListenerDrops, bind_tcp, serve
 
 PATIENCE_S = 20.0  # no test waits so long, but one that fails
 GET = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -81,10 +81,10 @@ class Listening:
 @contextlib.asynccontextmanager
 async def listening(bounds: Bounds, context: ssl.SSLContext | None = None) -> AsyncIterator[Listening]:
     one = Listening(bounds)
-    runner = await open_runner(one.app(), bounds, shutdown_timeout=0.1)
     bound = bind_tcp("127.0.0.1", 0)
     one.port = bound.getsockname()[1]
-    await BoundedSite(runner, bound, "test", bounds, ListenerDrops(one.registry), context).start()
+    drops = ListenerDrops(one.registry)
+    runner = await serve(one.app(), bound, "test", bounds, drops, context, shutdown_timeout=0.1)
     try:
         yield one
     finally:

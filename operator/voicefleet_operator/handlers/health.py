@@ -10,7 +10,7 @@ import time
 from aiohttp import web
 
 from voicefleet_listener.bounds import Bounds
-from voicefleet_listener.listener import BoundedSite, ListenerDrops, bind_tcp, open_runner
+from voicefleet_listener.listener import ListenerDrops, bind_tcp, serve
 from voicefleet_operator.cluster.key_rotation import KeyRotation
 from voicefleet_operator.cluster.watching import Watches
 from voicefleet_operator.handlers.metrics import LoopMetrics, queue_age_s
@@ -39,8 +39,7 @@ class Health:
         app.router.add_get("/readyz", self._readyz)
         app.router.add_get("/metrics", self._write_metrics)
         listening = bind_tcp(address, port)
-        self._runner = await open_runner(app, Bounds())
-        await BoundedSite(self._runner, listening, "health", Bounds(), ListenerDrops(self._metrics.registry)).start()
+        self._runner = await serve(app, listening, "health", Bounds(), ListenerDrops(self._metrics.registry))
 
     async def stop(self) -> None:
         """Stop listening."""

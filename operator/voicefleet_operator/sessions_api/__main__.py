@@ -19,7 +19,7 @@ from voicefleet_contract import names
 from voicefleet_contract.release import release
 from voicefleet_contract.settings import SessionsApiSettings, SettingsError
 from voicefleet_listener.bounds import Bounds
-from voicefleet_listener.listener import BoundedSite, ListenerDrops, bind_tcp, open_runner
+from voicefleet_listener.listener import ListenerDrops, bind_tcp, serve
 from voicefleet_operator.cluster.api import KubeApi, KubeError
 from voicefleet_operator.cluster.redis_client import connect
 from voicefleet_operator.cluster.transceivers import client_context
@@ -122,17 +122,14 @@ async def run_sessions_api(settings: SessionsApiSettings) -> None:
             metrics,
         )
         drops = ListenerDrops(metrics.registry)
-        runner = await open_runner(
-            sessions.build(), _BOUNDS, handler_cancellation=True, shutdown_timeout=_LEAVE_S, handle_signals=False
-        )
-        closing.push_async_callback(runner.cleanup)
         listening = bind_tcp(settings.address, settings.port)
-        await BoundedSite(runner, listening, "api", _BOUNDS, drops, certificates.server).start()
+        options = {"handler_cancellation": True, "shutdown_timeout": _LEAVE_S, "handle_signals": False}
+        runner = await serve(sessions.build(), listening, "api", _BOUNDS, drops, certificates.server, **options)
+        closing.push_async_callback(runner.cleanup)
         leaving = asyncio.Event()
-        health = await open_runner(_health(metrics, registry, leaving), Bounds(), handle_signals=False)
+        listening, app = bind_tcp(settings.health_address, settings.health_port), _health(metrics, registry, leaving)
+        health = await serve(app, listening, "health", Bounds(), drops, handle_signals=False)
         closing.push_async_callback(health.cleanup)
-        listening = bind_tcp(settings.health_address, settings.health_port)
-        await BoundedSite(health, listening, "health", Bounds(), drops).start()
         log.info("serves sessions of namespace %s, cluster id %d", settings.namespace, settings.cluster_id)
         for work in (
             hub.run(),

@@ -45,7 +45,7 @@ from voicefleet_dataplane.shell.process.topology_source import open_topology
 from voicefleet_dataplane.shell.process.tracing import open_tracer
 from voicefleet_dataplane.shell.process.watched_files import Watched, watch_inner_tls, watch_key_ring
 from voicefleet_listener.bounds import Bounds
-from voicefleet_listener.listener import BoundedSite, ListenerDrops, bind_tcp, open_runner
+from voicefleet_listener.listener import ListenerDrops, bind_tcp, serve
 
 log = logging.getLogger("voicefleet.gateway")
 
@@ -157,9 +157,8 @@ class Gateway:
     async def _listen(
         self, name: str, app: web.Application, listening: socket.socket, bounds: Bounds, context: ssl.SSLContext | None
     ) -> int:
-        runner = await open_runner(app, bounds, shutdown_timeout=_FINISH_TIMEOUT_S)
-        self._runners.append(runner)
-        await BoundedSite(runner, listening, name, bounds, self._drops, context).start()
+        options = {"shutdown_timeout": _FINISH_TIMEOUT_S}
+        self._runners.append(await serve(app, listening, name, bounds, self._drops, context, **options))
         return int(listening.getsockname()[1])
 
     async def _watch_files(self) -> None:

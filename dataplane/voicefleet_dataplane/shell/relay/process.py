@@ -43,7 +43,7 @@ from voicefleet_dataplane.shell.relay.leaving import Leaving
 from voicefleet_dataplane.shell.relay.metrics import relay_registry
 from voicefleet_dataplane.shell.relay.pressure import Pressure
 from voicefleet_listener.bounds import Bounds
-from voicefleet_listener.listener import BoundedSite, ListenerDrops, open_runner
+from voicefleet_listener.listener import ListenerDrops, serve
 
 log = logging.getLogger("voicefleet.relay")
 
@@ -112,9 +112,8 @@ class RelayProcess:
             app = inner_app(self.problems, registry, lambda: None)
             if health.family == socket.AF_UNIX:
                 app.router.add_get("/acknowledgement", self._acknowledge)
-            runner = await open_runner(app, Bounds())
+            runner = await serve(app, health, "inner", Bounds(), ListenerDrops(registry))
             closing.push_async_callback(runner.cleanup)
-            await BoundedSite(runner, health, "inner", Bounds(), ListenerDrops(registry)).start()
             inward = Messages(outside, inside, read_at=HEADER_BYTES, send_from=0, count=PACKETS_PER_WAKE)
             outward = Messages(inside, outside, read_at=0, send_from=HEADER_BYTES, count=PACKETS_PER_WAKE)
             families = outside.family, inside.family

@@ -42,7 +42,7 @@ from voicefleet_dataplane.shell.process.redis_sink import RedisSink
 from voicefleet_dataplane.shell.process.udp import bind_pair, bind_shared, bind_udp, when_free
 from voicefleet_dataplane.shell.relay.process import RelaySockets, patience
 from voicefleet_listener.bounds import Bounds
-from voicefleet_listener.listener import BoundedSite, ListenerDrops, open_runner
+from voicefleet_listener.listener import ListenerDrops, serve
 
 log = logging.getLogger("voicefleet.relay")
 
@@ -89,9 +89,8 @@ class RelayWorkers:
                 sockets = RelaySockets(outside, inside, _listener(self.public.port, index))
                 closing.callback(sockets.health.close)
                 self._workers.append(_Worker(index, worker_settings(settings, index), sockets))
-            runner = await open_runner(self._app(), Bounds())
+            runner = await serve(self._app(), health, "inner", Bounds(), ListenerDrops(self._registry))
             closing.push_async_callback(runner.cleanup)
-            await BoundedSite(runner, health, "inner", Bounds(), ListenerDrops(self._registry)).start()
             for worker in self._workers:
                 keeping = asyncio.create_task(worker.keep())
                 closing.callback(keeping.cancel)

@@ -54,7 +54,7 @@ from voicefleet_dataplane.shell.transceiver.metrics import TransceiverMetrics
 from voicefleet_dataplane.shell.transceiver.reporter import Reporter
 from voicefleet_dataplane.shell.transceiver.running_calls import RunningCalls
 from voicefleet_listener.bounds import Bounds
-from voicefleet_listener.listener import BoundedSite, ListenerDrops, bind_tcp, open_runner
+from voicefleet_listener.listener import ListenerDrops, bind_tcp, serve
 
 log = logging.getLogger("voicefleet.transceiver")
 
@@ -133,9 +133,6 @@ class TransceiverProcess(RunningCalls):
     async def start(self) -> None:
         """Bind UDP, then TCP of the same number: whoever can connect finds a transceiver that can serve."""
         await self._backends.start()
-        app, bounds = build_app(self, self._refused), Bounds()
-        self._runner = await open_runner(app, bounds, shutdown_timeout=_FINISH_TIMEOUT_S, handle_signals=False)
-        drops = ListenerDrops(self._metrics.registry)
         settings = self._settings
         for attempt in range(ANY_PORT_ATTEMPTS):
             self.socket = MediaSocket(self.core, settings.inner_address, settings.port)
@@ -145,12 +142,11 @@ class TransceiverProcess(RunningCalls):
                 break
             except OSError:
                 self.socket.discard()
-                if (
-                    settings.port or attempt == ANY_PORT_ATTEMPTS - 1
-                ):  # a number of the kernel's choice may be taken on TCP
-                    await self._runner.cleanup()
+                if settings.port or attempt == ANY_PORT_ATTEMPTS - 1:  # one of the kernel's choice may be taken on TCP
                     raise
-        await BoundedSite(self._runner, listening, "control", bounds, drops, self._tls.value).start()
+        app, drops = build_app(self, self._refused), ListenerDrops(self._metrics.registry)
+        options = {"shutdown_timeout": _FINISH_TIMEOUT_S, "handle_signals": False}
+        self._runner = await serve(app, listening, "control", Bounds(), drops, self._tls.value, **options)
         self.socket.start()
         self._records.start()
         self._use_topology()
