@@ -11,6 +11,7 @@ from typing import Any
 from aiortc.rtcdatachannel import RTCDataChannel, RTCDataChannelParameters
 from aiortc.rtcsctptransport import DataChunk, RTCSctpCapabilities, RTCSctpTransport
 
+from bench.sctp_ends import MAX_MESSAGE_BYTES, PORT, Datagrams
 from tests.support.sctp_attacks import Known, Victim, search
 from voicefleet_dataplane.core.call.sctp import chunks as c
 
@@ -80,27 +81,15 @@ def _waiting_victim() -> Victim:
     return victim
 
 
-class _Silence:
-    """A DTLS transport that sends nothing."""
-
-    state, _role = "connected", "server"
-
-    def _register_data_receiver(self, receiver: Any) -> None: ...
-
-    def _unregister_data_receiver(self, receiver: Any) -> None: ...
-
-    async def _send_data(self, data: bytes) -> None: ...
-
-
 def aiortc_cost_ms(attack: str) -> float:
     """Milliseconds of CPU that the dearest packet of an attack takes from aiortc's end."""
     return asyncio.run(_aiortc_cost_ms(attack))
 
 
 async def _aiortc_cost_ms(attack: str) -> float:
-    end = RTCSctpTransport(_Silence(), 5000)  # type: ignore[arg-type]
+    end = RTCSctpTransport(Datagrams(lambda _: None), PORT)  # type: ignore[arg-type]
     RTCDataChannel(end, RTCDataChannelParameters(label="", negotiated=True, id=1))
-    await end.start(RTCSctpCapabilities(maxMessageSize=262_144), 5000)
+    await end.start(RTCSctpCapabilities(maxMessageSize=MAX_MESSAGE_BYTES), PORT)
     end._set_state(end.State.ESTABLISHED)
     end._local_verification_tag, end._last_received_tsn = _TAG, _PEERS_TSN
     end._last_sacked_tsn = _OUR_TSN

@@ -90,25 +90,25 @@ def serve_ours() -> None:
         end.turn()
 
 
-class _Datagrams:
-    """What aiortc's SCTP wants of DTLS."""
+class Datagrams:
+    """What aiortc's SCTP wants of DTLS: it sends by ``send``."""
 
-    state = "connected"
+    state, _role = "connected", "server"
 
-    def __init__(self, sock: socket.socket, role: str) -> None:
-        self._socket, self._role = sock, role
+    def __init__(self, send: Callable[[bytes], object]) -> None:
+        self._send = send
 
     def _register_data_receiver(self, receiver: Any) -> None: ...
 
     def _unregister_data_receiver(self, receiver: Any) -> None: ...
 
     async def _send_data(self, data: bytes) -> None:
-        self._socket.send(data)
+        self._send(data)
 
 
 async def serve_aiortc(sock: socket.socket) -> None:
     sock.setblocking(False)
-    end = RTCSctpTransport(_Datagrams(sock, "server"), PORT)  # type: ignore[arg-type]
+    end = RTCSctpTransport(Datagrams(sock.send), PORT)  # type: ignore[arg-type]
     channel = RTCDataChannel(end, RTCDataChannelParameters(label="", negotiated=True, id=STREAM))
     channel.on("message", channel.send)
     loop = asyncio.get_running_loop()

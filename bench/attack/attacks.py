@@ -5,7 +5,7 @@ import contextlib
 import os
 import random
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import httpx
 
@@ -66,11 +66,7 @@ async def stranger(world: World, _victim: Talker, seconds: float) -> Outcome:
             check = own.build_check()
             other.send(check)
             await asyncio.sleep(seconds)
-        got = 0
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                got += len(other.recv(2048))
-    return Outcome(1, {("bytes that the stranger got for one", ""): got / len(check)})
+        return Outcome(1, _got_for_one([other], len(check)))
 
 
 async def forged_audio(_world: World, victim: Talker, seconds: float) -> Outcome:
@@ -104,21 +100,18 @@ async def garbage(_world: World, victim: Talker, seconds: float) -> Outcome:
         build_binding_request(b"f" * 12, f"{ufrag}:x", b"wrong"),
     )
     sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(8)]
-    sent = got = 0
+    sent = sent_bytes = 0
     try:
         for one in sockets:
             one.setblocking(False)
             one.connect(victim.ingress)
         async for number in pace(seconds, 2_000):
-            sockets[number % 8].send(kinds[number // 8 % len(kinds)])
+            sent_bytes += sockets[number % 8].send(kinds[number // 8 % len(kinds)])
             sent += 1
-        for one in sockets:
-            with contextlib.suppress(BlockingIOError):
-                got += len(one.recv(2048))
+        return Outcome(sent, _got_for_one(sockets, sent_bytes))
     finally:
         for one in sockets:
             one.close()
-    return Outcome(sent, {("bytes that the stranger got for one", ""): float(got)})
 
 
 async def replay(_world: World, victim: Talker, seconds: float) -> Outcome:
@@ -126,13 +119,21 @@ async def replay(_world: World, victim: Talker, seconds: float) -> Outcome:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
         other.setblocking(False)
         other.connect(victim.ingress)
-        sent = got = 0
+        sent = sent_bytes = 0
         async for _ in pace(seconds, 1 / FRAME_S):
-            other.send(victim.last_check)
+            sent_bytes += other.send(victim.last_check)
             sent += 1
+        return Outcome(sent, _got_for_one([other], sent_bytes))
+
+
+def _got_for_one(strangers: Iterable[socket.socket], sent_bytes: int) -> dict[tuple[str, str], float]:
+    """What came to strangers' sockets, for each byte that was sent."""
+    got_bytes = 0
+    for one in strangers:
         with contextlib.suppress(BlockingIOError):
-            got = len(other.recv(2048))
-    return Outcome(sent, {("bytes that the stranger got for one", ""): float(got)})
+            while True:
+                got_bytes += len(one.recv(2048))
+    return {("bytes that the stranger got for one", ""): got_bytes / sent_bytes}
 
 
 async def forged_hellos(world: World, _victim: Talker, seconds: float) -> Outcome:
@@ -163,17 +164,17 @@ class _BesetCall(Talker):
 
     def _on_stun(self, datagram: bytes, now: float) -> None:
         super()._on_stun(datagram, now)
-        if self.forged < 200:
-            for number in range(100):
-                self._send(self._flights[number % len(self._flights)])
-            self.forged += 100
+        self._forge()
 
     def _on_dtls(self, datagram: bytes, now: float) -> None:
+        self._forge()
+        super()._on_dtls(datagram, now)
+
+    def _forge(self) -> None:
         if self.forged < 200:
             for number in range(100):
                 self._send(self._flights[number % len(self._flights)])
             self.forged += 100
-        super()._on_dtls(datagram, now)
 
 
 def _forged_flights() -> tuple[bytes, bytes]:
